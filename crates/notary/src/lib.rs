@@ -1,0 +1,31 @@
+//! Verification of Notary v1 (Docker Content Trust) metadata.
+//!
+//! Bytes, what was trusted before, and a time go in; a proof or an error comes out. Nothing here reads a clock, a file or
+//! a socket. [`Update`] says which files of a repository it needs and ends with a [`Repository`], which answers what an
+//! image reference stands for with a [`ProvenDigest`].
+//!
+//! The rules are those of the protocol as real servers and signers speak it, which is not quite TUF; where the Go client
+//! is careless this crate is strict. Each check names its reason.
+
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod collection;
+mod error;
+pub mod json;
+mod key;
+mod memory;
+pub mod metadata;
+mod pem;
+mod root;
+mod signed;
+mod update;
+
+pub use collection::{ProvenDigest, Repository, Resolved, RoleState, Status, Wanted};
+pub use error::Error;
+pub use key::{KeyId, KeyProblem, PublicKey, Signer, SignerError, from_hex, to_hex};
+pub use memory::{Memory, Seen};
+pub use metadata::RoleName;
+pub use root::{KnownRoot, MAX_ROOT_BYTES, MAX_ROTATIONS, RootKey, RootPins, RootRecord};
+pub use signed::{MAX_SIGNATURES, Trusted};
+pub use update::{Answer, MAX_FILE_BYTES, MAX_TIMESTAMP_BYTES, Request, Step, Update};

@@ -1,0 +1,209 @@
+//! The root of a repository: the first one, its rotations, and pins.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use jiff::Timestamp as Time;
+
+use crate::error::Error;
+use crate::key::{KeyId, KeyProblem, PublicKey, SignerError, read_public_key_pem};
+use crate::metadata::{Metadata, RoleKeys, RoleName, Root};
+use crate::signed::{Offered, Trusted};
+
+/// The most bytes a root may have. Notary reads up to 100 MiB; a root with a hundred certificates has some 150 KiB.
+pub const MAX_ROOT_BYTES: u64 = 4 << 20;
+
+/// How many rotations are followed in one update. Roots live for ten years.
+pub const MAX_ROTATIONS: u64 = 64;
+
+/// Root keys of which a policy says that one must have signed the repository's root.
+///
+/// A key is named by its id, by the id of the bare key in its certificate (the one that `notary key list` prints), or by
+/// its PEM text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RootPins(BTreeSet<KeyId>);
+
+impl RootPins {
+    /// No pins: the first root seen is remembered.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Adds a key id in hex, or the PEM text of a public key or certificate.
+    ///
+    /// # Errors
+    /// Text that is neither.
+    pub fn add(&mut self, text: &str) -> Result<(), SignerError> {
+        if let Some(id) = KeyId::from_hex(text.trim()) {
+            self.0.insert(id);
+            return Ok(());
+        }
+        let key = read_public_key_pem(text.as_bytes())?;
+        self.0.insert(key.id());
+        self.0.insert(key.canonical_id());
+        Ok(())
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn holds(&self, key: &RootKey) -> bool {
+        self.0.contains(&key.id) || self.0.contains(&key.canonical_id)
+    }
+}
+
+/// A key that signed a root, by both of its ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RootKey {
+    /// The id under which the root lists it.
+    pub id: KeyId,
+    /// The id of the bare key.
+    pub canonical_id: KeyId,
+}
+
+/// What is kept of each root that was verified on the way to the present one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootRecord {
+    /// Its version.
+    pub version: u64,
+    /// How many keys had to sign it.
+    pub threshold: u64,
+    /// The keys that did.
+    pub keys: Vec<RootKey>,
+}
+
+/// A verified root, and the chain of roots that led to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownRoot {
+    trusted: Trusted<Root>,
+    bytes: Arc<[u8]>,
+    lineage: Vec<RootRecord>,
+}
+
+impl KnownRoot {
+    /// The root.
+    #[must_use]
+    pub fn trusted(&self) -> &Trusted<Root> {
+        &self.trusted
+    }
+
+    /// The file as it came, to be remembered across restarts.
+    #[must_use]
+    pub fn bytes(&self) -> &Arc<[u8]> {
+        &self.bytes
+    }
+
+    /// The roots that led here, oldest first; the last is the present one.
+    #[must_use]
+    pub fn lineage(&self) -> &[RootRecord] {
+        &self.lineage
+    }
+
+    /// Believes the first root that is seen of a repository: its keys are certificates for the repository, and enough of
+    /// them signed it (`notary-v1.md` §6 step 2 and §7).
+    pub(crate) fn first(gun: &str, bytes: &[u8], now: Time) -> Result<Self, Error> {
+        let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
+        let keys = usable_root_keys(gun, &offered.unverified().root, Some(now))?;
+        let trusted = offered.verify(&keys, Some(now))?;
+        trusted.check_expiry(now)?;
+        Ok(Self::new(trusted, bytes, Vec::new()))
+    }
+
+    /// Believes a root that was verified and written down before. Its expiry is looked at when it is used.
+    pub(crate) fn recall(gun: &str, bytes: &[u8], lineage: &[RootRecord]) -> Result<Self, Error> {
+        let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
+        let keys = usable_root_keys(gun, &offered.unverified().root, None)?;
+        let trusted = offered.verify(&keys, None)?;
+        let version = trusted.body().version();
+        let before = lineage.iter().filter(|record| record.version < version).cloned().collect();
+        Ok(Self::new(trusted, bytes, before))
+    }
+
+    /// Believes the next root: signed by a threshold of this root's keys, and by a threshold of its own. A jump over a
+    /// version is never accepted, though the Go client takes one (`notary-v1.md` §11). The certificates and the expiry of a
+    /// root that is itself replaced (`Link::Intermediate`) are not held against it.
+    pub(crate) fn next(&self, gun: &str, bytes: &[u8], link: Link, now: Time) -> Result<Self, Error> {
+        let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
+        let held = self.trusted.body();
+        let (from, to) = (held.version(), offered.unverified().version());
+        let unchained = || Error::RootNotChained { gun: gun.to_owned(), from, to };
+        if to != from + 1 || offered.check(&held.root, None).is_err() {
+            return Err(unchained());
+        }
+        let at = match link {
+            Link::Newest => Some(now),
+            Link::Intermediate => None,
+        };
+        let keys = usable_root_keys(gun, &offered.unverified().root, at)?;
+        let trusted = offered.verify(&keys, at)?;
+        if link == Link::Newest {
+            trusted.check_expiry(now)?;
+        }
+        Ok(Self::new(trusted, bytes, self.lineage.clone()))
+    }
+
+    /// Whether a pinned key signed this root, or one before it on the chain: for some root of the chain, as many pinned
+    /// keys signed it as its threshold asks for.
+    pub(crate) fn satisfies(&self, pins: &RootPins) -> bool {
+        pins.is_empty()
+            || self
+                .lineage
+                .iter()
+                .any(|record| record.keys.iter().filter(|key| pins.holds(key)).count() as u64 >= record.threshold)
+    }
+
+    fn new(trusted: Trusted<Root>, bytes: &[u8], mut lineage: Vec<RootRecord>) -> Self {
+        lineage.push(RootRecord {
+            version: trusted.body().version(),
+            threshold: trusted.body().root.threshold,
+            keys: trusted
+                .signed_by()
+                .iter()
+                .map(|key| RootKey { id: key.id(), canonical_id: key.canonical_id() })
+                .collect(),
+        });
+        Self { trusted, bytes: bytes.into(), lineage }
+    }
+}
+
+/// Which place in a chain of rotations a root has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// The one that is to be used.
+    Newest,
+    /// One that was replaced since.
+    Intermediate,
+}
+
+/// The root keys that count: certificates made for the repository, one leaf each, and in time if a time is given. The
+/// others are left out, and an error says what is wrong with the first of them if none is left.
+fn usable_root_keys(gun: &str, root: &RoleKeys, at: Option<Time>) -> Result<RoleKeys, Error> {
+    let mut first_problem = None;
+    let mut usable = Vec::new();
+    for key in &root.keys {
+        match check_root_key(gun, key, at) {
+            Ok(()) => usable.push(Arc::clone(key)),
+            Err(problem) => first_problem = first_problem.or(Some(problem)),
+        }
+    }
+    if usable.is_empty() {
+        let problem = first_problem.unwrap_or(KeyProblem::NotACertificate);
+        return Err(Error::RootCertificate { gun: gun.to_owned(), problem });
+    }
+    Ok(RoleKeys { keys: usable, threshold: root.threshold })
+}
+
+fn check_root_key(gun: &str, key: &PublicKey, at: Option<Time>) -> Result<(), KeyProblem> {
+    let certificate = key.certificate()?.ok_or(KeyProblem::NotACertificate)?;
+    if !certificate.leads_bundle {
+        return Err(KeyProblem::CertificateBundle);
+    }
+    if !certificate.names(gun) {
+        return Err(KeyProblem::CertificateName);
+    }
+    at.map_or(Ok(()), |time| certificate.check_time(time))
+}

@@ -1,0 +1,516 @@
+//! The update of a repository, as a machine without input or output: it says which files it needs, is given their bytes,
+//! and ends with a verified [`Repository`] or an error (`notary-v1.md` §6).
+//!
+//! The order is Notary's: the root that is trusted already is used until something does not fit, and only then is a newer
+//! root looked for, once. What differs is said at each place; every difference is stricter.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp as Time;
+
+use crate::collection::{Repository, RoleState};
+use crate::error::Error;
+use crate::key::to_hex;
+use crate::memory::{Memory, Seen};
+use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, RoleName, Root, Snapshot, Targets, Timestamp};
+use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
+use crate::signed::{Offered, Trusted};
+
+/// The most bytes a timestamp may have: Notary's own limit.
+pub const MAX_TIMESTAMP_BYTES: u64 = 1 << 20;
+
+/// The most bytes any other file may have, whatever length the metadata gives for it. Notary stops at 100 MiB; 100 000
+/// tags take some 13 MiB.
+pub const MAX_FILE_BYTES: u64 = 32 << 20;
+
+/// A file that is needed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// The role whose file it is.
+    pub role: RoleName,
+    /// Its name below `<server>/v2/<GUN>/_trust/tuf/`.
+    pub file: String,
+    /// The most bytes worth reading. A reader should stop one byte later and hand over what it has: the check is made here.
+    pub limit: u64,
+}
+
+/// What the server had for a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// The file's bytes.
+    Found(Vec<u8>),
+    /// The server says that there is no such file (404).
+    Missing,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step {
+    /// Fetch these files, in any order or at once, and hand their answers over in the order of the requests.
+    Fetch(Vec<Request>),
+    /// The repository is verified.
+    Done(Box<Repository>),
+}
+
+/// An update under way.
+#[derive(Debug)]
+pub struct Update {
+    gun: String,
+    now: Time,
+    pins: RootPins,
+    memory: Memory,
+    held: Option<Arc<Repository>>,
+    root: Option<KnownRoot>,
+    root_looked_for: bool,
+    failure: Option<Error>,
+    phase: Phase,
+    requested: Vec<Request>,
+    timestamp: Option<Arc<Trusted<Timestamp>>>,
+    snapshot: Option<Arc<Trusted<Snapshot>>>,
+    targets: Option<Arc<Trusted<Targets>>>,
+    roles: BTreeMap<RoleName, RoleState>,
+    /// Delegations that are still to be visited, with the paths that they may speak for.
+    frontier: Vec<(Delegation, Vec<String>)>,
+}
+
+/// Which answers are awaited.
+#[derive(Debug, Clone)]
+enum Phase {
+    Start,
+    FirstRootAndTimestamp,
+    /// Roots before the first trusted one, newest first, to find one that a pin holds.
+    OlderRoots,
+    Timestamp,
+    Snapshot,
+    Targets,
+    Delegations,
+    NewestRoot,
+    Rotations {
+        newest: Vec<u8>,
+    },
+}
+
+impl Update {
+    /// Begins an update of a repository.
+    ///
+    /// `held` is what an earlier update verified, if it is still at hand: unchanged files are not asked for again. `memory`
+    /// is what is remembered of the repository across restarts; `held` takes precedence. `now` is the time of the whole update, so a
+    /// slow server cannot stretch an expiry.
+    ///
+    /// # Errors
+    /// A remembered root that does not verify.
+    pub fn start(
+        gun: &str,
+        held: Option<Arc<Repository>>,
+        memory: Option<&Memory>,
+        pins: RootPins,
+        now: Time,
+    ) -> Result<Self, Error> {
+        let memory = held.as_ref().map(|held| held.memory().clone()).or_else(|| memory.cloned()).unwrap_or_default();
+        let root = match (&held, &memory.root) {
+            (Some(held), _) => Some(held.root().clone()),
+            (None, Some(bytes)) => Some(KnownRoot::recall(gun, bytes, &memory.lineage)?),
+            (None, None) => None,
+        };
+        Ok(Self {
+            gun: gun.to_owned(),
+            now,
+            pins,
+            memory,
+            held,
+            root,
+            root_looked_for: false,
+            failure: None,
+            phase: Phase::Start,
+            requested: Vec::new(),
+            timestamp: None,
+            snapshot: None,
+            targets: None,
+            roles: BTreeMap::new(),
+            frontier: Vec::new(),
+        })
+    }
+
+    /// Takes the answers to the last requests (none at first) and says what to do next.
+    ///
+    /// # Errors
+    /// Why the repository is not trusted. The update is over then.
+    pub fn advance(&mut self, answers: Vec<Answer>) -> Result<Step, Error> {
+        let phase = std::mem::replace(&mut self.phase, Phase::Start);
+        debug_assert_eq!(answers.len(), self.requested.len(), "one answer for each request");
+        let mut answers = answers.into_iter();
+        let mut next = || answers.next().unwrap_or(Answer::Missing);
+        let outcome = match phase {
+            Phase::Start => return self.begin(),
+            Phase::FirstRootAndTimestamp => {
+                self.take_first_root(next())?;
+                self.take_timestamp(next())
+            }
+            Phase::OlderRoots => {
+                let answers = self.requested.clone().iter().map(|_| next()).collect();
+                self.take_older_roots(answers)?;
+                self.need_snapshot()
+            }
+            Phase::Timestamp => self.take_timestamp(next()),
+            Phase::Snapshot => self.take_snapshot(next()),
+            Phase::Targets => self.take_targets(next()),
+            Phase::Delegations => {
+                let answers = self.requested.clone().iter().map(|_| next()).collect();
+                self.take_delegations(answers)
+            }
+            Phase::NewestRoot => return self.take_newest_root(next()),
+            Phase::Rotations { newest } => {
+                let answers = self.requested.clone().iter().map(|_| next()).collect();
+                return self.take_rotations(answers, &newest);
+            }
+        };
+        outcome.or_else(|failure| self.look_for_newer_root(failure))
+    }
+
+    fn fetch(&mut self, phase: Phase, requests: Vec<Request>) -> Step {
+        self.phase = phase;
+        self.requested.clone_from(&requests);
+        Step::Fetch(requests)
+    }
+
+    fn begin(&mut self) -> Result<Step, Error> {
+        let Some(root) = &self.root else {
+            let requests = vec![newest_root_request(), timestamp_request()];
+            return Ok(self.fetch(Phase::FirstRootAndTimestamp, requests));
+        };
+        if let Err(expired) = root.trusted().check_expiry(self.now) {
+            return self.look_for_newer_root(expired);
+        }
+        Ok(self.fetch(Phase::Timestamp, vec![timestamp_request()]))
+    }
+
+    // -- root -------------------------------------------------------------------------------------------------------
+
+    fn take_first_root(&mut self, answer: Answer) -> Result<(), Error> {
+        let Answer::Found(bytes) = answer else {
+            return Err(Error::NoTrustData { gun: self.gun.clone() });
+        };
+        self.root = Some(KnownRoot::first(&self.gun, &bytes, self.now)?);
+        Ok(())
+    }
+
+    /// The root that the update has by now.
+    fn root(&self) -> Result<&KnownRoot, Error> {
+        self.root.as_ref().ok_or_else(|| Error::NoTrustData { gun: self.gun.clone() })
+    }
+
+    /// A failure with the root at hand: perhaps it was rotated. Tried once an update (step 7).
+    fn look_for_newer_root(&mut self, failure: Error) -> Result<Step, Error> {
+        if self.root_looked_for || self.root.is_none() {
+            return Err(failure);
+        }
+        self.root_looked_for = true;
+        self.failure = Some(failure);
+        Ok(self.fetch(Phase::NewestRoot, vec![newest_root_request()]))
+    }
+
+    fn take_newest_root(&mut self, answer: Answer) -> Result<Step, Error> {
+        let Answer::Found(bytes) = answer else {
+            return Err(Error::NoTrustData { gun: self.gun.clone() });
+        };
+        let offered = Offered::<Root>::read(&RoleName::root(), &bytes, MAX_ROOT_BYTES)?;
+        let trusted = self.root()?.trusted();
+        let (from, to) = (trusted.body().version(), offered.unverified().version());
+        if to == from && offered.content() == trusted.content() {
+            // No newer root, so what went wrong did not come of a rotation.
+            return Err(self.failure.take().unwrap_or_else(|| Error::NoTrustData { gun: self.gun.clone() }));
+        }
+        if to <= from {
+            // An unrelated root is the likelier reason, and the graver one: a repository made anew starts at version 1.
+            if offered.check(&trusted.body().root, None).is_err() {
+                return Err(Error::RootNotChained { gun: self.gun.clone(), from, to });
+            }
+            return Err(if to == from {
+                Error::SameVersionOtherContent { role: RoleName::root(), version: to }
+            } else {
+                Error::Rollback { role: RoleName::root(), offered: to, remembered: from }
+            });
+        }
+        if to - from > MAX_ROTATIONS {
+            return Err(Error::RootTooFar { gun: self.gun.clone(), from, to, limit: MAX_ROTATIONS });
+        }
+        if to == from + 1 {
+            return self.take_rotations(Vec::new(), &bytes);
+        }
+        let requests = (from + 1..to).map(root_version_request).collect();
+        Ok(self.fetch(Phase::Rotations { newest: bytes }, requests))
+    }
+
+    fn take_rotations(&mut self, intermediate: Vec<Answer>, newest: &[u8]) -> Result<Step, Error> {
+        let mut root = self.root()?.clone();
+        for (request, answer) in self.requested.iter().zip(intermediate) {
+            root = root.next(&self.gun, &found(request, answer)?, Link::Intermediate, self.now)?;
+        }
+        self.root = Some(root.next(&self.gun, newest, Link::Newest, self.now)?);
+        // What was verified with keys of the old root proves nothing under the new one.
+        self.held = None;
+        self.timestamp = None;
+        self.roles.clear();
+        self.frontier.clear();
+        Ok(self.fetch(Phase::Timestamp, vec![timestamp_request()]))
+    }
+
+    /// The pins hold no key of the roots that are known: older roots may lead to one that they do hold.
+    fn need_older_roots(&mut self) -> Result<Step, Error> {
+        let version = self.root()?.lineage().first().map_or(1, |record| record.version);
+        let oldest = version.saturating_sub(MAX_ROTATIONS).max(1);
+        let requests: Vec<_> = (oldest..version).rev().map(root_version_request).collect();
+        if requests.is_empty() {
+            return Err(self.not_pinned()?);
+        }
+        Ok(self.fetch(Phase::OlderRoots, requests))
+    }
+
+    fn not_pinned(&self) -> Result<Error, Error> {
+        let version = self.root()?.trusted().body().version();
+        Ok(Error::RootNotPinned { gun: self.gun.clone(), version })
+    }
+
+    /// Walks back until a root that a pin holds, then forward again to see that each was signed by the one before.
+    fn take_older_roots(&mut self, older: Vec<Answer>) -> Result<(), Error> {
+        let newest = self.root()?.clone();
+        let mut later: Vec<Vec<u8>> = vec![newest.bytes().to_vec()];
+        for answer in older {
+            let Answer::Found(bytes) = answer else {
+                break;
+            };
+            let Ok(candidate) = KnownRoot::recall(&self.gun, &bytes, &[]) else {
+                break;
+            };
+            if !candidate.satisfies(&self.pins) {
+                later.push(bytes);
+                continue;
+            }
+            let mut chained = candidate;
+            for (left, bytes) in later.iter().enumerate().rev() {
+                let link = if left == 0 { Link::Newest } else { Link::Intermediate };
+                chained = chained.next(&self.gun, bytes, link, self.now)?;
+            }
+            self.root = Some(chained);
+            return Ok(());
+        }
+        Err(self.not_pinned()?)
+    }
+
+    // -- timestamp ----------------------------------------------------------------------------------------------------
+
+    fn take_timestamp(&mut self, answer: Answer) -> Result<Step, Error> {
+        let bytes = found(&timestamp_request(), answer)?;
+        let offered = Offered::<Timestamp>::read(&RoleName::timestamp(), &bytes, MAX_TIMESTAMP_BYTES)?;
+        let root = self.root()?.trusted().body();
+        let timestamp = self.believe(offered, &root.timestamp)?;
+        timestamp.check_expiry(self.now)?;
+        self.timestamp = Some(Arc::new(timestamp));
+        if self.root()?.satisfies(&self.pins) { self.need_snapshot() } else { self.need_older_roots() }
+    }
+
+    /// Signatures, then versions against what is remembered.
+    fn believe<T: Metadata>(&self, offered: Offered<T>, keys: &crate::metadata::RoleKeys) -> Result<Trusted<T>, Error> {
+        let trusted = offered.verify(keys, Some(self.now))?;
+        self.memory.check(trusted.role(), Seen::of(&trusted))?;
+        Ok(trusted)
+    }
+
+    // -- snapshot ---------------------------------------------------------------------------------------------------------
+
+    fn need_snapshot(&mut self) -> Result<Step, Error> {
+        let meta = self.timestamp()?.body().snapshot.clone();
+        let held = self.held.as_ref().map(|held| held.snapshot()).filter(|held| held.is(&meta)).cloned();
+        match held {
+            Some(snapshot) => self.use_snapshot(snapshot),
+            None => Ok(self.fetch(Phase::Snapshot, vec![named_request(&RoleName::snapshot(), &meta)])),
+        }
+    }
+
+    fn timestamp(&self) -> Result<&Arc<Trusted<Timestamp>>, Error> {
+        self.timestamp.as_ref().ok_or_else(|| missing(&timestamp_request()))
+    }
+
+    fn take_snapshot(&mut self, answer: Answer) -> Result<Step, Error> {
+        let meta = self.timestamp()?.body().snapshot.clone();
+        let role = RoleName::snapshot();
+        let bytes = found(&named_request(&role, &meta), answer)?;
+        let offered = Offered::<Snapshot>::read_named(&role, &bytes, &meta, &RoleName::timestamp())?;
+        let snapshot = self.believe(offered, &self.root()?.trusted().body().snapshot)?;
+        self.use_snapshot(Arc::new(snapshot))
+    }
+
+    fn use_snapshot(&mut self, snapshot: Arc<Trusted<Snapshot>>) -> Result<Step, Error> {
+        snapshot.check_expiry(self.now)?;
+        // The root that is trusted must be the one of this moment; if not, it was rotated.
+        if !self.root()?.trusted().is(&snapshot.body().root) {
+            return Err(Error::HashMismatch { role: RoleName::root(), algorithm: "sha256", by: RoleName::snapshot() });
+        }
+        let meta = snapshot.body().targets.clone();
+        self.snapshot = Some(snapshot);
+        let held = self.held.as_ref().map(|held| held.targets()).filter(|held| held.is(&meta)).cloned();
+        match held {
+            Some(targets) => self.use_targets(targets),
+            None => Ok(self.fetch(Phase::Targets, vec![named_request(&RoleName::targets(), &meta)])),
+        }
+    }
+
+    fn snapshot(&self) -> Result<&Arc<Trusted<Snapshot>>, Error> {
+        self.snapshot.as_ref().ok_or(Error::NotInSnapshot { role: RoleName::snapshot() })
+    }
+
+    // -- targets and delegations ------------------------------------------------------------------------------------------
+
+    fn take_targets(&mut self, answer: Answer) -> Result<Step, Error> {
+        let meta = self.snapshot()?.body().targets.clone();
+        let role = RoleName::targets();
+        let bytes = found(&named_request(&role, &meta), answer)?;
+        let offered = Offered::<Targets>::read_named(&role, &bytes, &meta, &RoleName::snapshot())?;
+        let targets = self.believe(offered, &self.root()?.trusted().body().targets)?;
+        self.use_targets(Arc::new(targets))
+    }
+
+    fn use_targets(&mut self, targets: Arc<Trusted<Targets>>) -> Result<Step, Error> {
+        targets.check_expiry(self.now)?;
+        self.frontier = children(&targets, &[String::new()]);
+        self.targets = Some(targets);
+        self.need_delegations()
+    }
+
+    /// Visits delegations level by level, parents before children; all files of a level are asked for at once.
+    fn need_delegations(&mut self) -> Result<Step, Error> {
+        let mut awaited = Vec::new();
+        let mut requests = Vec::new();
+        while !self.frontier.is_empty() && requests.is_empty() {
+            for (delegation, paths) in std::mem::take(&mut self.frontier) {
+                if self.roles.len() + awaited.len() >= MAX_DELEGATIONS {
+                    return Err(Error::TooManyDelegations { role: RoleName::targets(), limit: MAX_DELEGATIONS });
+                }
+                let Some(meta) = self.snapshot()?.body().delegations.get(delegation.name.as_str()).cloned() else {
+                    self.leave_out(delegation);
+                    continue;
+                };
+                let held = self.held.as_ref().and_then(|held| held.unchanged(&delegation, &meta));
+                if let Some(metadata) = held {
+                    self.use_delegation(delegation, paths, metadata);
+                } else {
+                    requests.push(named_request(&delegation.name, &meta));
+                    awaited.push((delegation, paths));
+                }
+            }
+        }
+        if requests.is_empty() {
+            return self.finish();
+        }
+        // Children of roles that were at hand wait for the next level.
+        awaited.append(&mut self.frontier);
+        self.frontier = awaited;
+        Ok(self.fetch(Phase::Delegations, requests))
+    }
+
+    /// A role without a file was never published. One that was published before and is still delegated has been taken
+    /// away by whoever holds the snapshot key; with `targets/releases` that would bring back older digests.
+    fn leave_out(&mut self, delegation: Delegation) {
+        let state = match self.memory.version(&delegation.name) {
+            None => RoleState::not_published(delegation),
+            Some(remembered) => {
+                let withdrawn = Error::Withdrawn { role: delegation.name.clone(), remembered };
+                RoleState::invalid(delegation, withdrawn)
+            }
+        };
+        self.roles.insert(state.name().clone(), state);
+    }
+
+    fn take_delegations(&mut self, answers: Vec<Answer>) -> Result<Step, Error> {
+        let requests = self.requested.clone();
+        let later = self.frontier.split_off(requests.len().min(self.frontier.len()));
+        let awaited = std::mem::replace(&mut self.frontier, later);
+        for (((delegation, paths), request), answer) in awaited.into_iter().zip(&requests).zip(answers) {
+            let bytes = found(request, answer)?;
+            let meta = self.snapshot()?.body().delegations.get(delegation.name.as_str()).cloned();
+            let meta = meta.ok_or_else(|| Error::NotInSnapshot { role: delegation.name.clone() })?;
+            let offered = Offered::<Targets>::read_named(&delegation.name, &bytes, &meta, &RoleName::snapshot())?;
+            self.memory.check(offered.role(), Seen::offered(&offered))?;
+            match offered.verify(&delegation.keys, Some(self.now)) {
+                Ok(metadata) => self.use_delegation(delegation, paths, Arc::new(metadata)),
+                Err(error) if error.is_soft() => {
+                    let state = RoleState::invalid(delegation, error);
+                    self.roles.insert(state.name().clone(), state);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.need_delegations()
+    }
+
+    fn use_delegation(&mut self, delegation: Delegation, paths: Vec<String>, metadata: Arc<Trusted<Targets>>) {
+        let state = match metadata.check_expiry(self.now) {
+            Ok(()) => {
+                self.frontier.extend(children(&metadata, &paths));
+                RoleState::valid(delegation, paths, metadata)
+            }
+            Err(expired) => RoleState::invalid(delegation, expired),
+        };
+        self.roles.insert(state.name().clone(), state);
+    }
+
+    fn finish(&mut self) -> Result<Step, Error> {
+        let root = self.root()?.clone();
+        root.trusted().check_expiry(self.now)?;
+        let targets = self.targets.clone().ok_or(Error::NotInSnapshot { role: RoleName::targets() })?;
+        Ok(Step::Done(Box::new(Repository::new(
+            self.gun.clone(),
+            root,
+            Arc::clone(self.timestamp()?),
+            Arc::clone(self.snapshot()?),
+            targets,
+            std::mem::take(&mut self.roles),
+            std::mem::take(&mut self.memory),
+        ))))
+    }
+}
+
+/// The delegations of a role, with the paths that each may speak for: those of its own that start with one of its
+/// parent's. The others are dropped (`notary-v1.md` §6, Paths).
+fn children(parent: &Trusted<Targets>, parent_paths: &[String]) -> Vec<(Delegation, Vec<String>)> {
+    let allowed = |path: &&String| parent_paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
+    let with_paths = |delegation: &Delegation| {
+        let paths = delegation.paths.iter().filter(allowed).cloned().collect();
+        (delegation.clone(), paths)
+    };
+    parent.body().delegations.iter().map(with_paths).collect()
+}
+
+fn newest_root_request() -> Request {
+    Request { role: RoleName::root(), file: "root.json".to_owned(), limit: MAX_ROOT_BYTES }
+}
+
+fn root_version_request(version: u64) -> Request {
+    Request { role: RoleName::root(), file: format!("{version}.root.json"), limit: MAX_ROOT_BYTES }
+}
+
+fn timestamp_request() -> Request {
+    Request { role: RoleName::timestamp(), file: "timestamp.json".to_owned(), limit: MAX_TIMESTAMP_BYTES }
+}
+
+/// A file by its checksum, which the server looks up in lower-case hex.
+fn named_request(role: &RoleName, meta: &FileMeta) -> Request {
+    let file = format!("{role}.{}.json", to_hex(&meta.sha256));
+    Request { role: role.clone(), file, limit: meta.length.min(MAX_FILE_BYTES) }
+}
+
+fn missing(request: &Request) -> Error {
+    Error::MissingFile { role: request.role.clone(), file: request.file.clone() }
+}
+
+/// The bytes of an answer, within the request's limit.
+fn found(request: &Request, answer: Answer) -> Result<Vec<u8>, Error> {
+    match answer {
+        Answer::Missing => Err(missing(request)),
+        Answer::Found(bytes) if bytes.len() as u64 > request.limit => {
+            Err(Error::TooLong { role: request.role.clone(), limit: request.limit })
+        }
+        Answer::Found(bytes) => Ok(bytes),
+    }
+}
