@@ -517,7 +517,9 @@ mod tests {
         leaf.prop_recursive(4, 40, 6, |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
-                prop::collection::btree_map("[ -~]{0,6}", inner, 0..6)
+                // olpc-cjson sorts names as they are written, quotes and escapes included, Notary without: names of signs
+                // above the quote that need no escape are in the same order in both.
+                prop::collection::btree_map(r"[#-\[\]-~]{0,6}", inner, 0..6)
                     .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
             ]
         })
