@@ -1,0 +1,300 @@
+//! Which evidence each image of a workload needs.
+
+use std::collections::BTreeMap;
+
+use countersign_notary::Wanted;
+
+use crate::policies::{Applies, Check, Match, PolicyKind, PolicySet, TrustServer};
+use crate::reference::ImageReference;
+use crate::verdict::{DenyReason, EntryRef};
+use crate::workload::ContainerImage;
+
+/// Trust servers that are shut down for good: host, the registry whose default it was or that dropped content trust, and the
+/// day, in seconds since 1970 and as people write it.
+const RETIRED: [(&str, i64, &str); 2] = [
+    // https://docs.docker.com/engine/security/trust/: the server stops on 2026-12-08.
+    ("notary.docker.io", 1_796_688_000, "2026-12-08"),
+    // Azure Container Registry ends content trust on 2028-03-31.
+    (".azurecr.io", 1_838_073_600, "2028-03-31"),
+];
+
+/// A secret in a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SecretRef {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// Where the secrets of cluster policies are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClusterSecrets {
+    /// In Countersign's own namespace, where no tenant can write.
+    OwnNamespace(String),
+    /// In the namespace of the workload. A tenant who may create secrets there chooses the key that is trusted.
+    WorkloadNamespaceChosenByTenants,
+}
+
+/// What holds where a policy is silent.
+#[derive(Debug, Clone)]
+pub struct Defaults {
+    /// Where the secrets of cluster policies are.
+    pub cluster_secrets: ClusterSecrets,
+    /// Trust servers of registries, by the registry's host (with its port, if it has one).
+    pub trust_servers: BTreeMap<String, TrustServer>,
+}
+
+/// What is to become of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedImage {
+    /// The image.
+    pub image: ContainerImage,
+    /// The entry that applies, if one does.
+    pub entry: Option<EntryRef>,
+    /// What is needed before it can be judged.
+    pub need: Need,
+}
+
+/// What is needed before an image can be judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: it is allowed.
+    Nothing,
+    /// Nothing: it is denied.
+    Denied(DenyReason),
+    /// Proof of its signatures.
+    Trust(Box<TrustNeed>),
+}
+
+/// The proof that an image needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustNeed {
+    /// The image, read.
+    pub reference: ImageReference,
+    /// Where to ask.
+    pub server: TrustServer,
+    /// The repository's name there.
+    pub gun: String,
+    /// What to ask.
+    pub wanted: Wanted,
+    /// Signers that must have signed.
+    pub signer_secrets: Vec<SecretRef>,
+    /// Pinned root keys: ids or PEM.
+    pub root_keys: Vec<String>,
+    /// Secrets that hold pinned root keys.
+    pub root_secrets: Vec<SecretRef>,
+    /// Whether the image is pinned once it is proven.
+    pub mutate: bool,
+}
+
+/// Says what each image of a workload in a namespace needs. `now` is in seconds since 1970; only the retirement of trust servers
+/// depends on it.
+#[must_use]
+pub fn plan(
+    policies: &PolicySet,
+    namespace: &str,
+    images: &[ContainerImage],
+    defaults: &Defaults,
+    now: i64,
+) -> Vec<PlannedImage> {
+    images.iter().map(|image| plan_image(policies, namespace, image, defaults, now)).collect()
+}
+
+fn plan_image(
+    policies: &PolicySet,
+    namespace: &str,
+    image: &ContainerImage,
+    defaults: &Defaults,
+    now: i64,
+) -> PlannedImage {
+    let planned = |entry, need| PlannedImage { image: image.clone(), entry, need };
+    let Ok(reference) = ImageReference::parse(&image.image) else {
+        return planned(None, Need::Denied(DenyReason::InvalidName));
+    };
+    let found = match policies.applies(namespace, &reference) {
+        Applies::Entry(found, _) => found,
+        Applies::NoPolicies => return planned(None, Need::Denied(DenyReason::NoPolicies)),
+        Applies::NotInNamespace => return planned(None, Need::Denied(DenyReason::NotListedInNamespace)),
+        Applies::NotInCluster => {
+            let reason = DenyReason::NotListedInCluster { namespace: namespace.to_owned() };
+            return planned(None, Need::Denied(reason));
+        }
+    };
+    let need = need_of(&found, namespace, reference, defaults, now).unwrap_or_else(Need::Denied);
+    planned(Some(EntryRef::of(&found)), need)
+}
+
+fn need_of(
+    found: &Match<'_>,
+    namespace: &str,
+    reference: ImageReference,
+    defaults: &Defaults,
+    now: i64,
+) -> Result<Need, DenyReason> {
+    let Check::Trust(trust) = &found.entry.check else {
+        return Ok(Need::Nothing);
+    };
+    let server = match &trust.trust_server {
+        Some(server) => server.clone(),
+        None => default_trust_server(reference.host(), &defaults.trust_servers)?,
+    };
+    if let Some((host, _, day)) = RETIRED.iter().find(|(host, since, _)| now >= *since && is_host(&server, host)) {
+        return Err(DenyReason::Retired { host: host.trim_start_matches('.').to_owned(), day });
+    }
+    let secrets_in = match (&found.policy.kind, &defaults.cluster_secrets) {
+        (PolicyKind::Image { namespace }, _) => namespace,
+        (PolicyKind::Cluster, ClusterSecrets::OwnNamespace(own)) => own,
+        (PolicyKind::Cluster, ClusterSecrets::WorkloadNamespaceChosenByTenants) => namespace,
+    };
+    let secrets = |names: &[String]| {
+        names.iter().map(|name| SecretRef { namespace: secrets_in.to_owned(), name: name.clone() }).collect()
+    };
+    Ok(Need::Trust(Box::new(TrustNeed {
+        gun: reference.repository(),
+        wanted: wanted(&reference)?,
+        server,
+        signer_secrets: secrets(&trust.signer_secrets),
+        root_keys: trust.root_keys.clone(),
+        root_secrets: secrets(&trust.root_secrets),
+        mutate: found.entry.mutate_image,
+        reference,
+    })))
+}
+
+/// What a reference asks of a trust server. Targets are known by their sha256, so no other digest can be looked up.
+///
+/// # Errors
+/// A digest of another algorithm.
+pub fn wanted(reference: &ImageReference) -> Result<Wanted, DenyReason> {
+    let digest = match reference.digest() {
+        None => None,
+        Some(digest) => Some(
+            digest.sha256().ok_or_else(|| DenyReason::DigestAlgorithm { algorithm: digest.algorithm().to_owned() })?,
+        ),
+    };
+    Ok(match (reference.tag(), digest) {
+        (Some(tag), Some(digest)) => Wanted::TagAndDigest(tag.to_owned(), digest),
+        (None, Some(digest)) => Wanted::Digest(digest),
+        (tag, None) => Wanted::Tag(tag.unwrap_or("latest").to_owned()),
+    })
+}
+
+/// The trust server of a registry for entries that name none: the configured one; `quay.io` has its own; for any other it is the
+/// registry's host at port 4443.
+///
+/// # Errors
+/// Docker Hub, which has none any more.
+pub fn default_trust_server(host: &str, configured: &BTreeMap<String, TrustServer>) -> Result<TrustServer, DenyReason> {
+    if let Some(server) = configured.get(host) {
+        return Ok(server.clone());
+    }
+    let address = match host {
+        "docker.io" => return Err(DenyReason::NoTrustServer { host: host.to_owned() }),
+        "quay.io" => "https://quay.io".to_owned(),
+        _ => format!("https://{}:4443", without_port(host)),
+    };
+    TrustServer::parse(&address).map_err(|_| DenyReason::NoTrustServer { host: host.to_owned() })
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port))
+            if !name.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && !name.ends_with(':') =>
+        {
+            name
+        }
+        _ => host,
+    }
+}
+
+fn is_host(server: &TrustServer, host: &str) -> bool {
+    if host.starts_with('.') { server.host().ends_with(host) } else { server.host() == host }
+}
+
+/// Whether a trust server is one that is shut down now or will be: its host and the day, for `lint`.
+#[must_use]
+pub fn retirement(server: &TrustServer) -> Option<(&'static str, &'static str)> {
+    let found = RETIRED.iter().find(|(host, ..)| is_host(server, host))?;
+    Some((found.0.trim_start_matches('.'), found.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pattern::Pattern;
+    use crate::policies::{Entry, Policy, TrustPolicy};
+
+    fn trust(kind: PolicyKind, server: Option<&str>) -> PolicySet {
+        let trust = TrustPolicy {
+            trust_server: server.map(|server| TrustServer::parse(server).unwrap()),
+            signer_secrets: vec!["alice".into()],
+            ..TrustPolicy::default()
+        };
+        let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, check: Check::Trust(trust) };
+        PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry] }])
+    }
+
+    fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {
+        let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
+        let defaults = Defaults { cluster_secrets, trust_servers: BTreeMap::new() };
+        plan(policies, "work", &[image], &defaults, now).remove(0).need
+    }
+
+    fn own() -> ClusterSecrets {
+        ClusterSecrets::OwnNamespace("countersign".into())
+    }
+
+    #[test]
+    fn where_secrets_are_read() {
+        let secret_of = |kind, secrets| match need(&trust(kind, Some("https://n:1")), "h.io/a", secrets, 0) {
+            Need::Trust(need) => need.signer_secrets[0].namespace.clone(),
+            other => panic!("{other:?}"),
+        };
+        let image = || PolicyKind::Image { namespace: "work".into() };
+        assert_eq!(secret_of(image(), own()), "work");
+        assert_eq!(secret_of(PolicyKind::Cluster, own()), "countersign");
+        assert_eq!(secret_of(PolicyKind::Cluster, ClusterSecrets::WorkloadNamespaceChosenByTenants), "work");
+    }
+
+    #[test]
+    fn default_servers() {
+        let cases = [
+            ("quay.io/a/b", Ok("https://quay.io")),
+            ("registry.example.com/a", Ok("https://registry.example.com:4443")),
+            ("registry.example.com:5000/a", Ok("https://registry.example.com:4443")),
+            ("[::1]:5000/a", Ok("https://[::1]:4443")),
+            ("[::1]/a", Ok("https://[::1]:4443")),
+            ("nginx", Err(DenyReason::NoTrustServer { host: "docker.io".into() })),
+        ];
+        for (image, expected) in cases {
+            let found = match need(&trust(PolicyKind::Cluster, None), image, own(), 0) {
+                Need::Trust(need) => Ok(need.server.as_str().to_owned()),
+                Need::Denied(reason) => Err(reason),
+                Need::Nothing => panic!("{image}"),
+            };
+            assert_eq!(found, expected.map(str::to_owned), "{image}");
+        }
+    }
+
+    #[test]
+    fn retired_servers() {
+        let docker = trust(PolicyKind::Cluster, Some("https://notary.docker.io"));
+        assert!(matches!(need(&docker, "nginx", own(), 1_796_687_999), Need::Trust(_)));
+        let retired = DenyReason::Retired { host: "notary.docker.io".into(), day: "2026-12-08" };
+        assert_eq!(need(&docker, "nginx", own(), 1_796_688_000), Need::Denied(retired));
+        let azure = trust(PolicyKind::Cluster, Some("https://acme.azurecr.io"));
+        assert!(matches!(need(&azure, "nginx", own(), 1_838_073_600), Need::Denied(DenyReason::Retired { .. })));
+    }
+
+    #[test]
+    fn what_is_asked() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let asked = |text: &str| wanted(&ImageReference::parse(text).unwrap());
+        assert_eq!(asked("h.io/a"), Ok(Wanted::Tag("latest".into())));
+        assert!(matches!(asked(&format!("h.io/a@{digest}")), Ok(Wanted::Digest(_))));
+        assert!(matches!(asked(&format!("h.io/a:1@{digest}")), Ok(Wanted::TagAndDigest(..))));
+        let sha512 = format!("h.io/a@sha512:{}", "a".repeat(128));
+        assert_eq!(asked(&sha512), Err(DenyReason::DigestAlgorithm { algorithm: "sha512".into() }));
+    }
+}

@@ -1,0 +1,383 @@
+//! The policies of a moment: which entry applies to an image, and why.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use thiserror::Error;
+use url::Url;
+
+use crate::pattern::Pattern;
+use crate::reference::ImageReference;
+
+/// Whose policy it is.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyKind {
+    /// A namespace's own.
+    Image {
+        /// The namespace.
+        namespace: String,
+    },
+    /// The cluster's.
+    Cluster,
+}
+
+impl PolicyKind {
+    /// The Kubernetes kind.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Image { .. } => "ImagePolicy",
+            Self::Cluster => "ClusterImagePolicy",
+        }
+    }
+
+    /// The namespace, for an `ImagePolicy`.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Image { namespace } => Some(namespace),
+            Self::Cluster => None,
+        }
+    }
+}
+
+/// A policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Whose it is.
+    pub kind: PolicyKind,
+    /// Its name.
+    pub name: String,
+    /// Its entries, in order.
+    pub entries: Vec<Entry>,
+}
+
+/// One entry of a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// What it matches.
+    pub pattern: Pattern,
+    /// Whether an admitted image is pinned to its signed digest.
+    pub mutate_image: bool,
+    /// What it asks of a matching image.
+    pub check: Check,
+}
+
+/// What an entry asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Check {
+    /// Nothing: the image is allowed.
+    Nothing,
+    /// Verified content trust.
+    Trust(TrustPolicy),
+}
+
+/// What an entry with trust asks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TrustPolicy {
+    /// The trust server; without one the registry's default.
+    pub trust_server: Option<TrustServer>,
+    /// Names of the signer secrets, every one of which must have signed.
+    pub signer_secrets: Vec<String>,
+    /// Pinned root keys: ids or PEM.
+    pub root_keys: Vec<String>,
+    /// Names of secrets that hold pinned root keys.
+    pub root_secrets: Vec<String>,
+}
+
+/// Why an address cannot be that of a trust server.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum TrustServerError {
+    /// Not a URL.
+    #[error("{0:?} is not a URL; write for example https://notary.example.com:4443")]
+    NotAUrl(String),
+    /// Another scheme.
+    #[error("{0:?} is not an https or http address")]
+    Scheme(String),
+    /// A user, query or fragment. The text is not repeated, as it may hold a password.
+    #[error(
+        "the trust server's address must have no user, password, query or fragment; credentials come from pull secrets"
+    )]
+    Extra,
+}
+
+/// The address of a trust server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrustServer {
+    base: String,
+    host_port: String,
+}
+
+impl TrustServer {
+    /// Reads an address, which may have a path (`https://host:8443/notary`).
+    ///
+    /// # Errors
+    /// Why it is none.
+    pub fn parse(text: &str) -> Result<Self, TrustServerError> {
+        let shown = || text.chars().take(200).collect::<String>();
+        let url = Url::parse(text.trim()).map_err(|_| TrustServerError::NotAUrl(shown()))?;
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+            return Err(TrustServerError::Extra);
+        }
+        let (Some(host), "https" | "http") = (url.host_str(), url.scheme()) else {
+            return Err(TrustServerError::Scheme(shown()));
+        };
+        let host_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), host_port })
+    }
+
+    /// The address, without a slash at its end.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.base
+    }
+
+    /// `HOST:PORT`, as messages name the server.
+    #[must_use]
+    pub fn host_port(&self) -> &str {
+        &self.host_port
+    }
+
+    /// The host alone.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.host_port.rsplit_once(':').map_or(&self.host_port, |(host, _)| host)
+    }
+
+    /// Whether anybody on the way can change what it says.
+    #[must_use]
+    pub fn is_plain_http(&self) -> bool {
+        self.base.starts_with("http:")
+    }
+}
+
+impl fmt::Display for TrustServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.base)
+    }
+}
+
+/// All policies of a moment, ready to be asked.
+#[derive(Debug, Clone, Default)]
+pub struct PolicySet {
+    namespaces: HashMap<String, Scope>,
+    cluster: Scope,
+    count: usize,
+}
+
+/// The policies that count together.
+#[derive(Debug, Clone, Default)]
+struct Scope {
+    policies: Vec<Arc<Policy>>,
+    /// Entries that name exactly one repository, by that repository.
+    exact: HashMap<String, Vec<Place>>,
+    /// All other entries.
+    wild: Vec<Place>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    policy: usize,
+    entry: usize,
+}
+
+/// An entry, and where it stands.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Match<'a> {
+    /// The policy.
+    pub policy: &'a Policy,
+    /// Which of its entries, from 0.
+    pub index: usize,
+    /// The entry.
+    pub entry: &'a Entry,
+}
+
+/// Which entry applies to an image.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Applies<'a> {
+    /// This one. The others matched too, and are less exact or sort later; best first.
+    Entry(Match<'a>, Vec<Match<'a>>),
+    /// There is no policy at all.
+    NoPolicies,
+    /// The namespace has policies, and none matches.
+    NotInNamespace,
+    /// The namespace has none, and no cluster policy matches.
+    NotInCluster,
+}
+
+impl PolicySet {
+    /// Takes the policies, in whatever order they come: it never decides anything.
+    #[must_use]
+    pub fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
+        let mut set = Self::default();
+        for policy in policies {
+            set.count += 1;
+            let scope = match &policy.kind {
+                PolicyKind::Image { namespace } => set.namespaces.entry(namespace.clone()).or_default(),
+                PolicyKind::Cluster => &mut set.cluster,
+            };
+            scope.policies.push(Arc::new(policy));
+        }
+        set.namespaces.values_mut().chain([&mut set.cluster]).for_each(Scope::index);
+        set
+    }
+
+    /// How many policies there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// All policies.
+    pub fn policies(&self) -> impl Iterator<Item = &Policy> {
+        self.namespaces.values().chain([&self.cluster]).flat_map(|scope| scope.policies.iter().map(AsRef::as_ref))
+    }
+
+    /// Which entry applies to an image in a namespace: of the namespace's own policies if it has any, else of the cluster's; the
+    /// most exact that matches; of equals the one whose policy's name sorts first, and then the first in it.
+    #[must_use]
+    pub fn applies(&self, namespace: &str, image: &ImageReference) -> Applies<'_> {
+        let own = self.namespaces.get(namespace);
+        let mut matches = own.unwrap_or(&self.cluster).matches(image);
+        if matches.is_empty() {
+            return match own {
+                Some(_) => Applies::NotInNamespace,
+                None if self.count == 0 => Applies::NoPolicies,
+                None => Applies::NotInCluster,
+            };
+        }
+        matches.sort_by_cached_key(|found| {
+            (Reverse(found.entry.pattern.specificity()), found.policy.name.clone(), found.index)
+        });
+        let best = matches.remove(0);
+        Applies::Entry(best, matches)
+    }
+}
+
+impl Scope {
+    fn index(&mut self) {
+        // Policies of equal names cannot exist in a cluster, but in files: then their content decides, not their order.
+        self.policies.sort_by_cached_key(|policy| (policy.name.clone(), format!("{policy:?}")));
+        for (policy, entries) in self.policies.iter().map(|policy| &policy.entries).enumerate() {
+            for (entry, pattern) in entries.iter().map(|entry| &entry.pattern).enumerate() {
+                let place = Place { policy, entry };
+                match pattern.exact_repository() {
+                    Some(repository) => self.exact.entry(repository).or_default().push(place),
+                    None => self.wild.push(place),
+                }
+            }
+        }
+    }
+
+    fn matches(&self, image: &ImageReference) -> Vec<Match<'_>> {
+        let exact = self.exact.get(&image.repository());
+        let found = |place: &Place| {
+            let policy = self.policies[place.policy].as_ref();
+            Match { policy, index: place.entry, entry: &policy.entries[place.entry] }
+        };
+        exact
+            .into_iter()
+            .flatten()
+            .chain(&self.wild)
+            .map(found)
+            .filter(|found| found.entry.pattern.matches(image))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn policy(namespace: Option<&str>, name: &str, patterns: &[&str]) -> Policy {
+        let kind = namespace.map_or(PolicyKind::Cluster, |namespace| PolicyKind::Image { namespace: namespace.into() });
+        let entry = |pattern: &&str| Entry {
+            pattern: Pattern::parse(pattern).unwrap(),
+            mutate_image: true,
+            check: Check::Nothing,
+        };
+        Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect() }
+    }
+
+    fn answer(set: &PolicySet, namespace: &str, image: &str) -> String {
+        match set.applies(namespace, &ImageReference::parse(image).unwrap()) {
+            Applies::Entry(found, others) => {
+                format!(
+                    "{} {} {} (+{})",
+                    found.policy.kind.kind(),
+                    found.policy.name,
+                    found.entry.pattern,
+                    others.len()
+                )
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn namespace_before_cluster_and_exact_before_wild() {
+        let set = PolicySet::new([
+            policy(None, "b", &["*", "docker.io/*", "docker.io/*"]),
+            policy(None, "a", &["docker.io/*", "nginx", "nginx:1*"]),
+            policy(Some("own"), "p", &["h.io/*"]),
+        ]);
+        let cases = [
+            ("other", "redis", "ClusterImagePolicy a docker.io/* (+3)"),
+            ("other", "nginx:1", "ClusterImagePolicy a nginx (+5)"),
+            ("other", "quay.io/x", "ClusterImagePolicy b * (+0)"),
+            ("own", "h.io/x", "ImagePolicy p h.io/* (+0)"),
+            ("own", "nginx", "NotInNamespace"),
+        ];
+        for (namespace, image, expected) in cases {
+            assert_eq!(answer(&set, namespace, image), expected, "{namespace} {image}");
+        }
+        assert_eq!(answer(&PolicySet::default(), "n", "nginx"), "NoPolicies");
+        assert_eq!(answer(&PolicySet::new([policy(Some("x"), "p", &["*"])]), "n", "nginx"), "NotInCluster");
+        assert_eq!(answer(&PolicySet::new([policy(Some("n"), "p", &[])]), "n", "nginx"), "NotInNamespace");
+    }
+
+    #[test]
+    fn trust_servers() {
+        for (text, base, host_port) in [
+            ("https://n.example.com:4443", "https://n.example.com:4443", "n.example.com:4443"),
+            ("https://n.example.com:8443/notary/", "https://n.example.com:8443/notary", "n.example.com:8443"),
+            ("https://n.example.com", "https://n.example.com", "n.example.com:443"),
+            ("http://[::1]:80/", "http://[::1]", "[::1]:80"),
+        ] {
+            let server = TrustServer::parse(text).unwrap();
+            assert_eq!((server.as_str(), server.host_port()), (base, host_port), "{text}");
+        }
+        for text in ["", "n.example.com:4443", "ftp://x", "https://u:p@x", "https://x?a", "https://x#a", "file:///x"] {
+            let error = TrustServer::parse(text).unwrap_err();
+            assert!(!error.to_string().contains("u:p"), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn order_never_decides(order in Just((0..6).collect::<Vec<usize>>()).prop_shuffle(), image in r"(nginx|h\.io/[ab]/[ab]|team/app)(:v[12])?") {
+            let all = [
+                policy(None, "a", &["*", "h.io/*"]),
+                policy(None, "b", &["h.io/a*", "h.io/*a", "nginx*"]),
+                policy(None, "b", &["h.io/*", "*/a/b", "team/*"]),
+                policy(None, "c", &["h.io/a/b", "nginx:v1"]),
+                policy(None, "d", &["h.io/a/b", "team/app:*"]),
+                policy(Some("x"), "a", &["*"]),
+            ];
+            let straight = PolicySet::new(all.clone());
+            let shuffled = PolicySet::new(order.into_iter().map(|index| all[index].clone()));
+            prop_assert_eq!(answer(&straight, "n", &image), answer(&shuffled, "n", &image));
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! What a review comes to, in the published words.
+
+use std::fmt;
+
+use countersign_notary::{Error as NotaryError, ProvenDigest, SignerError, Wanted};
+use thiserror::Error;
+
+use crate::plan::{Need, PlannedImage, SecretRef, TrustNeed};
+use crate::policies::Match;
+use crate::workload::ContainerImage;
+
+/// How much of an image's text a message repeats.
+const MAX_SHOWN: usize = 512;
+
+/// Why an image may not run.
+///
+/// The wording is part of the product: people search for it, and runbooks quote it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// The namespace has no policy, and no cluster policy lists the image.
+    #[error(
+        "no matching repositories in ClusterImagePolicy and no ImagePolicies in the {} namespace",
+        quoted(namespace)
+    )]
+    NotListedInCluster {
+        /// The namespace.
+        namespace: String,
+    },
+    /// The namespace has policies, and none lists the image.
+    #[error("no matching repositories in the ImagePolicies")]
+    NotListedInNamespace,
+    /// There is no policy at all.
+    #[error("no image policies or cluster polices")]
+    NoPolicies,
+    /// A signer secret is missing or incomplete.
+    #[error("could not get signerSecret from your cluster, name, or publicKey field in secret {} is empty ({problem})", .secret.name)]
+    SignerSecret {
+        /// The secret.
+        secret: SecretRef,
+        /// What is wrong with it.
+        problem: SecretProblem,
+    },
+    /// A signer secret is complete, but of no use.
+    #[error("failed to get content trust information: signer secret {} in namespace {}: {problem}", .secret.name, .secret.namespace)]
+    SignerKey {
+        /// The secret.
+        secret: SecretRef,
+        /// What is wrong with it.
+        problem: SignerError,
+    },
+    /// A pinned root key is of no use.
+    #[error("failed to get content trust information: {origin} holds no root key id and no key or certificate in PEM")]
+    RootKey {
+        /// Where the pin is written.
+        origin: String,
+    },
+    /// The trust server knows nothing of the repository.
+    #[error("failed to get content trust information: {server} does not have trust data for {gun}")]
+    NoTrustData {
+        /// `HOST:PORT`
+        server: String,
+        /// The repository.
+        gun: String,
+    },
+    /// The repository, the tag or the digest is not trusted.
+    #[error("failed to get content trust information: {error}{}", said_by(error, server))]
+    Untrusted {
+        /// `HOST:PORT`
+        server: String,
+        /// Why not.
+        error: Box<NotaryError>,
+    },
+    /// The trust server is shut down for good.
+    #[error(
+        "failed to get content trust information: the trust server {host} was shut down on {day}; sign the image on a Notary server of your own and name it as trustServer in the policy"
+    )]
+    Retired {
+        /// Its host.
+        host: String,
+        /// When.
+        day: &'static str,
+    },
+    /// The registry has no trust server, and the policy names none.
+    #[error(
+        "failed to get content trust information: {host} has no trust server (Docker retires notary.docker.io on 2026-12-08); sign the image on a Notary server of your own and name it as trustServer in the policy"
+    )]
+    NoTrustServer {
+        /// The registry's host.
+        host: String,
+    },
+    /// Signatures are over sha256.
+    #[error(
+        "failed to get content trust information: the image is named by a {algorithm} digest, but only sha256 digests are signed"
+    )]
+    DigestAlgorithm {
+        /// The algorithm.
+        algorithm: String,
+    },
+    /// It could not be decided.
+    #[error("failed to get content trust information: {}", shown(cause))]
+    Undecided {
+        /// Why not.
+        cause: String,
+    },
+    /// The text is no image reference.
+    #[error("invalid image name")]
+    InvalidName,
+}
+
+/// What is wrong with a signer secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SecretProblem {
+    /// There is none.
+    #[error("secret not found")]
+    NotFound,
+    /// It has no `name`, or an empty one.
+    #[error("name is empty")]
+    NoName,
+    /// It has no `publicKey`, or an empty one.
+    #[error("publicKey is empty")]
+    NoPublicKey,
+}
+
+impl DenyReason {
+    /// The variant's name: a closed set, so that a hostile image name cannot mint new time series.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotListedInCluster { .. } | Self::NotListedInNamespace => "not-listed",
+            Self::NoPolicies => "no-policies",
+            Self::SignerSecret { .. } => "signer-secret",
+            Self::SignerKey { .. } => "signer-key",
+            Self::RootKey { .. } => "root-key",
+            Self::NoTrustData { .. } => "no-trust-data",
+            Self::Untrusted { .. } => "untrusted",
+            Self::Retired { .. } | Self::NoTrustServer { .. } => "no-trust-server",
+            Self::DigestAlgorithm { .. } => "digest-algorithm",
+            Self::Undecided { .. } => "undecided",
+            Self::InvalidName => "invalid-name",
+        }
+    }
+
+    /// What a verified refusal by a server comes to.
+    #[must_use]
+    pub fn untrusted(server: &str, error: NotaryError) -> Self {
+        match error {
+            NotaryError::NoTrustData { gun } => Self::NoTrustData { server: server.to_owned(), gun },
+            error => Self::Untrusted { server: server.to_owned(), error: Box::new(error) },
+        }
+    }
+
+    /// Whether nothing was decided.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Self::Undecided { .. })
+    }
+}
+
+/// Answers about a tag name the repository already; anything else is told with the server that it came from.
+fn said_by(error: &NotaryError, server: &str) -> String {
+    match error {
+        NotaryError::NotSigned { .. } | NotaryError::DigestNotSigned { .. } | NotaryError::DigestDiffers { .. } => {
+            String::new()
+        }
+        _ => format!(" (trust server {server})"),
+    }
+}
+
+/// The entry that applied to an image, as reports name it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct EntryRef {
+    /// `ImagePolicy` or `ClusterImagePolicy`.
+    pub kind: &'static str,
+    /// The policy's namespace, if it has one.
+    pub namespace: Option<String>,
+    /// The policy's name.
+    pub name: String,
+    /// The name of the entry.
+    pub entry: String,
+}
+
+impl EntryRef {
+    /// Names an entry.
+    #[must_use]
+    pub fn of(found: &Match<'_>) -> Self {
+        Self {
+            kind: found.policy.kind.kind(),
+            namespace: found.policy.kind.namespace().map(str::to_owned),
+            name: found.policy.name.clone(),
+            entry: found.entry.pattern.written().to_owned(),
+        }
+    }
+}
+
+/// What an image comes to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageVerdict {
+    /// The image.
+    pub image: ContainerImage,
+    /// The entry that applied, if one did.
+    pub entry: Option<EntryRef>,
+    /// Whether it may run.
+    pub outcome: Outcome,
+}
+
+/// Whether an image may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It may, with no further check.
+    Unchecked,
+    /// It may: this digest is proven.
+    Proven(Proof),
+    /// It may not.
+    Denied(DenyReason),
+}
+
+/// A proven digest, and what it is to be written as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    digest: ProvenDigest,
+    pinned: Option<String>,
+}
+
+impl Proof {
+    /// The digest.
+    #[must_use]
+    pub fn digest(&self) -> ProvenDigest {
+        self.digest
+    }
+
+    /// The image pinned to the digest, `<repository as written>@sha256:<hex>`; `None` where the entry wants none.
+    #[must_use]
+    pub fn pinned(&self) -> Option<&str> {
+        self.pinned.as_deref()
+    }
+}
+
+impl ImageVerdict {
+    /// Judges an image by what is planned for it and, where that is proof, by the proof.
+    #[must_use]
+    pub fn judge(planned: PlannedImage, evidence: Option<Result<ProvenDigest, DenyReason>>) -> Self {
+        let outcome = match (planned.need, evidence) {
+            (Need::Nothing, _) => Outcome::Unchecked,
+            (Need::Denied(reason), _) | (Need::Trust(_), Some(Err(reason))) => Outcome::Denied(reason),
+            (Need::Trust(need), Some(Ok(digest))) => judge_proof(&need, digest),
+            (Need::Trust(_), None) => Outcome::Denied(DenyReason::Undecided {
+                cause: "no proof was brought; this is a fault of Countersign".into(),
+            }),
+        };
+        Self { image: planned.image, entry: planned.entry, outcome }
+    }
+
+    /// The line of a denial: `Deny "IMAGE", REASON`.
+    #[must_use]
+    pub fn denial(&self) -> Option<String> {
+        match &self.outcome {
+            Outcome::Denied(reason) => Some(format!("Deny {}, {reason}", quoted(&self.image.image))),
+            _ => None,
+        }
+    }
+}
+
+/// A digest in the reference is never replaced by another one, whatever was proven.
+fn judge_proof(need: &TrustNeed, digest: ProvenDigest) -> Outcome {
+    let asked = match &need.wanted {
+        Wanted::Tag(_) => None,
+        Wanted::TagAndDigest(_, asked) | Wanted::Digest(asked) => Some(asked),
+    };
+    if asked.is_some_and(|asked| asked != digest.sha256()) {
+        let cause = format!("{digest} was proven, but the image asks for another digest");
+        return Outcome::Denied(DenyReason::Undecided { cause });
+    }
+    let pinned = need.mutate.then(|| format!("{}@{digest}", need.reference.written_repository()));
+    Outcome::Proven(Proof { digest, pinned })
+}
+
+/// What a review comes to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Verdict {
+    /// One for each image, in the order of the object.
+    pub images: Vec<ImageVerdict>,
+}
+
+impl Verdict {
+    /// Whether every image may run.
+    #[must_use]
+    pub fn allowed(&self) -> bool {
+        self.denied().next().is_none()
+    }
+
+    /// The reasons of the images that may not run.
+    pub fn denied(&self) -> impl Iterator<Item = &DenyReason> {
+        self.images.iter().filter_map(|image| match &image.outcome {
+            Outcome::Denied(reason) => Some(reason),
+            _ => None,
+        })
+    }
+
+    /// The message of a denial: a line for each denied image, the same line only once.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let mut lines: Vec<String> = Vec::new();
+        for line in self.images.iter().filter_map(ImageVerdict::denial) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+        lines.join("\n")
+    }
+}
+
+/// A text in quotes, without anything that a terminal would obey or that would break a line, and not too long.
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", shown(text))
+}
+
+/// A text without anything that a terminal would obey or that would break a line, and not too long.
+#[must_use]
+pub fn shown(text: &str) -> String {
+    use fmt::Write as _;
+    let mut out = String::new();
+    for (count, character) in text.chars().enumerate() {
+        if count == MAX_SHOWN {
+            out.push('…');
+            break;
+        }
+        // Besides control characters: line and paragraph separators, and signs that change the direction of writing.
+        let hidden = matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
+        if character == '"' || character.is_control() || hidden {
+            let _ = write!(out, "{}", character.escape_default());
+        } else {
+            out.push(character);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(image: &str, reason: DenyReason, expected: &str) {
+        let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
+        let planned = PlannedImage { image, entry: None, need: Need::Denied(reason) };
+        let verdict = Verdict { images: vec![ImageVerdict::judge(planned, None)] };
+        assert!(!verdict.allowed());
+        assert_eq!(verdict.message(), expected);
+    }
+
+    /// The texts of the published contract, word for word.
+    #[test]
+    fn published_texts() {
+        let secret = || SecretRef { namespace: "kube-system".into(), name: "yannisigner".into() };
+        let image = "registry.example.com/ibmcom/stsapp/stsapp:0.1";
+        let gun = || "registry.example.com/ibmcom/stsapp/stsapp-nosign".to_owned();
+        check(
+            image,
+            DenyReason::NotListedInCluster { namespace: "kube-system".into() },
+            "Deny \"registry.example.com/ibmcom/stsapp/stsapp:0.1\", no matching repositories in ClusterImagePolicy and no ImagePolicies in the \"kube-system\" namespace",
+        );
+        check("a", DenyReason::NotListedInNamespace, "Deny \"a\", no matching repositories in the ImagePolicies");
+        check("a", DenyReason::NoPolicies, "Deny \"a\", no image policies or cluster polices");
+        for (problem, tail) in [
+            (SecretProblem::NotFound, "secret not found"),
+            (SecretProblem::NoName, "name is empty"),
+            (SecretProblem::NoPublicKey, "publicKey is empty"),
+        ] {
+            check(
+                image,
+                DenyReason::SignerSecret { secret: secret(), problem },
+                &format!(
+                    "Deny \"registry.example.com/ibmcom/stsapp/stsapp:0.1\", could not get signerSecret from your cluster, name, or publicKey field in secret yannisigner is empty ({tail})"
+                ),
+            );
+        }
+        check(
+            "a",
+            DenyReason::untrusted("9.46.78.45:8443", NotaryError::NoTrustData { gun: gun() }),
+            "Deny \"a\", failed to get content trust information: 9.46.78.45:8443 does not have trust data for registry.example.com/ibmcom/stsapp/stsapp-nosign",
+        );
+        check(
+            "a",
+            DenyReason::untrusted("n:1", NotaryError::NotSigned { gun: gun(), tag: "0.1".into(), role: None }),
+            "Deny \"a\", failed to get content trust information: no signed target 0.1 in registry.example.com/ibmcom/stsapp/stsapp-nosign",
+        );
+        check("A!", DenyReason::InvalidName, "Deny \"A!\", invalid image name");
+        check(
+            "a",
+            DenyReason::Undecided { cause: "cannot reach n:1: refused".into() },
+            "Deny \"a\", failed to get content trust information: cannot reach n:1: refused",
+        );
+    }
+
+    #[test]
+    fn nothing_in_a_name_reaches_a_terminal() {
+        check(
+            "a\n\u{1b}[31m\"b\u{202e}",
+            DenyReason::InvalidName,
+            "Deny \"a\\n\\u{1b}[31m\\\"b\\u{202e}\", invalid image name",
+        );
+        let long = "x".repeat(10_000);
+        check(&long, DenyReason::InvalidName, &format!("Deny \"{}…\", invalid image name", "x".repeat(MAX_SHOWN)));
+    }
+
+    #[test]
+    fn one_image_never_hides_another() {
+        let image = |path: &str, need| PlannedImage {
+            image: ContainerImage { pointer: path.into(), path: path.into(), image: "same".into() },
+            entry: None,
+            need,
+        };
+        let verdict = Verdict {
+            images: vec![
+                ImageVerdict::judge(image("containers/a", Need::Denied(DenyReason::NoPolicies)), None),
+                ImageVerdict::judge(image("containers/a", Need::Nothing), None),
+            ],
+        };
+        assert!(!verdict.allowed());
+    }
+}

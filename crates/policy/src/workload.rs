@@ -1,0 +1,405 @@
+//! Every image that an object would run, with the place where it stands.
+
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+use thiserror::Error;
+
+/// How many images one object may have. Pods are limited by their size; a thousand containers are far beyond any.
+pub const MAX_IMAGES: usize = 1000;
+
+/// How deep Lists may nest in Lists.
+const MAX_LIST_DEPTH: usize = 8;
+
+/// Lists of containers in a pod spec.
+const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
+
+/// Where an image stands, and what it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerImage {
+    /// JSON pointer to the text: `/spec/template/spec/containers/0/image`.
+    pub pointer: String,
+    /// The list and the container's name, as people know it: `containers/web`.
+    pub path: String,
+    /// The reference, as written.
+    pub image: String,
+}
+
+/// A pod spec that an object holds.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Workload {
+    /// Its images, in order; those with an empty or absent `image` field are left to Kubernetes.
+    pub images: Vec<ContainerImage>,
+    /// Names of the secrets in `imagePullSecrets`.
+    pub pull_secrets: Vec<String>,
+    /// The service account that the pods run as.
+    pub service_account: Option<String>,
+}
+
+/// Why an object's images cannot be told. Such an object is denied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WorkloadError {
+    /// A member has the wrong type.
+    #[error("{pointer} is not {expected}")]
+    WrongType {
+        /// Where.
+        pointer: String,
+        /// What should stand there.
+        expected: &'static str,
+    },
+    /// More images than are looked at.
+    #[error("the object has more than {MAX_IMAGES} images")]
+    TooManyImages,
+}
+
+/// Which kinds hold a pod spec, and where.
+#[derive(Debug, Clone, Default)]
+pub struct Kinds {
+    further: HashMap<(String, String), String>,
+}
+
+/// Where the pod spec is in the kinds of Kubernetes and OpenShift, in all versions of their API. The group `""` of
+/// `DeploymentConfig` is that of OpenShift before 3.6, which 3.11 still serves.
+const KNOWN: [(&str, &str, &str); 15] = [
+    ("", "Pod", "/spec"),
+    ("", "PodTemplate", "/template/spec"),
+    ("", "ReplicationController", "/spec/template/spec"),
+    ("", "DeploymentConfig", "/spec/template/spec"),
+    ("", "EphemeralContainers", ""),
+    ("apps", "Deployment", "/spec/template/spec"),
+    ("apps", "ReplicaSet", "/spec/template/spec"),
+    ("apps", "DaemonSet", "/spec/template/spec"),
+    ("apps", "StatefulSet", "/spec/template/spec"),
+    ("extensions", "Deployment", "/spec/template/spec"),
+    ("extensions", "ReplicaSet", "/spec/template/spec"),
+    ("extensions", "DaemonSet", "/spec/template/spec"),
+    ("batch", "Job", "/spec/template/spec"),
+    ("batch", "CronJob", "/spec/jobTemplate/spec/template/spec"),
+    ("apps.openshift.io", "DeploymentConfig", "/spec/template/spec"),
+];
+
+/// Where kinds that we do not know usually hold a pod spec.
+const USUAL: [&str; 4] = ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec", "/template/spec", "/spec"];
+
+impl Kinds {
+    /// The known kinds and no others.
+    #[must_use]
+    pub fn known() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind with the JSON pointer to its pod template (`/spec/template`).
+    pub fn add(&mut self, group: &str, kind: &str, pod_template: &str) {
+        self.further.insert((group.to_owned(), kind.to_owned()), format!("{pod_template}/spec"));
+    }
+
+    /// Whether the kind is one whose pod spec we know where to find.
+    #[must_use]
+    pub fn is_known(&self, group: &str, kind: &str) -> bool {
+        self.pointer(group, kind).is_some()
+    }
+
+    fn pointer(&self, group: &str, kind: &str) -> Option<&str> {
+        let known = || KNOWN.iter().find(|known| (known.0, known.1) == (group, kind)).map(|known| known.2);
+        self.further.get(&(group.to_owned(), kind.to_owned())).map(String::as_str).or_else(known)
+    }
+
+    /// The images of an object.
+    ///
+    /// A kind that we do not know, but were sent all the same, is looked at where pod templates usually are. It has no images
+    /// only if nothing there looks like a pod spec.
+    ///
+    /// # Errors
+    /// Members of the wrong type: what Kubernetes would make of them cannot be told.
+    pub fn workload(&self, group: &str, kind: &str, object: &Value) -> Result<Workload, WorkloadError> {
+        if let Some(pointer) = self.pointer(group, kind) {
+            return read_pod_spec(object, pointer);
+        }
+        let looks_like_a_pod_spec = |pointer: &&&str| {
+            let spec = object.pointer(pointer);
+            spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some_and(Value::is_array)))
+        };
+        USUAL
+            .iter()
+            .find(looks_like_a_pod_spec)
+            .map_or_else(|| Ok(Workload::default()), |pointer| read_pod_spec(object, pointer))
+    }
+}
+
+/// The value at a pointer, where every step on the way is absent, null, or an object.
+fn step_to<'a>(object: &'a Value, pointer: &str) -> Result<Option<&'a Value>, WorkloadError> {
+    let mut value = object;
+    let mut at = String::new();
+    for step in pointer.split('/').skip(1) {
+        let wrong = || WorkloadError::WrongType { pointer: at.clone(), expected: "an object" };
+        let Some(next) = value.as_object().ok_or_else(wrong)?.get(step).filter(|next| !next.is_null()) else {
+            return Ok(None);
+        };
+        value = next;
+        at = format!("{at}/{step}");
+    }
+    Ok(Some(value))
+}
+
+fn read_pod_spec(object: &Value, pointer: &str) -> Result<Workload, WorkloadError> {
+    let Some(spec) = step_to(object, pointer)? else {
+        return Ok(Workload::default());
+    };
+    let wrong = |at: String, expected| WorkloadError::WrongType { pointer: at, expected };
+    let members = spec.as_object().ok_or_else(|| wrong(pointer.to_owned(), "an object"))?;
+    // Go reads member names without regard to case, and so may an API server: a `Containers` is not overlooked.
+    for name in members.keys() {
+        let known = CONTAINER_LISTS.iter().chain(&["volumes"]).find(|known| known.eq_ignore_ascii_case(name));
+        if known.is_some_and(|known| known != name) {
+            return Err(wrong(format!("{pointer}/{name}"), "a member of a pod spec (its case is wrong)"));
+        }
+    }
+    let mut workload = Workload::default();
+    for list in CONTAINER_LISTS {
+        for (index, container) in list_of(members.get(list), || format!("{pointer}/{list}"))?.iter().enumerate() {
+            let at = format!("{pointer}/{list}/{index}");
+            push_image(&mut workload, container, &at, "image", list)?;
+        }
+    }
+    // An image volume (KEP-4639) brings an image into the pod just as a container does.
+    for (index, volume) in list_of(members.get("volumes"), || format!("{pointer}/volumes"))?.iter().enumerate() {
+        let at = format!("{pointer}/volumes/{index}");
+        let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
+        match volume.get("image") {
+            None | Some(Value::Null) => {}
+            Some(image) => {
+                let named = serde_json::json!({"name": name, "reference": image.get("reference")});
+                image.as_object().ok_or_else(|| wrong(format!("{at}/image"), "an object"))?;
+                push_image(&mut workload, &named, &format!("{at}/image"), "reference", "volumes")?;
+            }
+        }
+    }
+    workload.pull_secrets = list_of(members.get("imagePullSecrets"), || format!("{pointer}/imagePullSecrets"))?
+        .iter()
+        .filter_map(|secret| secret.get("name").and_then(Value::as_str).map(str::to_owned))
+        .collect();
+    let account = |name| members.get(name).and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
+    workload.service_account = account("serviceAccountName").or_else(|| account("serviceAccount"));
+    Ok(workload)
+}
+
+fn list_of(value: Option<&Value>, at: impl Fn() -> String) -> Result<&[Value], WorkloadError> {
+    match value {
+        None | Some(Value::Null) => Ok(&[]),
+        Some(Value::Array(items)) => Ok(items),
+        Some(_) => Err(WorkloadError::WrongType { pointer: at(), expected: "a list" }),
+    }
+}
+
+fn push_image(
+    workload: &mut Workload,
+    container: &Value,
+    at: &str,
+    field: &str,
+    list: &str,
+) -> Result<(), WorkloadError> {
+    let wrong = |pointer: String, expected| WorkloadError::WrongType { pointer, expected };
+    let members = container.as_object().ok_or_else(|| wrong(at.to_owned(), "an object"))?;
+    let name = match members.get("name") {
+        None | Some(Value::Null) => "",
+        Some(Value::String(name)) => name,
+        Some(_) => return Err(wrong(format!("{at}/name"), "a string")),
+    };
+    if let Some(other) = members.keys().find(|key| key.eq_ignore_ascii_case(field) && *key != field) {
+        return Err(wrong(format!("{at}/{other}"), "a member of a container (its case is wrong)"));
+    }
+    match members.get(field) {
+        None | Some(Value::Null) => {}
+        Some(Value::String(image)) if image.is_empty() => {}
+        Some(Value::String(image)) => {
+            if workload.images.len() == MAX_IMAGES {
+                return Err(WorkloadError::TooManyImages);
+            }
+            workload.images.push(ContainerImage {
+                pointer: format!("{at}/{field}"),
+                path: format!("{list}/{name}"),
+                image: image.clone(),
+            });
+        }
+        Some(_) => return Err(wrong(format!("{at}/{field}"), "a string")),
+    }
+    Ok(())
+}
+
+/// The images of `new` that an update changes or adds: those whose list and container name do not stand with the same image in
+/// `old`. Where a name stands twice on either side, no telling which is which, so all of that name are new.
+#[must_use]
+pub fn changed_images(old: &Workload, new: &Workload) -> Vec<ContainerImage> {
+    let mut before: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+    for image in &old.images {
+        before.entry(&image.path).and_modify(|known| *known = None).or_insert(Some(&image.image));
+    }
+    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
+    for image in &new.images {
+        *times.entry(&image.path).or_default() += 1;
+    }
+    let unchanged = |image: &&ContainerImage| {
+        times.get(image.path.as_str()) == Some(&1)
+            && before.get(image.path.as_str()).copied().flatten() == Some(image.image.as_str())
+    };
+    new.images.iter().filter(|image| !unchanged(image)).cloned().collect()
+}
+
+/// Whether an object is a List, whose items count one by one.
+#[must_use]
+pub fn is_list(object: &Value) -> bool {
+    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+    kind.ends_with("List") && object.get("items").is_some_and(Value::is_array)
+}
+
+/// The objects of a List, also of Lists in it; any other object is itself.
+///
+/// # Errors
+/// Lists nested deeper than anybody nests them.
+pub fn flatten(object: Value) -> Result<Vec<Value>, WorkloadError> {
+    let mut flat = Vec::new();
+    flatten_into(object, 0, &mut flat)?;
+    Ok(flat)
+}
+
+fn flatten_into(mut object: Value, depth: usize, flat: &mut Vec<Value>) -> Result<(), WorkloadError> {
+    if !is_list(&object) {
+        flat.push(object);
+        return Ok(());
+    }
+    if depth == MAX_LIST_DEPTH {
+        return Err(WorkloadError::WrongType { pointer: "/items".to_owned(), expected: "a List of objects" });
+    }
+    if let Some(Value::Array(items)) = object.get_mut("items").map(Value::take) {
+        for item in items {
+            flatten_into(item, depth + 1, flat)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn images(group: &str, kind: &str, object: &Value) -> Result<Vec<(String, String, String)>, String> {
+        let workload = Kinds::known().workload(group, kind, object).map_err(|error| error.to_string())?;
+        Ok(workload.images.into_iter().map(|image| (image.pointer, image.path, image.image)).collect())
+    }
+
+    #[test]
+    fn every_kind_has_its_pod_spec() {
+        let spec = json!({"containers": [{"name": "web", "image": "nginx"}]});
+        for (group, kind, pointer) in KNOWN {
+            let mut object = spec.clone();
+            for step in pointer.rsplit('/').filter(|step| !step.is_empty()) {
+                object = json!({ step: object });
+            }
+            let expected = vec![(format!("{pointer}/containers/0/image"), "containers/web".into(), "nginx".into())];
+            assert_eq!(images(group, kind, &object), Ok(expected), "{group} {kind}");
+        }
+    }
+
+    #[test]
+    fn all_lists_of_a_pod_count() {
+        let pod = json!({"spec": {
+            "containers": [{"name": "a", "image": "i1"}, {"name": "a", "image": "i2"}, {"name": "c"}, {"name": "d", "image": ""}],
+            "initContainers": [{"name": "a", "image": "i3"}],
+            "ephemeralContainers": [{"name": "e", "image": "i4"}],
+            "volumes": [{"name": "v", "image": {"reference": "i5", "pullPolicy": "Always"}}, {"name": "w", "emptyDir": {}}],
+            "imagePullSecrets": [{"name": "s1"}, {"name": "s2"}],
+            "serviceAccountName": "sa",
+        }});
+        let workload = Kinds::known().workload("", "Pod", &pod).unwrap();
+        let found: Vec<_> = workload.images.iter().map(|image| (image.pointer.as_str(), image.path.as_str())).collect();
+        let expected = [
+            ("/spec/initContainers/0/image", "initContainers/a"),
+            ("/spec/containers/0/image", "containers/a"),
+            ("/spec/containers/1/image", "containers/a"),
+            ("/spec/ephemeralContainers/0/image", "ephemeralContainers/e"),
+            ("/spec/volumes/0/image/reference", "volumes/v"),
+        ];
+        assert_eq!(found, expected);
+        for image in &workload.images {
+            assert_eq!(pod.pointer(&image.pointer).and_then(Value::as_str), Some(image.image.as_str()));
+        }
+        assert_eq!(
+            (workload.pull_secrets, workload.service_account),
+            (vec!["s1".into(), "s2".into()], Some("sa".into()))
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_told_is_an_error() {
+        let cases = [
+            (json!({"spec": []}), "/spec is not an object"),
+            (json!({"spec": {"containers": {}}}), "/spec/containers is not a list"),
+            (json!({"spec": {"containers": ["x"]}}), "/spec/containers/0 is not an object"),
+            (json!({"spec": {"containers": [{"image": 5}]}}), "/spec/containers/0/image is not a string"),
+            (json!({"spec": {"containers": [{"name": {}}]}}), "/spec/containers/0/name is not a string"),
+            (json!({"spec": {"Containers": []}}), "/spec/Containers is not a member of a pod spec (its case is wrong)"),
+            (
+                json!({"spec": {"containers": [{"Image": "x"}]}}),
+                "/spec/containers/0/Image is not a member of a container (its case is wrong)",
+            ),
+            (json!({"spec": {"volumes": [{"image": "x"}]}}), "/spec/volumes/0/image is not an object"),
+            (json!([]), " is not an object"),
+        ];
+        for (pod, expected) in cases {
+            assert_eq!(images("", "Pod", &pod), Err(expected.to_owned()), "{pod}");
+        }
+        let many: Vec<_> = (0..=MAX_IMAGES).map(|_| json!({"image": "x"})).collect();
+        assert!(images("", "Pod", &json!({"spec": {"containers": many}})).is_err());
+        assert_eq!(images("", "Pod", &json!({"spec": null})), Ok(vec![]));
+        assert_eq!(images("", "Pod", &json!({})), Ok(vec![]));
+    }
+
+    #[test]
+    fn kinds_that_are_not_known() {
+        let template = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": "i"}]}}}});
+        assert_eq!(images("argoproj.io", "Rollout", &template).unwrap().len(), 1);
+        assert_eq!(images("autoscaling", "Scale", &json!({"spec": {"replicas": 1}})), Ok(vec![]));
+        let mut kinds = Kinds::known();
+        kinds.add("x.io", "Odd", "/spec/inner/podTemplate");
+        let odd = json!({"spec": {"inner": {"podTemplate": {"spec": {"containers": [{"image": "i"}]}}}}});
+        assert_eq!(kinds.workload("x.io", "Odd", &odd).unwrap().images.len(), 1);
+    }
+
+    #[test]
+    fn what_an_update_changes() {
+        let workload = |images: &[(&str, &str)]| Workload {
+            images: images
+                .iter()
+                .map(|(path, image)| ContainerImage {
+                    pointer: String::new(),
+                    path: (*path).into(),
+                    image: (*image).into(),
+                })
+                .collect(),
+            ..Workload::default()
+        };
+        let changed = |old: &[(&str, &str)], new: &[(&str, &str)]| {
+            let changed = changed_images(&workload(old), &workload(new));
+            changed.into_iter().map(|image| format!("{}={}", image.path, image.image)).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/b", "2"), ("c/a", "1")]), "");
+        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/a", "2"), ("c/b", "1")]), "c/a=2 c/b=1");
+        assert_eq!(changed(&[("c/a", "1")], &[("i/a", "1"), ("c/a", "1")]), "i/a=1");
+        assert_eq!(changed(&[("c/a", "1"), ("c/a", "1")], &[("c/a", "1")]), "c/a=1");
+        assert_eq!(changed(&[("c/a", "1")], &[("c/a", "1"), ("c/a", "1")]), "c/a=1 c/a=1");
+        assert_eq!(changed(&[], &[("c/a", "1")]), "c/a=1");
+        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/a", "1")]), "");
+    }
+
+    #[test]
+    fn lists_are_flattened() {
+        let list = json!({"kind": "List", "items": [{"kind": "Pod"}, {"kind": "PodList", "items": [{"kind": "Pod"}]}]});
+        assert_eq!(flatten(list).unwrap().len(), 2);
+        assert_eq!(flatten(json!({"kind": "Pod"})).unwrap().len(), 1);
+        let deep = (0..20).fold(json!({}), |inner, _| json!({"kind": "List", "items": [inner]}));
+        assert!(flatten(deep).is_err());
+    }
+}
