@@ -1,1 +1,18 @@
-//! The webhook and its command line.
+//! Countersign: the admission webhook, and the command line around it.
+//!
+//! `docs/architecture.md` says how a review goes through the crates. This one has the edges: documents and clusters,
+//! servers, and the command line; what is decided is decided in `countersign-notary` and `countersign-policy`.
+
+#![forbid(unsafe_code)]
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod documents;
+pub mod enforce;
+pub mod metrics;
+pub mod review;
+pub mod source;
+pub mod telemetry;
+pub mod tls;
+pub mod web;

@@ -103,6 +103,12 @@ impl Certificate {
     }
 }
 
+/// When a certificate in DER expires, in seconds since 1970; nothing if it cannot be read.
+#[must_use]
+pub fn certificate_expiry(der: &[u8]) -> Option<i64> {
+    Certificate::from_der(der).ok().map(|certificate| certificate.not_after)
+}
+
 fn is_ca(certificate: &X509) -> Result<bool, KeyProblem> {
     let constraints = certificate.tbs_certificate().get_extension::<BasicConstraints>();
     let constraints = constraints.map_err(|_| KeyProblem::Malformed)?;

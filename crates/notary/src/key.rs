@@ -431,3 +431,9 @@ pub(crate) fn read_public_key_pem(text: &[u8]) -> Result<PublicKey, SignerError>
         Err(problem) => Err(SignerError::Key(problem)),
     }
 }
+
+/// A name made of other names that is fit for a file: hex of a hash, without anything that a stranger chose.
+#[must_use]
+pub fn name_hash(parts: &[&str]) -> String {
+    to_hex(&sha256(parts.join("\n").as_bytes()))
+}

@@ -148,7 +148,8 @@ impl KnownRoot {
 
     /// Whether a pinned key signed this root, or one before it on the chain: for some root of the chain, as many pinned
     /// keys signed it as its threshold asks for.
-    pub(crate) fn satisfies(&self, pins: &RootPins) -> bool {
+    #[must_use]
+    pub fn satisfies(&self, pins: &RootPins) -> bool {
         pins.is_empty()
             || self
                 .lineage

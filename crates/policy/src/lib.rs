@@ -20,4 +20,4 @@ pub use policies::{
 };
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use verdict::{DenyReason, EntryRef, ImageVerdict, Outcome, Proof, SecretProblem, Verdict};
-pub use workload::{ContainerImage, Kinds, Workload, WorkloadError};
+pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError};

@@ -1,6 +1,7 @@
 //! The JSON patch (RFC 6902) that pins proven images, and nothing else.
 
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use crate::verdict::{Outcome, Verdict};
 
@@ -27,14 +28,32 @@ pub fn patch(verdict: &Verdict) -> Option<Vec<u8>> {
     if operations.is_empty() { None } else { serde_json::to_vec(&operations).ok() }
 }
 
+/// The object is not the one that was reviewed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{pointer} does not hold the image that was reviewed")]
+pub struct PatchError {
+    /// Where.
+    pub pointer: String,
+}
+
 /// Makes the same changes to the object itself.
-pub fn apply(verdict: &Verdict, object: &mut Value) {
+///
+/// # Errors
+/// An object that does not hold the reviewed images at their places. It may then be changed in part and is of no use.
+pub fn apply(verdict: &Verdict, object: &mut Value) -> Result<(), PatchError> {
     if !verdict.allowed() {
-        return;
+        return Ok(());
+    }
+    let reviewed = verdict.images.iter().map(|image| (image.image.pointer.as_str(), image.image.image.as_str()));
+    for (pointer, image) in reviewed {
+        if object.pointer(pointer).and_then(Value::as_str) != Some(image) {
+            return Err(PatchError { pointer: pointer.to_owned() });
+        }
     }
     for (pointer, pinned) in pins(verdict) {
         if let Some(image) = object.pointer_mut(pointer) {
             *image = Value::String(pinned.to_owned());
         }
     }
+    Ok(())
 }

@@ -26,6 +26,11 @@ pub enum PatternError {
     /// With a scheme.
     #[error("{0:?} begins with a scheme; write the registry's host alone, such as registry.example.com/team/*")]
     Scheme(String),
+    /// `*` with a tag: Docker's normalisation would make it a repository of Docker Hub.
+    #[error(
+        "{0:?} does not say whether it is about every registry or about Docker Hub; write */*:TAG or docker.io/*:TAG"
+    )]
+    Everything(String),
     /// The host is not one.
     #[error("{0:?} has a registry host that no image can have")]
     Host(String),
@@ -56,10 +61,13 @@ pub struct Pattern {
 /// How exactly an entry names an image: the greater of two wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Specificity {
-    /// No wildcard at all. It beats any wildcard, however long that is.
-    exact: bool,
-    /// Characters that are not `*`, in the normalised name.
+    /// Host and path have no wildcard. That beats any wildcard there, however long the rest of it is.
+    one_repository: bool,
+    /// Characters that are not `*`, in the normalised name. Of two entries for one repository that makes the one with a tag
+    /// win: an entry without tag stands for every tag, as if it ended in `:*`.
     literal: usize,
+    /// No wildcard in the tag either.
+    exact: bool,
 }
 
 impl Pattern {
@@ -91,7 +99,11 @@ impl Pattern {
             None => (rest, None),
         };
         let tag = tag.map(|tag| parse_tag(text, tag)).transpose()?;
-        let repository = if name == "*" { None } else { Some(parse_repository(text, name)?) };
+        let everything = name.bytes().all(|byte| byte == b'*');
+        if everything && (tag.is_some() || digest.is_some()) {
+            return Err(PatternError::Everything(text.to_owned()));
+        }
+        let repository = if everything { None } else { Some(parse_repository(text, name)?) };
         Ok(Self { written, repository, tag, digest })
     }
 
@@ -123,11 +135,20 @@ impl Pattern {
     #[must_use]
     pub fn specificity(&self) -> Specificity {
         let parts = self.repository.iter().flat_map(|(host, path)| [host, path]).chain(&self.tag);
-        let exact = self.repository.is_some() && parts.clone().all(|glob| !glob.has_wildcard());
+        let one_repository = self.exact_repository().is_some();
+        let exact = one_repository && parts.clone().all(|glob| !glob.has_wildcard());
         // The slash between host and path, and the signs before tag and digest, are characters of the name too.
         let signs = usize::from(self.repository.is_some()) + usize::from(self.tag.is_some());
         let digest = self.digest.as_ref().map_or(0, |digest| digest.to_string().chars().count() + 1);
-        Specificity { exact, literal: parts.map(Glob::literal).sum::<usize>() + signs + digest }
+        Specificity { one_repository, literal: parts.map(Glob::literal).sum::<usize>() + signs + digest, exact }
+    }
+
+    /// Whether the host ends in a `*` behind something else: `example.com*` matches `example.com.evil.io`.
+    #[must_use]
+    pub fn host_may_run_on(&self) -> bool {
+        self.repository
+            .as_ref()
+            .is_some_and(|(host, _)| host.0.len() > 1 && host.0.ends_with('*') && !host.0.ends_with(":*"))
     }
 
     /// The repository, if the entry names exactly one: what an index can look it up by.
@@ -289,6 +310,7 @@ mod tests {
     fn what_matches() {
         let by_digest = format!("nginx@{D}");
         let tag_and_digest = format!("nginx:1@{D}");
+        check("**", &["nginx", "h:5000/a/b:1"], &[]);
         check("*", &["nginx", "evil.io/x", "h:5000/a/b:1", &by_digest], &[]);
         check(
             "nginx",
@@ -351,6 +373,8 @@ mod tests {
             ("h.io/x:", "tag"),
             ("h.io/x:a b", "tag"),
             ("h.io/x@sha256:*", "digest"),
+            ("*:v1", "every registry"),
+            ("**:v1", "every registry"),
             ("h.io/ x", "repository name"),
             ("h.io /x", "host"),
             ("h.io/\u{430}", "repository name"),
@@ -363,6 +387,15 @@ mod tests {
     }
 
     #[test]
+    fn hosts_that_run_on() {
+        for (text, expected) in
+            [("h.io*/x", true), ("*/x", false), ("*.h.io/x", false), ("h.io:*/x", false), ("x*", false)]
+        {
+            assert_eq!(Pattern::parse(text).unwrap().host_may_run_on(), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn the_more_exact_wins() {
         let ascending =
             ["*", "*/x", "docker.io/*", "docker.io/library/*", "docker.io/library/nginx:1.*", "nginx", "nginx:1"];
@@ -371,8 +404,11 @@ mod tests {
             assert_eq!(more_specific(&parse(pair[0]), &parse(pair[1])), Ordering::Less, "{pair:?}");
         }
         // An entry without wildcard beats a longer one with.
-        let short = Pattern::parse("h.io/a").unwrap();
-        assert_eq!(more_specific(&short, &Pattern::parse("h.io/a*:verylongtag*").unwrap()), Ordering::Greater);
+        let parse = |text| Pattern::parse(text).unwrap();
+        assert_eq!(more_specific(&parse("h.io/a"), &parse("h.io/a*:verylongtag*")), Ordering::Greater);
+        // An entry for some tags of a repository beats the one for all of them.
+        assert_eq!(more_specific(&parse("h.io/app:prod-*"), &parse("h.io/app")), Ordering::Greater);
+        assert_eq!(more_specific(&parse("h.io/app:v1"), &parse("h.io/app:v1*")), Ordering::Greater);
     }
 
     #[test]

@@ -189,8 +189,12 @@ pub fn default_trust_server(host: &str, configured: &BTreeMap<String, TrustServe
     if let Some(server) = configured.get(host) {
         return Ok(server.clone());
     }
+    // Docker Hub goes by other names too, none of which has a server at port 4443.
+    let name = without_port(host).trim_end_matches('.').to_ascii_lowercase();
+    if name == "docker.io" || name.ends_with(".docker.io") {
+        return Err(DenyReason::NoTrustServer { host: host.to_owned() });
+    }
     let address = match host {
-        "docker.io" => return Err(DenyReason::NoTrustServer { host: host.to_owned() }),
         "quay.io" => "https://quay.io".to_owned(),
         _ => format!("https://{}:4443", without_port(host)),
     };
@@ -266,6 +270,8 @@ mod tests {
             ("[::1]:5000/a", Ok("https://[::1]:4443")),
             ("[::1]/a", Ok("https://[::1]:4443")),
             ("nginx", Err(DenyReason::NoTrustServer { host: "docker.io".into() })),
+            ("docker.io:443/x", Err(DenyReason::NoTrustServer { host: "docker.io:443".into() })),
+            ("registry-1.docker.io/x", Err(DenyReason::NoTrustServer { host: "registry-1.docker.io".into() })),
         ];
         for (image, expected) in cases {
             let found = match need(&trust(PolicyKind::Cluster, None), image, own(), 0) {

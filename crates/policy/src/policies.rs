@@ -95,7 +95,7 @@ pub enum TrustServerError {
     #[error("{0:?} is not a URL; write for example https://notary.example.com:4443")]
     NotAUrl(String),
     /// Another scheme.
-    #[error("{0:?} is not an https or http address")]
+    #[error("{0:?} is not an https or http address; write for example https://notary.example.com:4443")]
     Scheme(String),
     /// A user, query or fragment. The text is not repeated, as it may hold a password.
     #[error(
@@ -118,14 +118,27 @@ impl TrustServer {
     /// Why it is none.
     pub fn parse(text: &str) -> Result<Self, TrustServerError> {
         let shown = || text.chars().take(200).collect::<String>();
-        let url = Url::parse(text.trim()).map_err(|_| TrustServerError::NotAUrl(shown()))?;
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
-            return Err(TrustServerError::Extra);
-        }
-        let (Some(host), "https" | "http") = (url.host_str(), url.scheme()) else {
+        // The URL standard mends much: a missing slash, a backslash, a tab in the middle of a host. Who writes such a thing
+        // means another host than would be asked, so only what needs no mending is read.
+        let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        let authority = rest.map(|rest| rest.split(['/', '?', '#']).next().unwrap_or_default());
+        let Some(authority) = authority.filter(|authority| !authority.is_empty()) else {
             return Err(TrustServerError::Scheme(shown()));
         };
-        let host_port = format!("{host}:{}", url.port_or_known_default().unwrap_or_default());
+        if authority.contains('@') {
+            return Err(TrustServerError::Extra);
+        }
+        if text.contains(|character: char| character.is_whitespace() || character.is_control() || character == '\\') {
+            return Err(TrustServerError::NotAUrl(shown()));
+        }
+        let url = Url::parse(text).map_err(|_| TrustServerError::NotAUrl(shown()))?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(TrustServerError::Extra);
+        }
+        let (Some(host), Some(port @ 1..)) = (url.host_str(), url.port_or_known_default()) else {
+            return Err(TrustServerError::NotAUrl(shown()));
+        };
+        let host_port = format!("{host}:{port}");
         Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), host_port })
     }
 
@@ -141,10 +154,10 @@ impl TrustServer {
         &self.host_port
     }
 
-    /// The host alone.
+    /// The host alone, without the dot that a fully qualified name may end in.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.host_port.rsplit_once(':').map_or(&self.host_port, |(host, _)| host)
+        self.host_port.rsplit_once(':').map_or(self.host_port.as_str(), |(host, _)| host).trim_end_matches('.')
     }
 
     /// Whether anybody on the way can change what it says.
@@ -358,7 +371,23 @@ mod tests {
             let server = TrustServer::parse(text).unwrap();
             assert_eq!((server.as_str(), server.host_port()), (base, host_port), "{text}");
         }
-        for text in ["", "n.example.com:4443", "ftp://x", "https://u:p@x", "https://x?a", "https://x#a", "file:///x"] {
+        for text in [
+            "",
+            "n.example.com:4443",
+            "ftp://x",
+            "https://u:p@x",
+            "https://x?a",
+            "https://x#a",
+            "file:///x",
+            "https:h",
+            "https:///h",
+            "https:\\\\h",
+            "https://h\t.evil.com",
+            "https://@h",
+            "https://h:0",
+            " https://h",
+            "https://h:x",
+        ] {
             let error = TrustServer::parse(text).unwrap_err();
             assert!(!error.to_string().contains("u:p"), "{text}");
         }

@@ -10,7 +10,7 @@ use crate::policies::Match;
 use crate::workload::ContainerImage;
 
 /// How much of an image's text a message repeats.
-const MAX_SHOWN: usize = 512;
+const MAX_SHOWN: usize = 1024;
 
 /// Why an image may not run.
 ///
@@ -50,7 +50,10 @@ pub enum DenyReason {
         problem: SignerError,
     },
     /// A pinned root key is of no use.
-    #[error("failed to get content trust information: {origin} holds no root key id and no key or certificate in PEM")]
+    #[error(
+        "failed to get content trust information: {} holds no root key id and no key or certificate in PEM",
+        shown(origin)
+    )]
     RootKey {
         /// Where the pin is written.
         origin: String,
@@ -64,7 +67,7 @@ pub enum DenyReason {
         gun: String,
     },
     /// The repository, the tag or the digest is not trusted.
-    #[error("failed to get content trust information: {error}{}", said_by(error, server))]
+    #[error("failed to get content trust information: {}{}", shown(&error.to_string()), said_by(error, server))]
     Untrusted {
         /// `HOST:PORT`
         server: String,
@@ -127,7 +130,8 @@ impl DenyReason {
     #[must_use]
     pub fn label(&self) -> &'static str {
         match self {
-            Self::NotListedInCluster { .. } | Self::NotListedInNamespace => "not-listed",
+            Self::NotListedInCluster { .. } => "not-listed-in-cluster",
+            Self::NotListedInNamespace => "not-listed-in-namespace",
             Self::NoPolicies => "no-policies",
             Self::SignerSecret { .. } => "signer-secret",
             Self::SignerKey { .. } => "signer-key",
@@ -265,11 +269,17 @@ impl ImageVerdict {
 fn judge_proof(need: &TrustNeed, digest: ProvenDigest) -> Outcome {
     let asked = match &need.wanted {
         Wanted::Tag(_) => None,
-        Wanted::TagAndDigest(_, asked) | Wanted::Digest(asked) => Some(asked),
+        Wanted::TagAndDigest(tag, asked) => Some((tag.as_str(), asked)),
+        Wanted::Digest(asked) => Some(("the image", asked)),
     };
-    if asked.is_some_and(|asked| asked != digest.sha256()) {
-        let cause = format!("{digest} was proven, but the image asks for another digest");
-        return Outcome::Denied(DenyReason::Undecided { cause });
+    if let Some((tag, asked)) = asked.filter(|(_, asked)| *asked != digest.sha256()) {
+        let error = NotaryError::DigestDiffers {
+            gun: need.gun.clone(),
+            tag: tag.to_owned(),
+            signed: countersign_notary::to_hex(digest.sha256()),
+            asked: countersign_notary::to_hex(asked),
+        };
+        return Outcome::Denied(DenyReason::untrusted(need.server.host_port(), error));
     }
     let pinned = need.mutate.then(|| format!("{}@{digest}", need.reference.written_repository()));
     Outcome::Proven(Proof { digest, pinned })
@@ -312,7 +322,7 @@ impl Verdict {
 
 /// A text in quotes, without anything that a terminal would obey or that would break a line, and not too long.
 fn quoted(text: &str) -> String {
-    format!("\"{}\"", shown(text))
+    format!("\"{}\"", shown(text).replace('"', "\\\""))
 }
 
 /// A text without anything that a terminal would obey or that would break a line, and not too long.
@@ -327,7 +337,7 @@ pub fn shown(text: &str) -> String {
         }
         // Besides control characters: line and paragraph separators, and signs that change the direction of writing.
         let hidden = matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
-        if character == '"' || character.is_control() || hidden {
+        if character.is_control() || hidden {
             let _ = write!(out, "{}", character.escape_default());
         } else {
             out.push(character);

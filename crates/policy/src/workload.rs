@@ -8,9 +8,6 @@ use thiserror::Error;
 /// How many images one object may have. Pods are limited by their size; a thousand containers are far beyond any.
 pub const MAX_IMAGES: usize = 1000;
 
-/// How deep Lists may nest in Lists.
-const MAX_LIST_DEPTH: usize = 8;
-
 /// Lists of containers in a pod spec.
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -53,6 +50,26 @@ pub enum WorkloadError {
     TooManyImages,
 }
 
+/// Why a kind cannot be added to those that are known.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum KindError {
+    /// Not a JSON pointer.
+    #[error("the pod template of {kind:?} is {pointer:?}; it must be a JSON pointer such as /spec/template")]
+    Pointer {
+        /// The kind.
+        kind: String,
+        /// What was given.
+        pointer: String,
+    },
+    /// The kind is known, or named twice, or has no name.
+    #[error("the kind {kind:?} is known already")]
+    Known {
+        /// The kind.
+        kind: String,
+    },
+}
+
 /// Which kinds hold a pod spec, and where.
 #[derive(Debug, Clone, Default)]
 pub struct Kinds {
@@ -90,8 +107,22 @@ impl Kinds {
     }
 
     /// Adds a kind with the JSON pointer to its pod template (`/spec/template`).
-    pub fn add(&mut self, group: &str, kind: &str, pod_template: &str) {
+    ///
+    /// # Errors
+    /// A pointer that is none, or a kind that is known already: its images would no longer be found.
+    pub fn add(&mut self, group: &str, kind: &str, pod_template: &str) -> Result<(), KindError> {
+        let mut steps = pod_template.split('/');
+        if steps.next() != Some("")
+            || !steps.clone().all(|step| !step.is_empty() && !step.contains('~'))
+            || steps.next().is_none()
+        {
+            return Err(KindError::Pointer { kind: kind.to_owned(), pointer: pod_template.to_owned() });
+        }
+        if self.is_known(group, kind) || kind.is_empty() {
+            return Err(KindError::Known { kind: kind.to_owned() });
+        }
         self.further.insert((group.to_owned(), kind.to_owned()), format!("{pod_template}/spec"));
+        Ok(())
     }
 
     /// Whether the kind is one whose pod spec we know where to find.
@@ -113,17 +144,22 @@ impl Kinds {
     /// # Errors
     /// Members of the wrong type: what Kubernetes would make of them cannot be told.
     pub fn workload(&self, group: &str, kind: &str, object: &Value) -> Result<Workload, WorkloadError> {
+        let mut workload = Workload::default();
         if let Some(pointer) = self.pointer(group, kind) {
-            return read_pod_spec(object, pointer);
+            read_pod_spec(object, pointer, &mut workload)?;
+            // A custom kind may hold more than its configuration says, and a wrong pointer must not hide it.
+            if KNOWN.iter().any(|known| (known.0, known.1) == (group, kind)) {
+                return Ok(workload);
+            }
         }
-        let looks_like_a_pod_spec = |pointer: &&&str| {
+        let done = self.pointer(group, kind);
+        for pointer in USUAL.into_iter().filter(|pointer| Some(*pointer) != done) {
             let spec = object.pointer(pointer);
-            spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some_and(Value::is_array)))
-        };
-        USUAL
-            .iter()
-            .find(looks_like_a_pod_spec)
-            .map_or_else(|| Ok(Workload::default()), |pointer| read_pod_spec(object, pointer))
+            if spec.is_some_and(|spec| CONTAINER_LISTS.iter().any(|list| spec.get(list).is_some_and(Value::is_array))) {
+                read_pod_spec(object, pointer, &mut workload)?;
+            }
+        }
+        Ok(workload)
     }
 }
 
@@ -142,9 +178,9 @@ fn step_to<'a>(object: &'a Value, pointer: &str) -> Result<Option<&'a Value>, Wo
     Ok(Some(value))
 }
 
-fn read_pod_spec(object: &Value, pointer: &str) -> Result<Workload, WorkloadError> {
+fn read_pod_spec(object: &Value, pointer: &str, workload: &mut Workload) -> Result<(), WorkloadError> {
     let Some(spec) = step_to(object, pointer)? else {
-        return Ok(Workload::default());
+        return Ok(());
     };
     let wrong = |at: String, expected| WorkloadError::WrongType { pointer: at, expected };
     let members = spec.as_object().ok_or_else(|| wrong(pointer.to_owned(), "an object"))?;
@@ -155,23 +191,23 @@ fn read_pod_spec(object: &Value, pointer: &str) -> Result<Workload, WorkloadErro
             return Err(wrong(format!("{pointer}/{name}"), "a member of a pod spec (its case is wrong)"));
         }
     }
-    let mut workload = Workload::default();
     for list in CONTAINER_LISTS {
         for (index, container) in list_of(members.get(list), || format!("{pointer}/{list}"))?.iter().enumerate() {
             let at = format!("{pointer}/{list}/{index}");
-            push_image(&mut workload, container, &at, "image", list)?;
+            push_image(workload, container, &at, "image", list)?;
         }
     }
     // An image volume (KEP-4639) brings an image into the pod just as a container does.
     for (index, volume) in list_of(members.get("volumes"), || format!("{pointer}/volumes"))?.iter().enumerate() {
         let at = format!("{pointer}/volumes/{index}");
+        volume.as_object().ok_or_else(|| wrong(at.clone(), "an object"))?;
         let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
         match volume.get("image") {
             None | Some(Value::Null) => {}
             Some(image) => {
                 let named = serde_json::json!({"name": name, "reference": image.get("reference")});
                 image.as_object().ok_or_else(|| wrong(format!("{at}/image"), "an object"))?;
-                push_image(&mut workload, &named, &format!("{at}/image"), "reference", "volumes")?;
+                push_image(workload, &named, &format!("{at}/image"), "reference", "volumes")?;
             }
         }
     }
@@ -181,7 +217,7 @@ fn read_pod_spec(object: &Value, pointer: &str) -> Result<Workload, WorkloadErro
         .collect();
     let account = |name| members.get(name).and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
     workload.service_account = account("serviceAccountName").or_else(|| account("serviceAccount"));
-    Ok(workload)
+    Ok(())
 }
 
 fn list_of(value: Option<&Value>, at: impl Fn() -> String) -> Result<&[Value], WorkloadError> {
@@ -244,39 +280,6 @@ pub fn changed_images(old: &Workload, new: &Workload) -> Vec<ContainerImage> {
             && before.get(image.path.as_str()).copied().flatten() == Some(image.image.as_str())
     };
     new.images.iter().filter(|image| !unchanged(image)).cloned().collect()
-}
-
-/// Whether an object is a List, whose items count one by one.
-#[must_use]
-pub fn is_list(object: &Value) -> bool {
-    let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-    kind.ends_with("List") && object.get("items").is_some_and(Value::is_array)
-}
-
-/// The objects of a List, also of Lists in it; any other object is itself.
-///
-/// # Errors
-/// Lists nested deeper than anybody nests them.
-pub fn flatten(object: Value) -> Result<Vec<Value>, WorkloadError> {
-    let mut flat = Vec::new();
-    flatten_into(object, 0, &mut flat)?;
-    Ok(flat)
-}
-
-fn flatten_into(mut object: Value, depth: usize, flat: &mut Vec<Value>) -> Result<(), WorkloadError> {
-    if !is_list(&object) {
-        flat.push(object);
-        return Ok(());
-    }
-    if depth == MAX_LIST_DEPTH {
-        return Err(WorkloadError::WrongType { pointer: "/items".to_owned(), expected: "a List of objects" });
-    }
-    if let Some(Value::Array(items)) = object.get_mut("items").map(Value::take) {
-        for item in items {
-            flatten_into(item, depth + 1, flat)?;
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -346,6 +349,7 @@ mod tests {
                 "/spec/containers/0/Image is not a member of a container (its case is wrong)",
             ),
             (json!({"spec": {"volumes": [{"image": "x"}]}}), "/spec/volumes/0/image is not an object"),
+            (json!({"spec": {"volumes": ["x"]}}), "/spec/volumes/0 is not an object"),
             (json!([]), " is not an object"),
         ];
         for (pod, expected) in cases {
@@ -363,9 +367,17 @@ mod tests {
         assert_eq!(images("argoproj.io", "Rollout", &template).unwrap().len(), 1);
         assert_eq!(images("autoscaling", "Scale", &json!({"spec": {"replicas": 1}})), Ok(vec![]));
         let mut kinds = Kinds::known();
-        kinds.add("x.io", "Odd", "/spec/inner/podTemplate");
+        assert_eq!(kinds.add("x.io", "Odd", "/spec/inner/podTemplate"), Ok(()));
+        for pointer in ["", "/", "spec/template", "spec.template", "/spec/template/", "/spec//template"] {
+            assert!(matches!(kinds.add("x.io", "Other", pointer), Err(KindError::Pointer { .. })), "{pointer}");
+        }
+        assert!(matches!(kinds.add("", "Pod", "/nowhere"), Err(KindError::Known { .. })));
         let odd = json!({"spec": {"inner": {"podTemplate": {"spec": {"containers": [{"image": "i"}]}}}}});
         assert_eq!(kinds.workload("x.io", "Odd", &odd).unwrap().images.len(), 1);
+        // Nothing is hidden by an empty list at one of the usual places, nor by a configured place that is wrong.
+        let two = json!({"spec": {"containers": [{"image": "i"}], "template": {"spec": {"containers": []}}}});
+        assert_eq!(kinds.workload("y.io", "Any", &two).unwrap().images.len(), 1);
+        assert_eq!(kinds.workload("x.io", "Odd", &two).unwrap().images.len(), 1);
     }
 
     #[test]
@@ -392,14 +404,5 @@ mod tests {
         assert_eq!(changed(&[("c/a", "1")], &[("c/a", "1"), ("c/a", "1")]), "c/a=1 c/a=1");
         assert_eq!(changed(&[], &[("c/a", "1")]), "c/a=1");
         assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/a", "1")]), "");
-    }
-
-    #[test]
-    fn lists_are_flattened() {
-        let list = json!({"kind": "List", "items": [{"kind": "Pod"}, {"kind": "PodList", "items": [{"kind": "Pod"}]}]});
-        assert_eq!(flatten(list).unwrap().len(), 2);
-        assert_eq!(flatten(json!({"kind": "Pod"})).unwrap().len(), 1);
-        let deep = (0..20).fold(json!({}), |inner, _| json!({"kind": "List", "items": [inner]}));
-        assert!(flatten(deep).is_err());
     }
 }

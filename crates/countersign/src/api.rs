@@ -1,0 +1,285 @@
+//! ImagePolicy, ClusterImagePolicy and signer secrets as Kubernetes and YAML files have them, and their way into the
+//! engine's types.
+//!
+//! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
+
+use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy, TrustServer};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+use thiserror::Error;
+
+/// The group of the policies.
+pub const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
+
+/// Group and version of the policies, as documents say it.
+pub const API_VERSION: &str = "securityenforcement.admission.cloud.ibm.com/v1beta1";
+
+/// An ImagePolicy or a ClusterImagePolicy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyDocument {
+    /// [`API_VERSION`].
+    pub api_version: String,
+    /// `ImagePolicy` or `ClusterImagePolicy`.
+    pub kind: String,
+    /// Name, and namespace of an ImagePolicy.
+    #[serde(default)]
+    pub metadata: ObjectMeta,
+    /// What it says.
+    pub spec: PolicySpec,
+    /// What the cluster says about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<Value>,
+}
+
+/// What a policy says.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PolicySpec {
+    /// Entries; the most exact that matches an image applies to it.
+    pub repositories: Vec<Repository>,
+}
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// The images that it is about, with `*` as a wildcard.
+    pub name: String,
+    /// What it asks of them; absent or empty: nothing, they are allowed.
+    #[serde(default)]
+    pub policy: Option<EntryPolicy>,
+}
+
+/// What an entry asks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EntryPolicy {
+    /// Whether admitted images are pinned to their signed digest; true if absent.
+    #[serde(default)]
+    pub mutate_image: Option<bool>,
+    /// Content trust.
+    #[serde(default, deserialize_with = "not_null")]
+    pub trust: Option<Trust>,
+    /// Read without complaint, and not enforced.
+    #[serde(default)]
+    pub va: Option<Value>,
+    /// Read without complaint, and not enforced.
+    #[serde(default)]
+    pub vulnerability: Option<Value>,
+}
+
+/// Content trust, as an entry asks for it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Trust {
+    /// Whether signatures are verified. Must be said.
+    pub enabled: bool,
+    /// The trust server; the registry's default if absent.
+    #[serde(default)]
+    pub trust_server: Option<String>,
+    /// Secrets of signers, every one of which must have signed.
+    #[serde(default)]
+    pub signer_secrets: Vec<SecretName>,
+    /// Pinned root keys: ids or PEM.
+    #[serde(default)]
+    pub root_keys: Vec<String>,
+    /// Secrets whose `publicKey` is a pinned root key.
+    #[serde(default)]
+    pub root_secrets: Vec<SecretName>,
+}
+
+/// A secret, by name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretName {
+    /// Its name.
+    pub name: String,
+}
+
+/// `trust:` with nothing behind it is no way to ask for trust, nor to do without.
+fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Trust>, D::Error> {
+    Trust::deserialize(deserializer).map(Some)
+}
+
+/// A fault in a policy, with its place.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{policy}: {place}: {problem}")]
+pub struct PolicyFault {
+    /// Kind and name.
+    pub policy: String,
+    /// The member, such as `spec.repositories[2].name`.
+    pub place: String,
+    /// What is wrong, and the cure.
+    pub problem: String,
+}
+
+/// What a policy document comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Converted {
+    /// The policy.
+    pub policy: Policy,
+    /// What is read but not enforced.
+    pub warnings: Vec<PolicyFault>,
+}
+
+impl PolicyDocument {
+    /// Kind and name, for messages.
+    #[must_use]
+    pub fn title(&self) -> String {
+        let name = self.metadata.name.as_deref().unwrap_or("(no name)");
+        match &self.metadata.namespace {
+            Some(namespace) if self.kind == "ImagePolicy" => format!("{} {namespace}/{name}", self.kind),
+            _ => format!("{} {name}", self.kind),
+        }
+    }
+
+    /// The engine's form of it.
+    ///
+    /// # Errors
+    /// Every fault, not only the first.
+    pub fn convert(&self) -> Result<Converted, Vec<PolicyFault>> {
+        let mut faults = Vec::new();
+        let mut warnings = Vec::new();
+        let fault = |place: String, problem: String| PolicyFault { policy: self.title(), place, problem };
+        if self.api_version != API_VERSION {
+            faults.push(fault("apiVersion".into(), format!("{:?} is not {API_VERSION}", self.api_version)));
+        }
+        let name = self.metadata.name.clone().unwrap_or_default();
+        if name.is_empty() {
+            faults.push(fault("metadata.name".into(), "is missing".into()));
+        }
+        let kind = match (self.kind.as_str(), &self.metadata.namespace) {
+            ("ClusterImagePolicy", _) => PolicyKind::Cluster,
+            // What kubectl would do with a document that names no namespace.
+            (_, namespace) => {
+                PolicyKind::Image { namespace: namespace.clone().unwrap_or_else(|| "default".to_owned()) }
+            }
+        };
+        if self.spec.repositories.is_empty() {
+            let problem = "is empty, so the policy matches no image; list at least one repository".to_owned();
+            faults.push(fault("spec.repositories".into(), problem));
+        }
+        let mut entries = Vec::new();
+        for (index, repository) in self.spec.repositories.iter().enumerate() {
+            let place = format!("spec.repositories[{index}]");
+            match Pattern::parse(&repository.name) {
+                Err(error) => faults.push(fault(format!("{place}.name"), error.to_string())),
+                Ok(pattern) => {
+                    let asked = repository.policy.clone().unwrap_or_default();
+                    for (name, _) in [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
+                        .iter()
+                        .filter(|(_, value)| value.is_some())
+                    {
+                        warnings.push(fault(format!("{place}.policy.{name}"), "is not enforced by Countersign".into()));
+                    }
+                    let check = match asked.trust.filter(|trust| trust.enabled) {
+                        None => Check::Nothing,
+                        Some(trust) => {
+                            let (trust, problems) = convert_trust(&trust);
+                            let placed = |(member, problem)| fault(format!("{place}.policy.trust.{member}"), problem);
+                            faults.extend(problems.into_iter().map(placed));
+                            Check::Trust(trust)
+                        }
+                    };
+                    entries.push(Entry { pattern, mutate_image: asked.mutate_image.unwrap_or(true), check });
+                }
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        Ok(Converted { policy: Policy { kind, name, entries }, warnings })
+    }
+}
+
+fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
+    let mut faults = Vec::new();
+    let trust_server = trust.trust_server.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
+        TrustServer::parse(text).map_err(|error| faults.push(("trustServer".to_owned(), error.to_string()))).ok()
+    });
+    let mut names = |member: &str, secrets: &[SecretName]| {
+        for (index, _) in secrets.iter().enumerate().filter(|(_, secret)| secret.name.is_empty()) {
+            faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
+        }
+        secrets.iter().map(|secret| secret.name.clone()).collect()
+    };
+    let (signer_secrets, root_secrets) =
+        (names("signerSecrets", &trust.signer_secrets), names("rootSecrets", &trust.root_secrets));
+    let mut pins = countersign_notary::RootPins::none();
+    for (index, key) in trust.root_keys.iter().enumerate() {
+        if let Err(error) = pins.add(key) {
+            faults.push((
+                format!("rootKeys[{index}]"),
+                format!("is neither a key id nor a key or certificate in PEM: {error}"),
+            ));
+        }
+    }
+    (TrustPolicy { trust_server, signer_secrets, root_keys: trust.root_keys.clone(), root_secrets }, faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn convert(text: &str) -> Result<Converted, String> {
+        let document: PolicyDocument = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let joined = |faults: Vec<PolicyFault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+        document.convert().map_err(joined)
+    }
+
+    fn with_repositories(text: &str) -> String {
+        format!(
+            "apiVersion: {API_VERSION}\nkind: ClusterImagePolicy\nmetadata: {{name: p}}\nspec:\n  repositories:\n{text}"
+        )
+    }
+
+    #[test]
+    fn an_empty_policy_asks_nothing() {
+        for policy in ["", "policy:", "policy: {}", "policy: {trust: {enabled: false}}"] {
+            let converted = convert(&with_repositories(&format!("  - name: \"docker.io/*\"\n    {policy}\n"))).unwrap();
+            assert_eq!(converted.policy.entries[0].check, Check::Nothing, "{policy}");
+        }
+    }
+
+    #[test]
+    fn trust_is_read() {
+        let text = "  - name: \"mycluster.icp:8500/kube-system/*\"\n    policy:\n      mutateImage: false\n      trust:\n        enabled: true\n        signerSecrets:\n        - name: signername\n        trustServer: https://10.0.0.1:8443/notary\n      va: {enabled: true}\n";
+        let converted = convert(&with_repositories(text)).unwrap();
+        let entry = &converted.policy.entries[0];
+        assert!(!entry.mutate_image);
+        let Check::Trust(trust) = &entry.check else { panic!("{entry:?}") };
+        assert_eq!(trust.signer_secrets, ["signername"]);
+        assert_eq!(trust.trust_server.as_ref().unwrap().host_port(), "10.0.0.1:8443");
+        assert_eq!(converted.warnings[0].place, "spec.repositories[0].policy.va");
+    }
+
+    #[test]
+    fn faults_are_refused_all_at_once() {
+        let cases = [
+            ("  - name: a\n    polcy: {}\n", "polcy"),
+            ("  - name: a\n    policy: {trust: {}}\n", "enabled"),
+            ("  - name: a\n    policy: {trust: }\n", "trust"),
+            ("  - name: a\n    policy: {trust: {enabled: true, trustserver: x}}\n", "trustserver"),
+            ("  - policy: {}\n", "name"),
+            ("  []\n", "spec.repositories: is empty"),
+            (
+                "  - name: https://a\n  - name: b\n    policy: {trust: {enabled: true, trustServer: nope, signerSecrets: [{name: \"\"}], rootKeys: [x]}}\n",
+                "spec.repositories[0].name",
+            ),
+            (
+                "  - name: https://a\n  - name: b\n    policy: {trust: {enabled: true, trustServer: nope, signerSecrets: [{name: \"\"}], rootKeys: [x]}}\n",
+                "spec.repositories[1].policy.trust.trustServer",
+            ),
+            (
+                "  - name: b\n    policy: {trust: {enabled: true, signerSecrets: [{name: \"\"}], rootKeys: [x]}}\n",
+                "rootKeys[0]",
+            ),
+        ];
+        for (text, expected) in cases {
+            let error = convert(&with_repositories(text)).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

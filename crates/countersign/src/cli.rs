@@ -1,0 +1,73 @@
+//! The command line: one file a subcommand.
+
+mod explain;
+mod inspect;
+mod lint;
+mod output;
+mod review;
+mod serve;
+mod trust;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Exit codes, which scripts rely on.
+pub mod exit {
+    /// Allowed, verified, without fault.
+    pub const OK: u8 = 0;
+    /// Denied, not verified, or faults were found.
+    pub const DENIED: u8 = 1;
+    /// Wrong usage or configuration.
+    pub const USAGE: u8 = 2;
+    /// It could not be decided: a server was unreachable.
+    pub const UNDECIDED: u8 = 3;
+}
+
+/// The gate that lets only trusted container images run in a Kubernetes cluster.
+#[derive(Debug, Parser)]
+#[command(name = "countersign", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Serve(Box<serve::Args>),
+    Review(review::Args),
+    Verify(verify::Args),
+    Inspect(inspect::Args),
+    Explain(explain::Args),
+    Lint(lint::Args),
+}
+
+/// Runs the command that was typed, and says on standard error what kept it from its work.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no errors; everything else is wrong usage.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::OK };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    let done = match cli.command {
+        Command::Serve(args) => serve::run(*args),
+        Command::Review(args) => review::run(&args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Lint(args) => lint::run(&args),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(problem) => {
+            eprintln!("error: {problem:#}");
+            ExitCode::from(exit::USAGE)
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! `countersign explain`: which entry applies to an image, which others matched, and why.
+
+use std::path::PathBuf;
+
+use countersign_policy::{Applies, Check, Match, PolicyKind};
+
+use super::output::{print, table};
+use super::{exit, trust};
+use crate::source::Moment as _;
+use crate::source::files::Loaded;
+
+/// Show which policy entry applies to an image, which others matched, and why
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  countersign explain nginx:1.25 -n payments --policies ./policies")]
+pub(crate) struct Args {
+    /// The image, as a container would name it
+    image: String,
+
+    /// The workload's namespace
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
+    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
+    policies: PathBuf,
+
+    /// Namespace of the signer secrets of cluster policies
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = "countersign")]
+    secrets_namespace: String,
+
+    /// Not needed here; taken so that the flags of `review` fit
+    #[arg(long, value_name = "FILE", hide = true)]
+    trust_ca: Vec<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let image = trust::image(&args.image)?;
+    let loaded = Loaded::read(&args.policies)?;
+    let mut text =
+        format!("image      {}\ncanonical  {}\nnamespace  {}\n\n", args.image, image.canonical(), args.namespace);
+    let (line, code) = match loaded.policies().applies(&args.namespace, &image) {
+        Applies::NoPolicies => ("denied: there are no policies at all\n".to_owned(), exit::DENIED),
+        Applies::NotInNamespace => (
+            format!(
+                "denied: namespace {} has ImagePolicies, so only those count, and none of their entries matches\n",
+                args.namespace
+            ),
+            exit::DENIED,
+        ),
+        Applies::NotInCluster => (
+            format!(
+                "denied: namespace {} has no ImagePolicies, and no entry of a ClusterImagePolicy matches\n",
+                args.namespace
+            ),
+            exit::DENIED,
+        ),
+        Applies::Entry(best, others) => (applies(&best, &others, args), exit::OK),
+    };
+    text.push_str(&line);
+    print(&text);
+    Ok(code)
+}
+
+fn applies(best: &Match<'_>, others: &[Match<'_>], args: &Args) -> String {
+    let mut rows = vec![row("applies", best, reason(best, others.first()))];
+    rows.extend(others.iter().map(|other| row("matches", other, loses(best, other))));
+    let mut text = table(&["", "POLICY", "ENTRY", "WHY"], &rows);
+    text.push('\n');
+    text.push_str(&match &best.entry.check {
+        Check::Nothing => "It asks nothing: the image is allowed with no further check.\n".to_owned(),
+        Check::Trust(trust) => {
+            let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);
+            let namespace = match &best.policy.kind {
+                PolicyKind::Image { namespace } => namespace,
+                PolicyKind::Cluster => &args.secrets_namespace,
+            };
+            let signers = if trust.signer_secrets.is_empty() {
+                "none required: the released digest counts".to_owned()
+            } else {
+                format!("{} (secrets in namespace {namespace})", trust.signer_secrets.join(", "))
+            };
+            let pinned = if best.entry.mutate_image { "yes" } else { "no (mutateImage: false)" };
+            format!("It asks for content trust.\n  trust server    {server}\n  signer secrets  {signers}\n  pinned          {pinned}\n")
+        }
+    });
+    text
+}
+
+fn row(verb: &str, found: &Match<'_>, why: String) -> Vec<String> {
+    let name = match found.policy.kind.namespace() {
+        Some(namespace) => format!("{} {namespace}/{}", found.policy.kind.kind(), found.policy.name),
+        None => format!("{} {}", found.policy.kind.kind(), found.policy.name),
+    };
+    vec![verb.to_owned(), name, format!("{} (entry {})", found.entry.pattern, found.index + 1), why]
+}
+
+fn reason(best: &Match<'_>, next: Option<&Match<'_>>) -> String {
+    match next {
+        None => "the only entry that matches".to_owned(),
+        Some(next) if best.entry.pattern.specificity() == next.entry.pattern.specificity() => {
+            "as exact as another, and its policy's name or its place comes first".to_owned()
+        }
+        Some(_) => "the most exact of those that match".to_owned(),
+    }
+}
+
+fn loses(best: &Match<'_>, other: &Match<'_>) -> String {
+    if best.entry.pattern.specificity() == other.entry.pattern.specificity() {
+        "as exact, but its policy's name or its place comes later".to_owned()
+    } else {
+        "less exact".to_owned()
+    }
+}

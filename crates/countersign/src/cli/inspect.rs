@@ -1,0 +1,182 @@
+//! `countersign inspect`: who signed which tags of a repository, with which keys, until when.
+
+use std::collections::BTreeMap;
+
+use countersign_notary::metadata::{Metadata, Targets};
+use countersign_notary::{Repository, Status, to_hex};
+use countersign_policy::verdict::shown;
+use serde_json::{Value, json};
+
+use super::output::{print, table};
+use super::{exit, trust};
+use crate::enforce;
+
+/// Show who signed which tags of a repository, with which keys, and until when
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  countersign inspect registry.example.com/team/app --trust-server https://notary.example.com:4443"
+)]
+pub(crate) struct Args {
+    /// The repository; with a tag, only that tag is shown
+    image: String,
+
+    /// The trust server [default: the registry's host, port 4443]
+    #[arg(long, value_name = "URL")]
+    trust_server: Option<String>,
+
+    #[command(flatten)]
+    reach: trust::Reach,
+
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let image = trust::image(&args.image)?;
+    let server = trust::server(args.trust_server.as_deref(), &image)?;
+    // `latest` is only meant where it was typed.
+    let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
+    let client = args.reach.client()?;
+    let pins = countersign_notary::RootPins::none();
+    let found = trust::runtime()?.block_on(client.repository(&server, &image.repository(), &pins));
+    let repository = match found {
+        Ok(repository) => repository,
+        Err(failure) => {
+            let reason = enforce::deny(server.host_port(), failure);
+            eprintln!("error: {}: {reason}", shown(&args.image));
+            return Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED });
+        }
+    };
+    let roles = roles(&repository);
+    print(&match args.output {
+        Format::Table => as_table(&repository, &roles, tag),
+        Format::Json => format!("{:#}\n", as_json(&repository, &roles, tag)),
+    });
+    Ok(exit::OK)
+}
+
+/// A role as it is shown.
+struct Role<'a> {
+    name: String,
+    keys: Vec<String>,
+    signed_by: Vec<String>,
+    threshold: u64,
+    expires: Option<jiff::Timestamp>,
+    status: String,
+    targets: Option<&'a Targets>,
+}
+
+fn roles(repository: &Repository) -> Vec<Role<'_>> {
+    let ids = |keys: &[std::sync::Arc<countersign_notary::PublicKey>]| {
+        keys.iter().map(|key| key.canonical_id().to_string()).collect::<Vec<_>>()
+    };
+    let root = repository.root().trusted();
+    let top = |name: &str, keys: &countersign_notary::metadata::RoleKeys, signed_by, expires| Role {
+        name: name.to_owned(),
+        keys: ids(&keys.keys),
+        signed_by,
+        threshold: keys.threshold,
+        expires,
+        status: "valid".to_owned(),
+        targets: None,
+    };
+    let (timestamp, snapshot, targets) = (repository.timestamp(), repository.snapshot(), repository.targets());
+    let keys = root.body();
+    let mut roles = vec![
+        top("root", &keys.root, ids(root.signed_by()), keys.expires()),
+        top("timestamp", &keys.timestamp, ids(timestamp.signed_by()), timestamp.body().expires()),
+        top("snapshot", &keys.snapshot, ids(snapshot.signed_by()), snapshot.body().expires()),
+        Role {
+            targets: Some(targets.body()),
+            ..top("targets", &keys.targets, ids(targets.signed_by()), targets.body().expires())
+        },
+    ];
+    for state in repository.roles() {
+        let delegated = &state.delegation().keys;
+        let mut role = top(state.name().as_str(), delegated, Vec::new(), None);
+        match state.status() {
+            Status::NotPublished => "nothing signed yet".clone_into(&mut role.status),
+            Status::Invalid(error) => role.status = format!("invalid: {error}"),
+            Status::Valid { metadata, .. } => {
+                role.signed_by = ids(metadata.signed_by());
+                role.expires = metadata.body().expires();
+                role.targets = Some(metadata.body());
+            }
+        }
+        roles.push(role);
+    }
+    roles
+}
+
+/// For each tag and digest the roles that sign it.
+fn tags(roles: &[Role<'_>], only: Option<&str>) -> BTreeMap<(String, String), Vec<String>> {
+    let mut tags: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for role in roles {
+        for (tag, target) in role.targets.iter().flat_map(|targets| &targets.targets) {
+            if only.is_none_or(|only| only == tag) {
+                let digest = target.sha256.map_or_else(str::to_owned, |digest| format!("sha256:{}", to_hex(&digest)));
+                tags.entry((tag.clone(), digest)).or_default().push(role.name.clone());
+            }
+        }
+    }
+    tags
+}
+
+fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> String {
+    let short = |ids: &[String]| ids.iter().map(|id| &id[..12]).collect::<Vec<_>>().join(", ");
+    let tags: Vec<_> = tags(roles, only)
+        .into_iter()
+        .map(|((tag, digest), roles)| {
+            let released = roles.iter().any(|role| role == "targets/releases" || role == "targets");
+            let signers = roles.iter().filter(|role| *role != "targets/releases" && *role != "targets");
+            let signers = signers.map(|role| role.trim_start_matches("targets/")).collect::<Vec<_>>().join(", ");
+            vec![shown(&tag), digest, if released { "yes".into() } else { "no".to_owned() }, signers]
+        })
+        .collect();
+    let rows: Vec<_> = roles
+        .iter()
+        .map(|role| {
+            let until = role.expires.map_or_else(|| "-".to_owned(), |time| format!("{time:.0}"));
+            let keys = format!("{} of {}", role.threshold, short(&role.keys));
+            vec![role.name.clone(), keys, short(&role.signed_by), until, shown(&role.status)]
+        })
+        .collect();
+    let signed = if tags.is_empty() {
+        "No tag is signed.\n".to_owned()
+    } else {
+        table(&["TAG", "DIGEST", "RELEASED", "SIGNERS"], &tags)
+    };
+    format!(
+        "{}\n\n{signed}\n{}",
+        repository.gun(),
+        table(&["ROLE", "KEYS", "SIGNED BY", "VALID UNTIL", "STATUS"], &rows)
+    )
+}
+
+fn as_json(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> Value {
+    let tags: Vec<_> = tags(roles, only)
+        .into_iter()
+        .map(|((tag, digest), roles)| json!({"tag": tag, "digest": digest, "roles": roles}))
+        .collect();
+    let roles: Vec<_> = roles
+        .iter()
+        .map(|role| {
+            json!({
+                "name": role.name,
+                "status": role.status,
+                "threshold": role.threshold,
+                "keys": role.keys,
+                "signedBy": role.signed_by,
+                "expires": role.expires.map(|time| format!("{time:.0}")),
+            })
+        })
+        .collect();
+    json!({"repository": repository.gun(), "tags": tags, "roles": roles})
+}

@@ -1,0 +1,249 @@
+//! `countersign lint`: faults in policies that are legal, but not what anybody wants.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolicy, TrustServer};
+
+use super::exit;
+use super::output::{print, table};
+use crate::documents::{self, Document};
+use crate::enforce::read_signer;
+use crate::source::Moment as _;
+use crate::source::files::{LoadError, Loaded};
+
+/// Find faults in a folder of policies
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  countersign lint ./policies\n\nExit codes: 0 nothing found or warnings only, 1 errors found, 2 wrong usage"
+)]
+pub(crate) struct Args {
+    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents, or one file
+    policies: PathBuf,
+
+    /// Namespace of the signer secrets of cluster policies
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = "countersign")]
+    secrets_namespace: String,
+
+    /// Fail on warnings too
+    #[arg(long)]
+    strict: bool,
+
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+
+    /// Not needed here; taken so that the flags of `review` fit
+    #[arg(long, value_name = "FILE", hide = true)]
+    trust_ca: Vec<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Severity {
+    /// Denies or allows what it should not, or cannot be used at all.
+    Error,
+    /// Works, and is probably not what was meant.
+    Warning,
+}
+
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+struct Finding {
+    severity: Severity,
+    place: String,
+    problem: String,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let mut findings = Vec::new();
+    for file in documents::files(&args.policies)? {
+        // Each document on its own, so that one broken document does not hide the faults of the others.
+        match documents::read(&file) {
+            Err(problem) => findings.push(split(&problem.to_string())),
+            Ok(documents) => findings.extend(documents.iter().flat_map(faults)),
+        }
+    }
+    if findings.is_empty() {
+        match Loaded::read(&args.policies) {
+            Ok(loaded) => findings = lint(&loaded, &args.secrets_namespace),
+            Err(problem) => findings.push(split(&problem.to_string())),
+        }
+    }
+    findings.sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
+    match args.output {
+        Format::Json => print(&(serde_json::to_string_pretty(&findings)? + "\n")),
+        Format::Table if findings.is_empty() => print("No faults found.\n"),
+        Format::Table => {
+            let word = |severity| if severity == Severity::Error { "error" } else { "warning" };
+            let row = |finding: &Finding| {
+                vec![word(finding.severity).to_owned(), finding.place.clone(), finding.problem.clone()]
+            };
+            print(&table(&["", "PLACE", "FAULT"], &findings.iter().map(row).collect::<Vec<_>>()));
+        }
+    }
+    let fails = |finding: &Finding| finding.severity == Severity::Error || args.strict;
+    Ok(if findings.iter().any(fails) { exit::DENIED } else { exit::OK })
+}
+
+/// Every fault that keeps one document from being used.
+fn faults(document: &Document) -> Vec<Finding> {
+    let error = |place: String, problem: String| Finding { severity: Severity::Error, place, problem };
+    match Loaded::of(std::slice::from_ref(document)) {
+        Ok(_) => Vec::new(),
+        Err(LoadError::Policies(faults)) => {
+            faults.into_iter().map(|(place, fault)| error(place, fault.to_string())).collect()
+        }
+        Err(other) => vec![split(&other.to_string())],
+    }
+}
+
+/// A message that begins with its place.
+fn split(message: &str) -> Finding {
+    let (place, problem) = message.split_once(": ").unwrap_or(("", message));
+    Finding { severity: Severity::Error, place: place.to_owned(), problem: problem.to_owned() }
+}
+
+fn lint(loaded: &Loaded, secrets_namespace: &str) -> Vec<Finding> {
+    let mut findings: Vec<_> = loaded
+        .warnings
+        .iter()
+        .map(|(place, warning)| Finding {
+            severity: Severity::Warning,
+            place: format!("{place}: {}", warning.policy),
+            problem: format!("{} {}", warning.place, warning.problem),
+        })
+        .collect();
+    let mut policies: Vec<_> = loaded.policies().policies().collect();
+    policies.sort_by_key(|policy| (policy.kind.clone(), policy.name.clone()));
+    findings.extend(shadowed(&policies));
+    for policy in policies {
+        for (index, entry) in policy.entries.iter().enumerate() {
+            let found = Match { policy, index, entry };
+            let mut say = |severity, problem: String| {
+                findings.push(Finding { severity, place: place(&found), problem });
+            };
+            if entry.pattern.host_may_run_on() {
+                say(Severity::Warning, "the host ends in *, so it matches the hosts of strangers too (example.com* matches example.com.evil.io)".into());
+            }
+            if let Check::Trust(trust) = &entry.check {
+                lint_trust(trust, &found, loaded, secrets_namespace, &mut say);
+            }
+        }
+    }
+    findings
+}
+
+fn lint_trust(
+    trust: &TrustPolicy,
+    found: &Match<'_>,
+    loaded: &Loaded,
+    secrets_namespace: &str,
+    say: &mut impl FnMut(Severity, String),
+) {
+    if trust.signer_secrets.is_empty() && trust.root_keys.is_empty() && trust.root_secrets.is_empty() {
+        say(Severity::Warning, "trust without signerSecrets and without pinned root keys: whoever controls the trust server decides what is trusted".into());
+    }
+    lint_server(trust.trust_server.as_ref(), found, say);
+    let namespace = match &found.policy.kind {
+        PolicyKind::Image { namespace } => namespace.as_str(),
+        PolicyKind::Cluster => secrets_namespace,
+    };
+    let secret = |name: &String| SecretRef { namespace: namespace.to_owned(), name: name.clone() };
+    let mut seen: HashMap<countersign_notary::KeyId, &str> = HashMap::new();
+    for name in &trust.signer_secrets {
+        match read_signer(&secret(name), loaded.secret_now(&secret(name))) {
+            Err(reason) => say(Severity::Error, format!("signer secret {name} in namespace {namespace}: {reason}")),
+            Ok(signer) => {
+                if let Some(other) = seen.insert(signer.key().canonical_id(), name) {
+                    let problem = format!(
+                        "signer secrets {other} and {name} hold the same key, so together they ask for one signature only"
+                    );
+                    say(Severity::Warning, problem);
+                }
+            }
+        }
+    }
+    for name in &trust.root_secrets {
+        let key = loaded.secret_now(&secret(name)).and_then(|data| data.public_key.clone());
+        let text = key.and_then(|key| String::from_utf8(key).ok()).unwrap_or_default();
+        if countersign_notary::RootPins::none().add(&text).is_err() {
+            say(
+                Severity::Error,
+                format!(
+                    "root secret {name} in namespace {namespace} is missing, or its publicKey is no key or certificate in PEM"
+                ),
+            );
+        }
+    }
+}
+
+fn lint_server(server: Option<&TrustServer>, found: &Match<'_>, say: &mut impl FnMut(Severity, String)) {
+    match server {
+        Some(server) if server.is_plain_http() => {
+            say(
+                Severity::Warning,
+                format!("the trust server {server} is on plain http: anybody on the way can hide or replay signatures"),
+            );
+        }
+        Some(server) => {
+            if let Some((host, day)) = countersign_policy::plan::retirement(server) {
+                say(
+                    Severity::Warning,
+                    format!("the trust server {host} is shut down from {day} on; images are denied then"),
+                );
+            }
+        }
+        None if found.entry.pattern.exact_host() == Some("docker.io") => {
+            let problem = "docker.io has no trust server (Docker retires notary.docker.io on 2026-12-08), so every image is denied; name a trustServer";
+            say(Severity::Error, problem.into());
+        }
+        None => {}
+    }
+}
+
+fn place(found: &Match<'_>) -> String {
+    let namespace = found.policy.kind.namespace().map_or_else(String::new, |namespace| format!("{namespace}/"));
+    let (kind, name) = (found.policy.kind.kind(), &found.policy.name);
+    format!("{kind} {namespace}{name}: spec.repositories[{}] {:?}", found.index, found.entry.pattern.written())
+}
+
+/// Entries that can never apply, since another one of the same name always comes first.
+fn shadowed(policies: &[&Policy]) -> Vec<Finding> {
+    let mut first: HashMap<(PolicyScope<'_>, String), String> = HashMap::new();
+    let mut findings = Vec::new();
+    for policy in policies {
+        for (index, entry) in policy.entries.iter().enumerate() {
+            let here = place(&Match { policy, index, entry });
+            match first.entry((PolicyScope::of(policy), entry.pattern.normalised())) {
+                std::collections::hash_map::Entry::Vacant(vacant) => {
+                    vacant.insert(here);
+                }
+                std::collections::hash_map::Entry::Occupied(before) => findings.push(Finding {
+                    severity: Severity::Error,
+                    place: here,
+                    problem: format!("never applies: {} has the same name and comes first", before.get()),
+                }),
+            }
+        }
+    }
+    findings
+}
+
+/// Policies that count together.
+#[derive(PartialEq, Eq, Hash)]
+enum PolicyScope<'a> {
+    Namespace(&'a str),
+    Cluster,
+}
+
+impl<'a> PolicyScope<'a> {
+    fn of(policy: &'a Policy) -> Self {
+        policy.kind.namespace().map_or(Self::Cluster, Self::Namespace)
+    }
+}

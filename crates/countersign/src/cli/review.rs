@@ -1,0 +1,261 @@
+//! `countersign review`: manifests, exactly as the webhook would review them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use countersign_policy::{EntryRef, ImageVerdict, Kinds, Outcome, Verdict, patch};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::output::{print, table, verdict_word};
+use super::{exit, trust};
+use crate::config::ClusterPolicySecrets;
+use crate::documents::{self, Document};
+use crate::enforce::Engine;
+use crate::source::files::{FileSource, Loaded};
+
+/// Review manifests as the webhook would: files, folders or standard input
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  countersign review -f deployment.yaml --policies ./policies\n  kustomize build . | countersign review -f - --policies ./policies -o yaml\n\nExit codes: 0 allowed, 1 denied, 2 wrong usage or configuration, 3 could not be decided"
+)]
+pub(crate) struct Args {
+    /// Manifests: a file, a folder, or - for standard input (repeatable)
+    #[arg(short, long = "file", value_name = "FILE", default_value = "-")]
+    files: Vec<PathBuf>,
+
+    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
+    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
+    policies: PathBuf,
+
+    /// Namespace of objects that name none
+    #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
+    namespace: String,
+
+    /// Namespace of the signer secrets of cluster policies
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = "countersign")]
+    secrets_namespace: String,
+
+    /// Where the signer secrets of cluster policies are read
+    #[arg(long, value_name = "WHERE", env = "COUNTERSIGN_CLUSTER_POLICY_SECRETS", default_value = "own-namespace")]
+    cluster_policy_secrets: ClusterPolicySecrets,
+
+    #[command(flatten)]
+    reach: trust::Reach,
+
+    /// What to print; yaml is the manifests with pinned images, and nothing if one is denied
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Yaml,
+}
+
+#[derive(Serialize)]
+struct Report {
+    allowed: bool,
+    objects: Vec<ObjectReport>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ObjectReport {
+    api_version: String,
+    kind: String,
+    namespace: String,
+    name: String,
+    allowed: bool,
+    images: Vec<ImageReport>,
+}
+
+#[derive(Serialize)]
+struct ImageReport {
+    path: String,
+    image: String,
+    allowed: bool,
+    pinned: Option<String>,
+    reason: Option<String>,
+    policy: Option<EntryRef>,
+}
+
+/// An object, and what its review came to; nothing for one that holds no images.
+struct Reviewed {
+    document: Document,
+    outcome: Option<Result<Verdict, String>>,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let loaded = Loaded::read(&args.policies)?;
+    let mut documents = Vec::new();
+    for path in &args.files {
+        documents.extend(documents::read(path)?);
+    }
+    let defaults =
+        trust::defaults(&args.secrets_namespace, args.cluster_policy_secrets, &std::collections::BTreeMap::new())?;
+    let engine = Engine {
+        source: FileSource::fixed(loaded),
+        notary: args.reach.client()?,
+        defaults,
+        clock: crate::telemetry::wall_clock(),
+        deadline: args.reach.timeout.0,
+    };
+    let reviewed = trust::runtime()?.block_on(review_all(&Arc::new(engine), documents, &args.namespace));
+    let code = exit_code(&reviewed);
+    match args.output {
+        Format::Table => print(&as_table(&reviewed, &args.namespace)),
+        Format::Json => print(&(serde_json::to_string_pretty(&report(&reviewed, &args.namespace))? + "\n")),
+        Format::Yaml if code == exit::OK => print(&as_yaml(reviewed)?),
+        Format::Yaml => eprint!("{}", denials(&reviewed)),
+    }
+    Ok(code)
+}
+
+async fn review_all(engine: &Engine, documents: Vec<Document>, namespace: &str) -> Vec<Reviewed> {
+    let kinds = Kinds::known();
+    let mut reviewed = Vec::new();
+    for document in documents {
+        let (group, _) = group_version(&document);
+        let found = kinds.workload(&group, document.text_of("/kind"), &document.value);
+        let outcome = match found {
+            Err(error) => Some(Err(error.to_string())),
+            Ok(workload) if workload.images.is_empty() => None,
+            Ok(workload) => {
+                let namespace = namespace_of(&document, namespace);
+                Some(Ok(engine.judge(&namespace, &workload.images).await))
+            }
+        };
+        reviewed.push(Reviewed { document, outcome });
+    }
+    reviewed
+}
+
+fn group_version(document: &Document) -> (String, String) {
+    let api_version = document.text_of("/apiVersion");
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    (group.to_owned(), version.to_owned())
+}
+
+fn namespace_of(document: &Document, default: &str) -> String {
+    let named = document.text_of("/metadata/namespace");
+    if named.is_empty() { default.to_owned() } else { named.to_owned() }
+}
+
+/// What was decided weighs more than what was not: one denial makes the whole denied.
+fn exit_code(reviewed: &[Reviewed]) -> u8 {
+    let mut code = exit::OK;
+    for outcome in reviewed.iter().filter_map(|reviewed| reviewed.outcome.as_ref()) {
+        match outcome {
+            Ok(verdict) if verdict.allowed() => {}
+            Ok(verdict) if verdict.denied().all(countersign_policy::DenyReason::is_undecided) => code = exit::UNDECIDED,
+            Ok(_) | Err(_) => return exit::DENIED,
+        }
+    }
+    code
+}
+
+fn denials(reviewed: &[Reviewed]) -> String {
+    let mut text = String::new();
+    for reviewed in reviewed {
+        let message = match &reviewed.outcome {
+            Some(Ok(verdict)) if !verdict.allowed() => verdict.message(),
+            Some(Err(message)) => message.clone(),
+            _ => continue,
+        };
+        text.push_str(&format!(
+            "{}: {} {}\n",
+            reviewed.document.place,
+            reviewed.document.text_of("/kind"),
+            reviewed.document.text_of("/metadata/name")
+        ));
+        for line in message.lines() {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
+    text
+}
+
+fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
+    let object = |reviewed: &Reviewed| {
+        let document = &reviewed.document;
+        let (allowed, images) = match reviewed.outcome.as_ref()? {
+            Ok(verdict) => (verdict.allowed(), verdict.images.iter().map(image_report).collect()),
+            Err(message) => {
+                let unreadable = ImageReport {
+                    path: String::new(),
+                    image: String::new(),
+                    allowed: false,
+                    pinned: None,
+                    reason: Some(format!("the images of the object cannot be told: {message}")),
+                    policy: None,
+                };
+                (false, vec![unreadable])
+            }
+        };
+        Some(ObjectReport {
+            api_version: document.text_of("/apiVersion").to_owned(),
+            kind: document.text_of("/kind").to_owned(),
+            namespace: namespace_of(document, namespace),
+            name: document.text_of("/metadata/name").to_owned(),
+            allowed,
+            images,
+        })
+    };
+    let objects: Vec<_> = reviewed.iter().filter_map(object).collect();
+    Report { allowed: objects.iter().all(|object| object.allowed), objects }
+}
+
+fn image_report(verdict: &ImageVerdict) -> ImageReport {
+    let pinned = match &verdict.outcome {
+        Outcome::Proven(proof) => proof.pinned().map(str::to_owned),
+        Outcome::Unchecked | Outcome::Denied(_) => None,
+    };
+    ImageReport {
+        path: verdict.image.path.clone(),
+        image: verdict.image.image.clone(),
+        allowed: !matches!(verdict.outcome, Outcome::Denied(_)),
+        pinned,
+        reason: verdict.denial(),
+        policy: verdict.entry.clone(),
+    }
+}
+
+fn as_table(reviewed: &[Reviewed], namespace: &str) -> String {
+    let report = report(reviewed, namespace);
+    if report.objects.is_empty() {
+        return "No object holds an image.\n".to_owned();
+    }
+    let mut rows = Vec::new();
+    for object in &report.objects {
+        for image in &object.images {
+            let verdict = verdict_word(if image.allowed { "allowed" } else { "denied" }, image.allowed);
+            let details = match (&image.reason, &image.pinned) {
+                (Some(reason), _) => reason.clone(),
+                (None, Some(pinned)) => {
+                    format!("pinned to {}", pinned.rsplit_once('@').map_or("", |(_, digest)| digest))
+                }
+                (None, None) => "no check asked for, or no pin".to_owned(),
+            };
+            let title = format!("{} {}/{}", object.kind, object.namespace, object.name);
+            let image_shown = countersign_policy::verdict::shown(&image.image);
+            rows.push(vec![verdict, title, image.path.clone(), image_shown, details]);
+        }
+    }
+    table(&["VERDICT", "OBJECT", "CONTAINER", "IMAGE", "DETAILS"], &rows)
+}
+
+/// The manifests with their proven images pinned. Everything else keeps its order and value; comments are lost.
+fn as_yaml(reviewed: Vec<Reviewed>) -> anyhow::Result<String> {
+    let mut parts = Vec::new();
+    for Reviewed { document, outcome } in reviewed {
+        let mut value: Value = document.value;
+        if let Some(Ok(verdict)) = outcome {
+            patch::apply(&verdict, &mut value)?;
+        }
+        parts.push(serde_saphyr::to_string(&value)?);
+    }
+    Ok(parts.join("---\n"))
+}

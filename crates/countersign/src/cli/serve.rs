@@ -1,0 +1,147 @@
+//! `countersign serve`: the webhook.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use countersign_policy::Kinds;
+use countersign_remote::{Options, StateDir, StateStore, TrustedCas};
+use tracing::{error, info, warn};
+
+use super::{exit, trust};
+use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
+use crate::enforce::Engine;
+use crate::metrics::{Metrics, SharedMetrics};
+use crate::source::Source as _;
+use crate::source::files::FileSource;
+use crate::telemetry;
+use crate::tls::{self, ServingCertificate};
+use crate::web::admit::Reviewer;
+use crate::web::{self, admit, health};
+
+/// Run the admission webhook
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  countersign serve --policies ./policies --self-signed ./webhook.pem \\\n    --listen 127.0.0.1:8443 --ops-listen 127.0.0.1:8081\n\nEvery setting can also stand in the file that --config names, under the same name without dashes in front."
+)]
+pub(crate) struct Args {
+    /// File with settings, YAML; flags and environment win over it
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CONFIG")]
+    config: Option<PathBuf>,
+
+    #[command(flatten)]
+    settings: Settings,
+}
+
+pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    let file = args.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
+    let config = args.settings.or(file).resolve()?;
+    telemetry::start_logging(config.log_format, &config.log_level).map_err(anyhow::Error::msg)?;
+    trust::runtime()?.block_on(serve(config))?;
+    Ok(exit::OK)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let Some(folder) = config.policies.clone() else {
+        bail!("no policies: give --policies DIR");
+    };
+    if config.cluster_policy_secrets == ClusterPolicySecrets::WorkloadNamespace {
+        warn!(
+            "signer secrets of cluster policies are read in the workload's namespace: whoever may create secrets there chooses the keys that cluster policies trust"
+        );
+    }
+    let metrics: SharedMetrics = Arc::new(Metrics::default());
+    let source = FileSource::watched(&folder, Arc::clone(&metrics))
+        .with_context(|| format!("cannot use the policies in {}", folder.display()))?;
+    let clock = telemetry::wall_clock();
+    let engine = Engine {
+        source: Arc::clone(&source) as Arc<dyn crate::source::Source>,
+        notary: notary(&config, &metrics, &clock)?,
+        defaults: trust::defaults(&config.secrets_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
+        clock,
+        deadline: config.deadline,
+    };
+    let reviewer = Arc::new(Reviewer {
+        engine,
+        kinds: kinds(&config)?,
+        trusted_controllers: config.trusted_controllers.clone(),
+        verify_children: config.verify_children,
+        mode: config.mode,
+        metrics: Arc::clone(&metrics),
+    });
+    let serving = certificate(&config, &metrics)?;
+    let tls = tls::server_config(serving)?;
+    let reviews = web::listen(config.listen, "--listen").await?;
+    let operations = web::listen(config.ops_listen, "--ops-listen").await?;
+    info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
+    let readiness: health::Readiness = Arc::new(move || source.now().err().map(|error| error.to_string()));
+    let stop = web::stop_on_signals()?;
+    tokio::join!(
+        web::serve(reviews, Some(tls), admit::router(reviewer), stop.clone()),
+        web::serve(operations, None, health::router(readiness, metrics), stop),
+    );
+    info!("stopped");
+    Ok(())
+}
+
+fn kinds(config: &Config) -> anyhow::Result<Kinds> {
+    let mut kinds = Kinds::known();
+    for kind in &config.kinds {
+        kinds.add(&kind.group, &kind.kind, &kind.pod_template).context("kinds")?;
+    }
+    Ok(kinds)
+}
+
+fn notary(
+    config: &Config,
+    metrics: &SharedMetrics,
+    clock: &countersign_remote::Clock,
+) -> anyhow::Result<countersign_remote::NotaryClient> {
+    let mut cas = TrustedCas::default();
+    for path in &config.trust_ca {
+        trust::add_ca(&mut cas, path)?;
+    }
+    for (host, settings) in &config.hosts {
+        for path in &settings.trust_ca {
+            let named = || format!("hosts: {host}: {}", path.display());
+            cas.add_for_host(host, &std::fs::read(path).with_context(named)?, &named())?;
+        }
+    }
+    let state: Option<Arc<dyn StateStore>> = match &config.state_dir {
+        None => None,
+        Some(path) => {
+            let opened = StateDir::open(path);
+            Some(Arc::new(opened.with_context(|| format!("--state-dir {} cannot be written", path.display()))?))
+        }
+    };
+    let metrics = Arc::clone(metrics);
+    let options = Options {
+        refresh: config.trust_refresh,
+        stale: config.trust_stale,
+        flight: config.deadline,
+        clock: Arc::clone(clock),
+        state,
+        on_trouble: Arc::new(move |problem| {
+            metrics.state_failed();
+            error!(%problem, "a repository is verified, but will be forgotten at the next restart");
+        }),
+    };
+    trust::client(&cas, config.registry_config.as_deref(), options)
+}
+
+fn certificate(config: &Config, metrics: &SharedMetrics) -> anyhow::Result<Arc<ServingCertificate>> {
+    match &config.tls {
+        TlsSource::Files { certificate, key } => {
+            let serving = ServingCertificate::new(tls::load(certificate, key)?, Arc::clone(metrics));
+            tls::watch(Arc::clone(&serving), certificate.clone(), key.clone());
+            Ok(serving)
+        }
+        TlsSource::SelfSigned(path) => {
+            let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+            let (key, pem) = tls::self_signed(names)?;
+            std::fs::write(path, pem).with_context(|| format!("--self-signed {} cannot be written", path.display()))?;
+            info!(path = %path.display(), "made a certificate for local use; clients must trust this file");
+            Ok(ServingCertificate::new(key, Arc::clone(metrics)))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What all commands that ask trust servers have in common.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use countersign_notary::{RootPins, Signer};
+use countersign_policy::{ClusterSecrets, Defaults, ImageReference, TrustServer};
+use countersign_remote::{Authenticator, DockerConfig, HttpClient, NotaryClient, Options, TrustedCas};
+
+use crate::config::ClusterPolicySecrets;
+use crate::telemetry;
+
+/// How long one file may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How to reach trust servers.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Reach {
+    /// Certificates of authorities to trust for trust servers, PEM (repeatable)
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TRUST_CA", value_delimiter = ',')]
+    pub(crate) trust_ca: Vec<PathBuf>,
+
+    /// Docker config.json with credentials for trust servers
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
+    pub(crate) registry_config: Option<PathBuf>,
+
+    /// Longest time for one image
+    #[arg(long, value_name = "DURATION", default_value = "20s")]
+    pub(crate) timeout: crate::config::Span,
+}
+
+impl Reach {
+    /// A client that asks each server once and remembers nothing.
+    pub(crate) fn client(&self) -> anyhow::Result<NotaryClient> {
+        let mut cas = TrustedCas::default();
+        for path in &self.trust_ca {
+            add_ca(&mut cas, path)?;
+        }
+        let options = Options {
+            refresh: Duration::from_secs(30),
+            stale: Duration::ZERO,
+            flight: self.timeout.0,
+            clock: telemetry::wall_clock(),
+            state: None,
+            on_trouble: Arc::new(|_| ()),
+        };
+        client(&cas, self.registry_config.as_deref(), options)
+    }
+}
+
+/// Trusts the authorities in a file.
+pub(crate) fn add_ca(cas: &mut TrustedCas, path: &std::path::Path) -> anyhow::Result<()> {
+    let pem = std::fs::read(path).with_context(|| format!("cannot read --trust-ca {}", path.display()))?;
+    Ok(cas.add(&pem, &format!("--trust-ca {}", path.display()))?)
+}
+
+/// A client of trust servers.
+pub(crate) fn client(
+    cas: &TrustedCas,
+    registry_config: Option<&std::path::Path>,
+    options: Options,
+) -> anyhow::Result<NotaryClient> {
+    let config = match registry_config {
+        None => DockerConfig::default(),
+        Some(path) => {
+            let named = || format!("--registry-config {}", path.display());
+            DockerConfig::parse(&std::fs::read(path).with_context(named)?).with_context(named)?
+        }
+    };
+    let http = HttpClient::new(cas, REQUEST_TIMEOUT.min(options.flight))?;
+    Ok(NotaryClient::new(http, Authenticator::new(config), options))
+}
+
+/// The defaults of the engine.
+pub(crate) fn defaults(
+    secrets_namespace: &str,
+    secrets: ClusterPolicySecrets,
+    trust_servers: &std::collections::BTreeMap<String, String>,
+) -> anyhow::Result<Defaults> {
+    let cluster_secrets = match secrets {
+        ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
+        ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
+    };
+    let trust_servers = trust_servers
+        .iter()
+        .map(|(host, address)| {
+            let server = TrustServer::parse(address).with_context(|| format!("trust-servers: {host}"))?;
+            Ok((host.clone(), server))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Defaults { cluster_secrets, trust_servers })
+}
+
+/// An image on the command line.
+pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
+    ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
+}
+
+/// The trust server for an image on the command line.
+pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
+    match given {
+        Some(address) => TrustServer::parse(address).context("--trust-server"),
+        None => countersign_policy::plan::default_trust_server(image.host(), &std::collections::BTreeMap::new())
+            .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
+    }
+}
+
+/// `NAME=KEYFILE`
+pub(crate) fn signer(text: &str) -> anyhow::Result<Signer> {
+    let Some((name, path)) = text.split_once('=') else {
+        bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
+    };
+    let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
+    Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
+}
+
+/// A root key id, or a file with a key or certificate in PEM.
+pub(crate) fn root_pins(texts: &[String]) -> anyhow::Result<RootPins> {
+    let mut pins = RootPins::none();
+    for text in texts {
+        if pins.add(text).is_err() {
+            let pem = std::fs::read_to_string(text)
+                .with_context(|| format!("--root-key {text} is neither a key id nor a file"))?;
+            pins.add(&pem).with_context(|| format!("--root-key {text}"))?;
+        }
+    }
+    Ok(pins)
+}
+
+/// A runtime for a command that asks servers.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}

@@ -1,0 +1,82 @@
+//! `countersign verify`: one image, without policies.
+
+use countersign_policy::verdict::shown;
+use serde_json::json;
+
+use super::output::print;
+use super::{exit, trust};
+use crate::enforce;
+
+/// Verify one image without policies, and print its signed digest
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  countersign verify registry.example.com/team/app:v1 \\\n    --trust-server https://notary.example.com:4443 --signer alice=alice.pub\n\nExit codes: 0 verified, 1 not trusted, 2 wrong usage, 3 could not be decided"
+)]
+pub(crate) struct Args {
+    /// The image, as a container would name it
+    image: String,
+
+    /// The trust server [default: the registry's host, port 4443]
+    #[arg(long, value_name = "URL")]
+    trust_server: Option<String>,
+
+    /// A signer who must have signed, and the file with their public key (repeatable)
+    #[arg(long, value_name = "NAME=KEYFILE")]
+    signer: Vec<String>,
+
+    /// A root key that the repository must stand under: its id, or a PEM file (repeatable)
+    #[arg(long, value_name = "ID|FILE")]
+    root_key: Vec<String>,
+
+    #[command(flatten)]
+    reach: trust::Reach,
+
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let image = trust::image(&args.image)?;
+    let server = trust::server(args.trust_server.as_deref(), &image)?;
+    let signers = args.signer.iter().map(|text| trust::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let pins = trust::root_pins(&args.root_key)?;
+    let wanted = match countersign_policy::plan::wanted(&image) {
+        Ok(wanted) => wanted,
+        Err(reason) => anyhow::bail!("{reason}"),
+    };
+    let client = args.reach.client()?;
+    let clock = crate::telemetry::wall_clock();
+    let resolved = trust::runtime()?.block_on(async {
+        let repository = client.repository(&server, &image.repository(), &pins).await;
+        let repository = repository.map_err(|failure| enforce::deny(server.host_port(), failure))?;
+        let resolved = repository.resolve(&wanted, &signers, clock());
+        resolved.map_err(|error| countersign_policy::DenyReason::untrusted(server.host_port(), error))
+    });
+    match (resolved, args.output) {
+        (Ok(resolved), Format::Text) => {
+            print(&format!("{}\n", resolved.digest));
+            Ok(exit::OK)
+        }
+        (Ok(resolved), Format::Json) => {
+            let digest = resolved.digest.to_string();
+            print(&format!("{}\n", json!({"image": args.image, "digest": digest, "signers": resolved.signers})));
+            Ok(exit::OK)
+        }
+        (Err(reason), format) => {
+            let line = format!("Deny \"{}\", {reason}", shown(&args.image));
+            if format == Format::Json {
+                let none: [&str; 0] = [];
+                print(&format!("{}\n", json!({"image": args.image, "digest": null, "signers": none, "reason": line})));
+            }
+            eprintln!("{line}");
+            Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED })
+        }
+    }
+}

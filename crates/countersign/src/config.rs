@@ -1,0 +1,412 @@
+//! What was typed, in the environment, and in a file, made into what is meant: once, before anything starts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Deserialize;
+use thiserror::Error;
+
+use crate::telemetry::LogFormat;
+
+/// The service accounts of the kube-controller-manager that make pods and the objects that hold pod templates. Each is
+/// `system:serviceaccount:kube-system:…`.
+const CONTROLLERS: [&str; 8] = [
+    "cronjob-controller",
+    "daemon-set-controller",
+    "deployment-controller",
+    "job-controller",
+    "replicaset-controller",
+    "replication-controller",
+    "statefulset-controller",
+    "ttl-after-finished-controller",
+];
+
+/// A span of time as people write it: `30s`, `500ms`, `5m`, `2h`, `0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 2h or 0");
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        let millis = match unit {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "" if number == 0 => 0,
+            _ => return Err(wrong()),
+        };
+        number.checked_mul(millis).map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.0.as_millis();
+        if millis.is_multiple_of(1000) { write!(f, "{}s", millis / 1000) } else { write!(f, "{millis}ms") }
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What is done with a workload that would be denied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// Denied.
+    #[default]
+    Enforce,
+    /// Admitted, with the message as a warning to the user.
+    Warn,
+    /// Admitted; logged and counted only.
+    Audit,
+}
+
+/// Where the signer secrets of cluster policies are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClusterPolicySecrets {
+    /// In Countersign's own namespace, where tenants cannot write.
+    #[default]
+    OwnNamespace,
+    /// In the workload's namespace, as IBM Cloud Private did: a tenant may then choose the trusted key.
+    WorkloadNamespace,
+}
+
+/// The settings of `serve`, each as it may be given: on the command line, in the environment, in the file.
+#[derive(Debug, Clone, Default, clap::Args, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Settings {
+    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents to use in place of a cluster
+    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
+    pub policies: Option<PathBuf>,
+
+    /// Address for admission reviews [default: 0.0.0.0:8443]
+    #[arg(long, value_name = "ADDR:PORT", env = "COUNTERSIGN_LISTEN")]
+    pub listen: Option<SocketAddr>,
+
+    /// Address for /livez, /readyz and /metrics, in plain HTTP [default: 0.0.0.0:8081]
+    #[arg(long, value_name = "ADDR:PORT", env = "COUNTERSIGN_OPS_LISTEN")]
+    pub ops_listen: Option<SocketAddr>,
+
+    /// Serving certificate and its chain, PEM; read again when it changes
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TLS_CERT", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Key of the serving certificate, PEM
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TLS_KEY", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Make a certificate for local use, and write it to this file
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
+    pub self_signed: Option<PathBuf>,
+
+    /// Certificates of authorities to trust for trust servers and registries, PEM (repeatable)
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TRUST_CA", value_delimiter = ',')]
+    #[serde(default)]
+    pub trust_ca: Vec<PathBuf>,
+
+    /// For how long verified trust data is used without asking its server again [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_TRUST_REFRESH")]
+    pub trust_refresh: Option<Span>,
+
+    /// For how long after that unexpired trust data may be used if its server cannot be reached [default: 0]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_TRUST_STALE")]
+    pub trust_stale: Option<Span>,
+
+    /// Folder that remembers repositories across restarts, against rollback
+    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_STATE_DIR")]
+    pub state_dir: Option<PathBuf>,
+
+    /// Docker config.json with credentials for trust servers
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
+    pub registry_config: Option<PathBuf>,
+
+    /// Namespace of the signer secrets of cluster policies, with --policies [default: countersign]
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE")]
+    pub secrets_namespace: Option<String>,
+
+    /// Where the signer secrets of cluster policies are read [default: own-namespace]
+    #[arg(long, value_name = "WHERE", env = "COUNTERSIGN_CLUSTER_POLICY_SECRETS")]
+    pub cluster_policy_secrets: Option<ClusterPolicySecrets>,
+
+    /// Users whose children of reviewed workloads are not verified again [default: the kube-controller-manager's]
+    #[arg(long, value_name = "USER", env = "COUNTERSIGN_TRUSTED_CONTROLLERS", value_delimiter = ',')]
+    pub trusted_controllers: Option<Vec<String>>,
+
+    /// Verify children of reviewed workloads too
+    #[arg(long, env = "COUNTERSIGN_VERIFY_CHILDREN")]
+    #[serde(default)]
+    pub verify_children: bool,
+
+    /// What to do with workloads that are denied [default: enforce]
+    #[arg(long, value_name = "MODE", env = "COUNTERSIGN_MODE")]
+    pub mode: Option<Mode>,
+
+    /// Longest time for one review; less than the webhook's timeoutSeconds [default: 8s]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_DEADLINE")]
+    pub deadline: Option<Span>,
+
+    /// How log lines look [default: text]
+    #[arg(long, value_name = "FORMAT", env = "COUNTERSIGN_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+
+    /// Least severe log lines to write: error, warn, info, debug, trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "COUNTERSIGN_LOG_LEVEL")]
+    pub log_level: Option<String>,
+
+    /// Settings for single hosts (file only): the certificate of an authority to trust for one host
+    #[arg(skip)]
+    #[serde(default)]
+    pub hosts: BTreeMap<String, HostSettings>,
+
+    /// Trust servers of registries for entries that name none (file only)
+    #[arg(skip)]
+    #[serde(default)]
+    pub trust_servers: BTreeMap<String, String>,
+
+    /// Further kinds that hold a pod template (file only)
+    #[arg(skip)]
+    #[serde(default)]
+    pub kinds: Vec<FurtherKind>,
+}
+
+/// Settings for one host.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct HostSettings {
+    /// Certificates of authorities to trust for this host only, PEM.
+    #[serde(default)]
+    pub trust_ca: Vec<PathBuf>,
+}
+
+/// A kind that holds a pod template, besides those that Kubernetes and OpenShift have.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct FurtherKind {
+    /// Its API group.
+    pub group: String,
+    /// Its kind.
+    pub kind: String,
+    /// JSON pointer to its pod template, such as `/spec/template`.
+    pub pod_template: String,
+}
+
+/// Why settings make no sense.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read, or says something unknown.
+    #[error("configuration file {path}: {problem}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Settings that contradict each other or are impossible.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The settings of `serve`, resolved.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of policies; without one they come from the cluster.
+    pub policies: Option<PathBuf>,
+    /// Address for reviews.
+    pub listen: SocketAddr,
+    /// Address for probes and metrics.
+    pub ops_listen: SocketAddr,
+    /// Where the certificate comes from.
+    pub tls: TlsSource,
+    /// Authorities to trust everywhere.
+    pub trust_ca: Vec<PathBuf>,
+    /// Settings for single hosts.
+    pub hosts: BTreeMap<String, HostSettings>,
+    /// See [`Settings::trust_refresh`].
+    pub trust_refresh: Duration,
+    /// See [`Settings::trust_stale`].
+    pub trust_stale: Duration,
+    /// See [`Settings::state_dir`].
+    pub state_dir: Option<PathBuf>,
+    /// See [`Settings::registry_config`].
+    pub registry_config: Option<PathBuf>,
+    /// Countersign's own namespace.
+    pub secrets_namespace: String,
+    /// See [`Settings::cluster_policy_secrets`].
+    pub cluster_policy_secrets: ClusterPolicySecrets,
+    /// See [`Settings::trusted_controllers`].
+    pub trusted_controllers: Vec<String>,
+    /// See [`Settings::verify_children`].
+    pub verify_children: bool,
+    /// See [`Settings::mode`].
+    pub mode: Mode,
+    /// See [`Settings::deadline`].
+    pub deadline: Duration,
+    /// See [`Settings::log_format`].
+    pub log_format: LogFormat,
+    /// See [`Settings::log_level`].
+    pub log_level: String,
+    /// See [`Settings::trust_servers`].
+    pub trust_servers: BTreeMap<String, String>,
+    /// See [`Settings::kinds`].
+    pub kinds: Vec<FurtherKind>,
+}
+
+/// Where the serving certificate comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TlsSource {
+    /// Files.
+    Files {
+        /// The certificate.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// Made at start, and written here for clients to trust.
+    SelfSigned(PathBuf),
+}
+
+impl Settings {
+    /// Reads a configuration file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or says something unknown.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let failed = |problem: String| ConfigError::File { path: path.display().to_string(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+        serde_saphyr::from_str(&text).map_err(|error| failed(error.without_snippet().to_string()))
+    }
+
+    /// These settings, completed by those of a file. What is given here wins.
+    #[must_use]
+    pub fn or(self, file: Self) -> Self {
+        Self {
+            policies: self.policies.or(file.policies),
+            listen: self.listen.or(file.listen),
+            ops_listen: self.ops_listen.or(file.ops_listen),
+            tls_cert: self.tls_cert.or(file.tls_cert),
+            tls_key: self.tls_key.or(file.tls_key),
+            self_signed: self.self_signed.or(file.self_signed),
+            trust_ca: if self.trust_ca.is_empty() { file.trust_ca } else { self.trust_ca },
+            trust_refresh: self.trust_refresh.or(file.trust_refresh),
+            trust_stale: self.trust_stale.or(file.trust_stale),
+            state_dir: self.state_dir.or(file.state_dir),
+            registry_config: self.registry_config.or(file.registry_config),
+            secrets_namespace: self.secrets_namespace.or(file.secrets_namespace),
+            cluster_policy_secrets: self.cluster_policy_secrets.or(file.cluster_policy_secrets),
+            trusted_controllers: self.trusted_controllers.or(file.trusted_controllers),
+            verify_children: self.verify_children || file.verify_children,
+            mode: self.mode.or(file.mode),
+            deadline: self.deadline.or(file.deadline),
+            log_format: self.log_format.or(file.log_format),
+            log_level: self.log_level.or(file.log_level),
+            hosts: file.hosts,
+            trust_servers: file.trust_servers,
+            kinds: file.kinds,
+        }
+    }
+
+    /// Fills in the defaults and checks what can be checked before anything starts.
+    ///
+    /// # Errors
+    /// Settings that make no sense.
+    pub fn resolve(self) -> Result<Config, ConfigError> {
+        let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
+        let tls = match (self.tls_cert, self.tls_key, self.self_signed) {
+            (Some(certificate), Some(key), None) => TlsSource::Files { certificate, key },
+            (None, None, Some(path)) => TlsSource::SelfSigned(path),
+            (None, None, None) => {
+                return invalid(
+                    "no certificate to serve with: give --tls-cert and --tls-key, or --self-signed FILE to try things out",
+                );
+            }
+            _ => return invalid("give --tls-cert together with --tls-key, or --self-signed alone"),
+        };
+        let deadline = self.deadline.map_or(Duration::from_secs(8), |span| span.0);
+        if deadline.is_zero() || deadline > Duration::from_secs(30) {
+            return invalid("--deadline must be more than 0 and at most 30s, the longest that an API server waits");
+        }
+        let address = |given: Option<SocketAddr>, port| given.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], port)));
+        let controllers = || {
+            let user = |name: &&str| format!("system:serviceaccount:kube-system:{name}");
+            CONTROLLERS.iter().map(user).collect()
+        };
+        Ok(Config {
+            policies: self.policies,
+            listen: address(self.listen, 8443),
+            ops_listen: address(self.ops_listen, 8081),
+            tls,
+            trust_ca: self.trust_ca,
+            hosts: self.hosts,
+            trust_refresh: self.trust_refresh.map_or(Duration::from_secs(30), |span| span.0),
+            trust_stale: self.trust_stale.map_or(Duration::ZERO, |span| span.0),
+            state_dir: self.state_dir,
+            registry_config: self.registry_config,
+            secrets_namespace: self.secrets_namespace.unwrap_or_else(|| "countersign".to_owned()),
+            cluster_policy_secrets: self.cluster_policy_secrets.unwrap_or_default(),
+            trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),
+            verify_children: self.verify_children,
+            mode: self.mode.unwrap_or_default(),
+            deadline,
+            log_format: self.log_format.unwrap_or_default(),
+            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            trust_servers: self.trust_servers,
+            kinds: self.kinds,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let millis = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
+        for (text, expected) in
+            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("0", 0), ("0s", 0)]
+        {
+            assert_eq!(millis(text), Ok(expected), "{text}");
+        }
+        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "99999999999999999999h", "18446744073709551615h"] {
+            assert!(millis(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_file_completes_what_was_typed() {
+        let file: Settings =
+            serde_saphyr::from_str("trust-refresh: 1m\nmode: audit\nhosts: {h: {trust-ca: [a.pem]}}\n").unwrap();
+        let typed = Settings { mode: Some(Mode::Warn), self_signed: Some("x".into()), ..Settings::default() };
+        let config = typed.or(file).resolve().unwrap();
+        assert_eq!((config.mode, config.trust_refresh), (Mode::Warn, Duration::from_secs(60)));
+        assert_eq!(config.hosts["h"].trust_ca, [PathBuf::from("a.pem")]);
+        assert!(
+            config.trusted_controllers.contains(&"system:serviceaccount:kube-system:replicaset-controller".to_owned())
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(serde_saphyr::from_str::<Settings>("no-such-setting: 1\n").is_err());
+        assert!(Settings::default().resolve().is_err());
+        let deadline =
+            Settings { deadline: Some(Span(Duration::ZERO)), self_signed: Some("x".into()), ..Settings::default() };
+        assert!(deadline.resolve().is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! From a plan to a verdict: gathers the evidence, for all images at once, within a deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_notary::{RootPins, Signer};
+use countersign_policy::{
+    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, plan,
+};
+use countersign_remote::{Clock, Failure, NotaryClient};
+use futures::stream::{self, StreamExt as _};
+use jiff::Timestamp;
+
+use crate::source::{Moment, SecretData, Source};
+
+/// How many images of one review are proven at once.
+const PARALLEL_IMAGES: usize = 32;
+
+/// Decides about images. One engine serves the webhook and the command line.
+#[derive(Clone)]
+pub struct Engine {
+    /// Where policies and secrets come from.
+    pub source: Arc<dyn Source>,
+    /// Where signatures come from.
+    pub notary: NotaryClient,
+    /// What holds where policies are silent.
+    pub defaults: Defaults,
+    /// The wall clock, read once a review.
+    pub clock: Clock,
+    /// How long one review may take.
+    pub deadline: Duration,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("deadline", &self.deadline).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Judges the images of one object in a namespace. Whatever goes wrong on the way is a denial with its cause.
+    pub async fn judge(&self, namespace: &str, images: &[ContainerImage]) -> Verdict {
+        let now = (self.clock)();
+        let until = tokio::time::Instant::now() + self.deadline;
+        let moment = match self.source.now() {
+            Ok(moment) => moment,
+            Err(error) => return all_undecided(images, &error.to_string()),
+        };
+        let planned = plan(moment.policies(), namespace, images, &self.defaults, now.as_second());
+        let judged: Vec<_> = planned
+            .into_iter()
+            .map(|planned| {
+                let moment = Arc::clone(&moment);
+                async move {
+                    let evidence = match &planned.need {
+                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, now, until).await),
+                        Need::Nothing | Need::Denied(_) => None,
+                    };
+                    ImageVerdict::judge(planned, evidence)
+                }
+            })
+            .collect();
+        Verdict { images: stream::iter(judged).buffered(PARALLEL_IMAGES).collect().await }
+    }
+
+    async fn prove_until(
+        &self,
+        moment: &dyn Moment,
+        need: &TrustNeed,
+        now: Timestamp,
+        until: tokio::time::Instant,
+    ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
+        let proven = tokio::time::timeout_at(until, self.prove(moment, need, now)).await;
+        proven.unwrap_or_else(|_| {
+            let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
+            Err(DenyReason::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
+        })
+    }
+
+    async fn prove(
+        &self,
+        moment: &dyn Moment,
+        need: &TrustNeed,
+        now: Timestamp,
+    ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
+        let mut signers = Vec::new();
+        for secret in &need.signer_secrets {
+            signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
+        }
+        let mut pins = RootPins::none();
+        for key in &need.root_keys {
+            pins.add(key).map_err(|_| DenyReason::RootKey { origin: "an item of rootKeys".to_owned() })?;
+        }
+        for secret in &need.root_secrets {
+            let data = read_secret(moment, secret).await?;
+            let key = data.and_then(|data| data.public_key).filter(|key| !key.is_empty());
+            let key = key.ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+            let bad = || DenyReason::RootKey { origin: format!("secret {}", secret.name) };
+            let key = String::from_utf8(key).map_err(|_| bad())?;
+            pins.add(&key).map_err(|_| bad())?;
+        }
+        let server = need.server.host_port();
+        let repository = self.notary.repository(&need.server, &need.gun, &pins).await;
+        let repository = repository.map_err(|failure| deny(server, failure))?;
+        let resolved = repository.resolve(&need.wanted, &signers, now);
+        resolved.map(|resolved| resolved.digest).map_err(|error| DenyReason::untrusted(server, error))
+    }
+}
+
+/// What a failure of the client means for an image.
+#[must_use]
+pub fn deny(server: &str, failure: Failure) -> DenyReason {
+    match failure {
+        Failure::Untrusted(error) => DenyReason::untrusted(server, *error),
+        other => DenyReason::Undecided { cause: other.to_string() },
+    }
+}
+
+async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, DenyReason> {
+    moment.secret(secret).await.map_err(|error| DenyReason::Undecided { cause: error.to_string() })
+}
+
+fn problem(secret: &SecretRef, problem: SecretProblem) -> DenyReason {
+    DenyReason::SignerSecret { secret: secret.clone(), problem }
+}
+
+/// The signer that a secret describes.
+///
+/// # Errors
+/// A secret that is not there, or is incomplete or of no use.
+pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, DenyReason> {
+    let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    let present = |bytes: &Option<Vec<u8>>| bytes.clone().filter(|bytes| !bytes.trim_ascii().is_empty());
+    let name = present(&data.name).ok_or_else(|| problem(secret, SecretProblem::NoName))?;
+    let key = present(&data.public_key).ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    // A name that came from a file usually ends in a line feed.
+    let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
+    Signer::new(&name, &key).map_err(|problem| DenyReason::SignerKey { secret: secret.clone(), problem })
+}
+
+fn all_undecided(images: &[ContainerImage], cause: &str) -> Verdict {
+    let undecided = |image: &ContainerImage| {
+        let need = Need::Denied(DenyReason::Undecided { cause: cause.to_owned() });
+        ImageVerdict::judge(countersign_policy::PlannedImage { image: image.clone(), entry: None, need }, None)
+    };
+    Verdict { images: images.iter().map(undecided).collect() }
+}

@@ -1,0 +1,181 @@
+//! What is counted. Every label comes from a closed set: the name of an image or a namespace never becomes one.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::Registry;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// The metrics of one server.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    reviews: Family<OutcomeLabels, Counter>,
+    denials: Family<ReasonLabels, Counter>,
+    duration: Histogram,
+    reload_failures: Counter,
+    policies_stale: Gauge,
+    policies: Gauge,
+    state_failures: Counter,
+    certificate_expiry: Gauge<f64, AtomicU64>,
+}
+
+/// What a review came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Allowed without asking anybody.
+    Unchecked,
+    /// Allowed after verification.
+    Verified,
+    /// Denied by a policy or a signature.
+    Denied,
+    /// Denied since it could not be decided.
+    Undecided,
+    /// Would have been denied, but the mode only warns or logs.
+    Tolerated,
+    /// No review at all: answered with HTTP 400.
+    BadRequest,
+}
+
+impl Outcome {
+    /// The label's value.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Unchecked => "unchecked",
+            Self::Verified => "verified",
+            Self::Denied => "denied",
+            Self::Undecided => "undecided",
+            Self::Tolerated => "tolerated",
+            Self::BadRequest => "bad-request",
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("countersign");
+        let reviews = Family::default();
+        let denials = Family::default();
+        let duration = Histogram::new(exponential_buckets(0.0005, 2.0, 15));
+        let reload_failures = Counter::default();
+        let policies_stale = Gauge::default();
+        let policies = Gauge::default();
+        let state_failures = Counter::default();
+        let certificate_expiry = Gauge::default();
+        registry.register("reviews", "Admission reviews by what they came to", reviews.clone());
+        registry.register("denied_images", "Images denied, by the kind of reason", denials.clone());
+        registry.register("review_duration_seconds", "Time from a review's arrival to its answer", duration.clone());
+        registry.register("policy_reload_failures", "Policies that could not be loaded", reload_failures.clone());
+        registry.register(
+            "policies_stale",
+            "1 while the last attempt to load policies failed and older ones are in use",
+            policies_stale.clone(),
+        );
+        registry.register("policies", "Policies in use", policies.clone());
+        registry.register(
+            "state_write_failures",
+            "Memories against rollback that could not be written",
+            state_failures.clone(),
+        );
+        registry.register(
+            "certificate_expiry_timestamp_seconds",
+            "When the serving certificate expires, in seconds since 1970",
+            certificate_expiry.clone(),
+        );
+        Self {
+            registry,
+            reviews,
+            denials,
+            duration,
+            reload_failures,
+            policies_stale,
+            policies,
+            state_failures,
+            certificate_expiry,
+        }
+    }
+}
+
+impl Metrics {
+    /// A review was answered, after some seconds.
+    pub fn review(&self, outcome: Outcome, seconds: f64) {
+        self.reviews.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
+        self.duration.observe(seconds);
+    }
+
+    /// An image was denied; `reason` comes from `DenyReason::label`.
+    pub fn denied_image(&self, reason: &'static str) {
+        self.denials.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// Policies were loaded.
+    pub fn policies_loaded(&self, count: usize) {
+        self.policies_stale.set(0);
+        self.policies.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Policies could not be loaded; the older ones stay in use.
+    pub fn policies_failed(&self) {
+        self.policies_stale.set(1);
+        self.reload_failures.inc();
+    }
+
+    /// A memory could not be written.
+    pub fn state_failed(&self) {
+        self.state_failures.inc();
+    }
+
+    /// A serving certificate is in use.
+    pub fn certificate_expires(&self, seconds: i64) {
+        #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a float until the year 285 million")]
+        self.certificate_expiry.set(seconds as f64);
+    }
+
+    /// The text that Prometheus reads.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = text::encode(&mut out, &self.registry);
+        out
+    }
+}
+
+/// Metrics shared by the parts of a server.
+pub type SharedMetrics = Arc<Metrics>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_has_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics.review(Outcome::Denied, 0.01);
+        metrics.denied_image("not-listed");
+        metrics.policies_failed();
+        let text = metrics.text();
+        for line in [
+            "countersign_reviews_total{outcome=\"denied\"} 1",
+            "countersign_denied_images_total{reason=\"not-listed\"} 1",
+            "countersign_policies_stale 1",
+        ] {
+            assert!(text.contains(line), "{line} in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! `AdmissionReview`, as API servers of Kubernetes 1.11 to today send it and expect it back.
+//!
+//! Types of our own: they borrow the objects unparsed, and one answer serves both versions.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+/// Why a body is no review that can be answered. It is answered with HTTP 400.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ReviewError {
+    /// Not JSON of the right shape.
+    #[error("the body is not an AdmissionReview: {0}")]
+    Malformed(String),
+    /// Another kind, or a version that we do not speak.
+    #[error("{kind} {api_version} is not supported; AdmissionReview of admission.k8s.io/v1 or v1beta1 is")]
+    Unsupported {
+        /// `apiVersion`, shortened.
+        api_version: String,
+        /// `kind`, shortened.
+        kind: String,
+    },
+    /// No `request`, or one without `uid`.
+    #[error("the AdmissionReview has no {0}")]
+    Missing(&'static str),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope<'a> {
+    #[serde(default)]
+    api_version: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(borrow)]
+    request: Option<Request<'a>>,
+}
+
+/// What is to be admitted, and who asks.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request<'a> {
+    /// To be repeated in the answer.
+    #[serde(default)]
+    pub uid: String,
+    /// The kind of the object.
+    #[serde(default)]
+    pub kind: GroupVersionKind,
+    /// The resource that is asked for.
+    #[serde(default)]
+    pub resource: GroupVersionResource,
+    /// `ephemeralcontainers`, `status`, `scale`, or empty.
+    #[serde(default)]
+    pub sub_resource: Option<String>,
+    /// Empty where the API server makes the name.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Empty for objects of the cluster.
+    #[serde(default)]
+    pub namespace: Option<String>,
+    /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
+    #[serde(default)]
+    pub operation: String,
+    /// Who asks, as the API server authenticated them.
+    #[serde(default)]
+    pub user_info: UserInfo,
+    /// The object as it would be.
+    #[serde(borrow, default)]
+    pub object: Option<&'a RawValue>,
+    /// The object as it is, of an UPDATE or DELETE.
+    #[serde(borrow, default)]
+    pub old_object: Option<&'a RawValue>,
+    /// Whether nothing is to be kept.
+    #[serde(default)]
+    pub dry_run: Option<bool>,
+}
+
+/// Group, version and kind.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GroupVersionKind {
+    /// Empty for the core group.
+    pub group: String,
+    /// Such as `v1`.
+    pub version: String,
+    /// Such as `Pod`.
+    pub kind: String,
+}
+
+/// Group, version and resource.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct GroupVersionResource {
+    /// Empty for the core group.
+    pub group: String,
+    /// Such as `v1`.
+    pub version: String,
+    /// Such as `pods`.
+    pub resource: String,
+}
+
+/// Who asks. Groups and extra are left unread: nothing is decided by what an impersonator may set.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct UserInfo {
+    /// The authenticated user's name.
+    pub username: String,
+}
+
+/// A review that can be answered.
+#[derive(Debug)]
+pub struct Review<'a> {
+    api_version: &'static str,
+    /// What it asks.
+    pub request: Request<'a>,
+}
+
+impl<'a> Review<'a> {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Anything that is no review of a version that we speak.
+    pub fn parse(body: &'a [u8]) -> Result<Self, ReviewError> {
+        let envelope: Envelope<'a> =
+            serde_json::from_slice(body).map_err(|error| ReviewError::Malformed(error.to_string()))?;
+        let api_version = match (envelope.api_version.as_str(), envelope.kind.as_str()) {
+            ("admission.k8s.io/v1", "AdmissionReview") => "admission.k8s.io/v1",
+            ("admission.k8s.io/v1beta1", "AdmissionReview") => "admission.k8s.io/v1beta1",
+            (api_version, kind) => {
+                let short = |text: &str| text.chars().take(80).collect();
+                return Err(ReviewError::Unsupported { api_version: short(api_version), kind: short(kind) });
+            }
+        };
+        let request = envelope.request.ok_or(ReviewError::Missing("request"))?;
+        if request.uid.is_empty() {
+            return Err(ReviewError::Missing("request.uid"));
+        }
+        Ok(Self { api_version, request })
+    }
+
+    /// The answer, in the version of the question.
+    #[must_use]
+    pub fn answer(&self, answer: &Answer) -> Vec<u8> {
+        let patch = answer.patch.as_ref().map(|patch| STANDARD.encode(patch));
+        let response = Response {
+            uid: &self.request.uid,
+            allowed: answer.denied.is_none(),
+            status: answer.denied.as_ref().map(|message| Status {
+                outcome: "Failure",
+                message,
+                reason: "Forbidden",
+                code: 403,
+            }),
+            patch_type: patch.as_ref().map(|_| "JSONPatch"),
+            patch,
+            warnings: &answer.warnings,
+            audit_annotations: answer.audit.iter().map(|(name, value)| (*name, value.as_str())).collect(),
+        };
+        let body = Body { api_version: self.api_version, kind: "AdmissionReview", response };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+/// What we have to say to a request.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The message of a denial; `None` allows.
+    pub denied: Option<String>,
+    /// A JSON patch, not empty.
+    pub patch: Option<Vec<u8>>,
+    /// Shown to the user by `kubectl`.
+    pub warnings: Vec<String>,
+    /// For the audit log of the API server.
+    pub audit: Vec<(&'static str, String)>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    api_version: &'a str,
+    kind: &'a str,
+    response: Response<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Response<'a> {
+    uid: &'a str,
+    allowed: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<Status<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    patch: Option<String>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    warnings: &'a [String],
+    #[serde(skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    audit_annotations: std::collections::BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Serialize)]
+struct Status<'a> {
+    #[serde(rename = "status")]
+    outcome: &'a str,
+    message: &'a str,
+    reason: &'a str,
+    code: u16,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BODY: &str = r#"{"apiVersion":"admission.k8s.io/v1beta1","kind":"AdmissionReview","request":{"uid":"u1",
+        "kind":{"group":"","version":"v1","kind":"Pod"},"operation":"CREATE","object":{"a":1},"oldObject":null,"dryRun":false}}"#;
+
+    #[test]
+    fn answers_repeat_uid_and_version() {
+        let review = Review::parse(BODY.as_bytes()).unwrap();
+        assert_eq!(review.request.object.map(RawValue::get), Some(r#"{"a":1}"#));
+        let allowed: serde_json::Value = serde_json::from_slice(&review.answer(&Answer::default())).unwrap();
+        let expected = serde_json::json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview",
+            "response": {"uid": "u1", "allowed": true}});
+        assert_eq!(allowed, expected);
+        let answer = Answer { denied: Some("no".into()), ..Answer::default() };
+        let denied: serde_json::Value = serde_json::from_slice(&review.answer(&answer)).unwrap();
+        assert_eq!(
+            denied["response"]["status"],
+            serde_json::json!({"status": "Failure", "message": "no", "reason": "Forbidden", "code": 403})
+        );
+    }
+
+    #[test]
+    fn a_patch_brings_its_type() {
+        let review = Review::parse(BODY.as_bytes()).unwrap();
+        let answer = Answer { patch: Some(b"[]".to_vec()), ..Answer::default() };
+        let answer: serde_json::Value = serde_json::from_slice(&review.answer(&answer)).unwrap();
+        assert_eq!(answer["response"]["patchType"], "JSONPatch");
+        assert_eq!(answer["response"]["patch"], "W10=");
+    }
+
+    #[test]
+    fn what_is_no_review_is_refused() {
+        let cases = [
+            ("", "not an AdmissionReview"),
+            ("[]", "not an AdmissionReview"),
+            ("{}", "is not supported"),
+            (r#"{"apiVersion":"admission.k8s.io/v2","kind":"AdmissionReview"}"#, "v2 is not supported"),
+            (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
+            (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "no request.uid"),
+        ];
+        for (body, expected) in cases {
+            let error = Review::parse(body.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{body}: {error}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Where policies and secrets come from.
+
+pub mod files;
+
+use std::sync::Arc;
+
+use countersign_policy::{PolicySet, SecretRef};
+use futures::future::BoxFuture;
+use thiserror::Error;
+
+/// The data of a secret that a policy names. Never shown: the same type holds whatever else the secret has.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SecretData {
+    /// The signer's name.
+    pub name: Option<Vec<u8>>,
+    /// The signer's key.
+    pub public_key: Option<Vec<u8>>,
+}
+
+impl std::fmt::Debug for SecretData {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SecretData")
+            .field("name", &self.name.is_some())
+            .field("public_key", &self.public_key.is_some())
+            .finish()
+    }
+}
+
+/// Why a source cannot be asked. What it would have said is then unknown, so nothing is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// No policies were loaded yet.
+    #[error("policies are not loaded yet")]
+    NotReady,
+    /// A secret could not be read.
+    #[error("cannot read secret {name} in namespace {namespace}: {cause}", namespace = .secret.namespace, name = .secret.name)]
+    Secret {
+        /// The secret.
+        secret: SecretRef,
+        /// The reason.
+        cause: String,
+    },
+}
+
+/// A moment of a source: what it said does not change while a review looks at it.
+pub trait Moment: Send + Sync {
+    /// The policies.
+    fn policies(&self) -> &PolicySet;
+
+    /// A secret; `None` if there is none of that name.
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>>;
+}
+
+/// Where policies and secrets come from.
+pub trait Source: Send + Sync {
+    /// What it says now.
+    ///
+    /// # Errors
+    /// Nothing was loaded yet.
+    fn now(&self) -> Result<Arc<dyn Moment>, SourceError>;
+}

@@ -1,0 +1,172 @@
+//! The certificate that the webhook serves: from files that are read again when they change, or made on the spot.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+use tracing::{error, info};
+
+use crate::metrics::SharedMetrics;
+
+/// How often certificate files are looked at. Kubernetes updates mounted secrets within a minute or so.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// Why a certificate cannot be served.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {path}: {cause}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// The reason.
+        cause: String,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} holds no {what} in PEM that can be read")]
+    Malformed {
+        /// The file.
+        path: String,
+        /// `certificate` or `private key`.
+        what: &'static str,
+    },
+    /// The key is not the certificate's.
+    #[error("the key in {key} does not belong to the certificate in {certificate}: {cause}")]
+    Mismatch {
+        /// The certificate's file.
+        certificate: String,
+        /// The key's file.
+        key: String,
+        /// The reason.
+        cause: String,
+    },
+    /// A certificate could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Make(String),
+}
+
+/// The certificate in use, which may be swapped under open connections: each keeps the one it began with.
+#[derive(Debug)]
+pub struct ServingCertificate {
+    key: ArcSwap<CertifiedKey>,
+    metrics: SharedMetrics,
+}
+
+impl ResolvesServerCert for ServingCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.key.load_full())
+    }
+}
+
+impl ServingCertificate {
+    /// Serves a certificate, and tells the metrics when it expires.
+    #[must_use]
+    pub fn new(key: CertifiedKey, metrics: SharedMetrics) -> Arc<Self> {
+        note_expiry(&key, &metrics);
+        Arc::new(Self { key: ArcSwap::from_pointee(key), metrics })
+    }
+
+    /// Serves another one from now on.
+    pub fn swap(&self, key: CertifiedKey) {
+        note_expiry(&key, &self.metrics);
+        self.key.store(Arc::new(key));
+    }
+}
+
+fn note_expiry(key: &CertifiedKey, metrics: &SharedMetrics) {
+    let expiry = key.cert.first().and_then(|der| countersign_notary::certificate_expiry(der));
+    if let Some(seconds) = expiry {
+        metrics.certificate_expires(seconds);
+    }
+}
+
+/// Reads a certificate chain and its key.
+///
+/// # Errors
+/// Files that cannot be read, or do not fit each other.
+pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let read = |path: &Path| {
+        let unreadable =
+            |error: std::io::Error| TlsError::Unreadable { path: path.display().to_string(), cause: error.to_string() };
+        fs::read(path).map_err(unreadable)
+    };
+    let malformed = |path: &Path, what| TlsError::Malformed { path: path.display().to_string(), what };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(|_| malformed(certificate, "certificate"))?;
+    if chain.is_empty() {
+        return Err(malformed(certificate, "certificate"));
+    }
+    let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| malformed(key, "private key"))?;
+    certified(chain, private).map_err(|cause| TlsError::Mismatch {
+        certificate: certificate.display().to_string(),
+        key: key.display().to_string(),
+        cause,
+    })
+}
+
+fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<CertifiedKey, String> {
+    CertifiedKey::from_der(chain, key, &rustls::crypto::aws_lc_rs::default_provider())
+        .map_err(|error| error.to_string())
+}
+
+/// Makes a certificate for this machine and the given names, for trying things out.
+///
+/// # Errors
+/// Names that no certificate can hold.
+pub fn self_signed(names: Vec<String>) -> Result<(CertifiedKey, String), TlsError> {
+    let failed = |error: &dyn std::fmt::Display| TlsError::Make(error.to_string());
+    let made = rcgen::generate_simple_self_signed(names).map_err(|error| failed(&error))?;
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|error| failed(&error))?;
+    let key = certified(vec![made.cert.der().clone()], key).map_err(|error| failed(&error))?;
+    Ok((key, made.cert.pem()))
+}
+
+/// The TLS side of the webhook: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
+///
+/// # Errors
+/// A library that refuses its own defaults.
+pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| TlsError::Make(error.to_string()))?
+        .with_no_client_auth()
+        .with_cert_resolver(certificate);
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Serves new files when they change; files that cannot be used leave the certificate that is in use. Ends when the
+/// returned task is dropped or aborted.
+pub fn watch(serving: Arc<ServingCertificate>, certificate: PathBuf, key: PathBuf) -> tokio::task::JoinHandle<()> {
+    let contents = move || (fs::read(&certificate).ok(), fs::read(&key).ok(), certificate.clone(), key.clone());
+    tokio::spawn(async move {
+        let (mut old_certificate, mut old_key, ..) = contents();
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            let (new_certificate, new_key, certificate_path, key_path) = contents();
+            if (&new_certificate, &new_key) == (&old_certificate, &old_key) {
+                continue;
+            }
+            match load(&certificate_path, &key_path) {
+                Ok(loaded) => {
+                    serving.swap(loaded);
+                    info!(certificate = %certificate_path.display(), "serving a new certificate");
+                    (old_certificate, old_key) = (new_certificate, new_key);
+                }
+                // Half-written files come and go; the complaint is repeated until they fit.
+                Err(problem) => error!(%problem, "the changed certificate cannot be used; the old one stays"),
+            }
+        }
+    })
+}
