@@ -1,0 +1,47 @@
+# Shared by the scripts: packages, ports, waiting. Sourced, not run.
+# shellcheck shell=bash
+
+say() { printf '\n== %s\n' "$*"; }
+
+# need_packages NAME…: installs those Debian packages that are not there yet.
+need_packages() {
+    local missing=() name
+    for name in "$@"; do
+        dpkg-query -W -f '${Status}' "$name" 2>/dev/null | grep -q 'install ok installed' || missing+=("$name")
+    done
+    [ "${#missing[@]}" -eq 0 ] && return
+    say "Installing ${missing[*]} with apt"
+    local as_root=()
+    [ "$(id -u)" -eq 0 ] || as_root=(sudo)
+    "${as_root[@]}" apt-get update -qq
+    # Packages start no services of their own here: the scripts start what they need, and stop it.
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+# free_port: a port on loopback that nothing listens on.
+free_port() {
+    local port
+    while true; do
+        port=$((20000 + RANDOM % 12000))
+        (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+    done
+    printf '%s\n' "$port"
+}
+
+# wait_for_port PORT NAME: until something listens there, for at most 30 seconds.
+wait_for_port() {
+    local end=$((SECONDS + 30))
+    until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
+        [ "$SECONDS" -lt "$end" ] || { printf '%s does not listen on port %s\n' "$2" "$1" >&2; return 1; }
+        sleep 0.1
+    done
+}
+
+# wait_for_url URL CA NAME: until it answers 200, for at most 30 seconds.
+wait_for_url() {
+    local end=$((SECONDS + 30))
+    until curl -fsS --cacert "$2" -o /dev/null "$1" 2>/dev/null; do
+        [ "$SECONDS" -lt "$end" ] || { printf '%s does not answer at %s\n' "$3" "$1" >&2; return 1; }
+        sleep 0.1
+    done
+}
