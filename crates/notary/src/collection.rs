@@ -247,25 +247,25 @@ impl Repository {
     }
 
     fn resolve_tag(&self, tag: &str, signers: &[Signer], now: Time) -> Result<Resolved, Error> {
-        let released = self.released(tag, now)?;
-        let mut agreed = released.clone();
+        // The signers come first: that one of them is missing says more than what it did to the releases.
+        let mut signed = Vec::new();
         for signer in signers {
             let state = self.signer_role(signer, now)?;
-            let signed = state.target(tag).ok_or_else(|| self.not_signed(tag, Some(state.name().clone())))?;
-            let digest = usable_target(state.name(), tag, signed)?;
-            match &agreed {
-                Some((role, other)) if *other != digest => {
-                    return Err(Error::SignersDisagree {
-                        gun: self.gun.clone(),
-                        tag: tag.to_owned(),
-                        one_role: role.clone(),
-                        one: to_hex(&other.0),
-                        other_role: state.name().clone(),
-                        other: to_hex(&digest.0),
-                    });
-                }
-                Some(_) => {}
-                None => agreed = Some((state.name().clone(), digest)),
+            let target = state.target(tag).ok_or_else(|| self.not_signed(tag, Some(state.name().clone())))?;
+            signed.push((state.name().clone(), usable_target(state.name(), tag, target)?));
+        }
+        let mut agreed: Option<(RoleName, ProvenDigest)> = None;
+        for (role, digest) in self.released(tag, now)?.into_iter().chain(signed) {
+            let (one_role, one) = agreed.get_or_insert_with(|| (role.clone(), digest));
+            if *one != digest {
+                return Err(Error::SignersDisagree {
+                    gun: self.gun.clone(),
+                    tag: tag.to_owned(),
+                    one_role: one_role.clone(),
+                    one: to_hex(&one.0),
+                    other_role: role,
+                    other: to_hex(&digest.0),
+                });
             }
         }
         let (_, digest) = agreed.ok_or_else(|| self.not_signed(tag, None))?;
@@ -275,10 +275,10 @@ impl Repository {
     /// Some tag that resolves to the digest under the same rules.
     fn resolve_digest(&self, asked: &[u8; 32], signers: &[Signer], now: Time) -> Result<Resolved, Error> {
         // What would fail for every tag is said as it is, not as "no tag has this digest".
-        self.releases(now)?;
         for signer in signers {
             self.signer_role(signer, now)?;
         }
+        self.releases(now)?;
         let mut failure = None;
         for tag in self.tags_with(asked) {
             match self.resolve_tag(tag, signers, now) {

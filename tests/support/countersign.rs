@@ -1,0 +1,170 @@
+//! The `countersign` program.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+
+use crate::Problem;
+use crate::process::{Ca, Part, free_port, wait_for};
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its exit code; -1 if a signal ended it.
+    pub code: i32,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about.
+    pub stderr: String,
+}
+
+/// Runs a program to its end.
+///
+/// # Errors
+/// It cannot be started.
+pub fn run(command: &mut Command) -> Result<Finished, Problem> {
+    let output = command.stdin(Stdio::null()).output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    Ok(Finished {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    })
+}
+
+/// The program, built from what is there now: a test of an old one would prove nothing.
+fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--package", "countersign", "--bin", "countersign"])
+            .status();
+        assert!(built.is_ok_and(|status| status.success()), "countersign does not build");
+        // Tests lie in the folder `deps` beside the program.
+        let mut folder = std::env::current_exe().expect("a test has a path");
+        folder.pop();
+        if folder.ends_with("deps") {
+            folder.pop();
+        }
+        folder.join("countersign")
+    })
+}
+
+/// A running `countersign serve`.
+#[derive(Debug)]
+pub struct Countersign {
+    /// The process.
+    pub part: Part,
+    /// Its address for reviews, `https://127.0.0.1:PORT`.
+    pub url: String,
+    /// Its address for operations, `http://127.0.0.1:PORT`.
+    pub ops: String,
+    ca: PathBuf,
+}
+
+impl Countersign {
+    /// Runs a subcommand to its end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(arguments: &[&str]) -> Result<Finished, Problem> {
+        run(Command::new(program()).args(arguments))
+    }
+
+    /// Starts the webhook, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready; with its log.
+    pub fn serve(ca: &Ca, folder: &Path, policies: &Path, more: &[&str]) -> Result<Self, Problem> {
+        let (port, ops_port) = (free_port()?, free_port()?);
+        let mut command = Command::new(program());
+        command.arg("serve").arg("--policies").arg(policies);
+        command.args(["--listen", &format!("127.0.0.1:{port}"), "--ops-listen", &format!("127.0.0.1:{ops_port}")]);
+        command
+            .arg("--tls-cert")
+            .arg(&ca.certificate)
+            .arg("--tls-key")
+            .arg(&ca.key)
+            .arg("--trust-ca")
+            .arg(&ca.ca)
+            .args(more);
+        let mut part = Part::start("countersign", &mut command, folder)?;
+        part.listening_on(ops_port)?;
+        let served = Self {
+            part,
+            url: format!("https://127.0.0.1:{port}"),
+            ops: format!("http://127.0.0.1:{ops_port}"),
+            ca: ca.ca.clone(),
+        };
+        wait_for("readiness", || served.get("/readyz").is_ok_and(|(status, _)| status == 200))?;
+        Ok(served)
+    }
+
+    /// GETs a path of the operations port: status and body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn get(&self, path: &str) -> Result<(u16, String), Problem> {
+        self.curl(&["--url", &format!("{}{path}", self.ops)], b"")
+    }
+
+    /// Posts bytes to `/admit`: status and body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn post(&self, body: &[u8]) -> Result<(u16, String), Problem> {
+        self.curl(&["--data-binary", "@-", "--url", &format!("{}/admit", self.url)], body)
+    }
+
+    /// Reviews an object that `user` creates, and gives the `response` of the answer.
+    ///
+    /// # Errors
+    /// No answer, or one that is no review.
+    pub fn admit(&self, object: &Value, user: &str) -> Result<Value, Problem> {
+        let (group, version) = match object["apiVersion"].as_str().unwrap_or_default().split_once('/') {
+            Some((group, version)) => (group, version),
+            None => ("", "v1"),
+        };
+        let review = serde_json::json!({
+            "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
+            "request": {
+                "uid": "test", "operation": "CREATE", "namespace": object["metadata"]["namespace"],
+                "kind": {"group": group, "version": version, "kind": object["kind"]},
+                "userInfo": {"username": user}, "object": object,
+            },
+        });
+        let (status, body) = self.post(review.to_string().as_bytes())?;
+        let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{status} {body}: {error}"))?;
+        Ok(answer["response"].clone())
+    }
+
+    fn curl(&self, arguments: &[&str], body: &[u8]) -> Result<(u16, String), Problem> {
+        use std::io::Write as _;
+        let mut command = Command::new("curl");
+        command.args([
+            "-sS",
+            "--max-time",
+            "30",
+            "-w",
+            "\n%{http_code}",
+            "-H",
+            "Content-Type: application/json",
+            "-H",
+            "Expect:",
+        ]);
+        command.arg("--cacert").arg(&self.ca).args(arguments);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        if let Some(mut input) = child.stdin.take() {
+            // The server may answer, and close, before it has read everything.
+            let _ = input.write_all(body);
+        }
+        let output = child.wait_with_output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let (body, status) = text.rsplit_once('\n').ok_or("curl printed nothing")?;
+        match status.parse() {
+            Ok(status) if status != 0 => Ok((status, body.to_owned())),
+            _ => Err(String::from_utf8_lossy(&output.stderr).into_owned().into()),
+        }
+    }
+}
