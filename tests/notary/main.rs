@@ -320,8 +320,8 @@ fn nested_delegation(world: &World) -> Result<(), Problem> {
 /// All on one server, one after another: starting a server takes longer than all of them.
 #[test]
 fn same_digest_as_the_real_client() -> Result<(), Problem> {
-    let world = World::start()?;
     type Scenario = fn(&World) -> Result<(), Problem>;
+    let world = World::start()?;
     let scenarios: [(&str, Scenario); 7] = [
         ("base targets", base_targets),
         ("no trust data", no_trust_data),

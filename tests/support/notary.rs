@@ -24,7 +24,15 @@ impl NotaryServer {
     /// # Errors
     /// One of them does not start.
     pub fn start(ca: &Ca, folder: &Path) -> Result<Self, Problem> {
-        let (port, signer_port) = (free_port()?, free_port()?);
+        Self::start_at(free_port()?, ca, folder)
+    }
+
+    /// Starts both, the server on a given port: where another one was before.
+    ///
+    /// # Errors
+    /// One of them does not start.
+    pub fn start_at(port: u16, ca: &Ca, folder: &Path) -> Result<Self, Problem> {
+        let signer_port = free_port()?;
         let common = json!({"level": "error"});
         let signer = json!({
             "server": {"grpc_addr": format!("127.0.0.1:{signer_port}"), "tls_cert_file": ca.certificate,

@@ -1,1 +1,342 @@
-fn main() {}
+//! `countersign serve` as an API server and an operator meet it: over TLS, with a real Notary server behind it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use countersign_tests::{Ca, Client, Countersign, NotaryServer, Problem, run, wait_for};
+use serde_json::{Value, json};
+
+const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
+
+/// A repository with one tag in `targets`.
+fn sign(server: &NotaryServer, ca: &Ca, folder: &Path, gun: &str, tag: &str) -> Result<(), Problem> {
+    let owner = Client::new(&server.url, ca, folder);
+    if owner.try_run(&["list", gun])?.code != 0 {
+        owner.run(&["init", gun, "--publish"])?;
+    }
+    let digest = forge::hex(&forge::digest_of(tag));
+    owner.run(&["addhash", gun, tag, "523", "--sha256", &digest, "--publish"])?;
+    Ok(())
+}
+
+fn policy(name: &str, repository: &str, trust_server: Option<&str>) -> String {
+    let policy = trust_server
+        .map(|server| format!("{{trust: {{enabled: true, trustServer: \"{server}\"}}}}"))
+        .unwrap_or_default();
+    format!(
+        "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nkind: ClusterImagePolicy\nmetadata: {{name: {name}}}\nspec:\n  repositories:\n  - name: \"{repository}\"\n    policy: {policy}\n---\n"
+    )
+}
+
+fn pod(image: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
+           "spec": {"containers": [{"name": "web", "image": image}]}})
+}
+
+fn child(image: &str, owner: &Value) -> Value {
+    let mut pod = pod(image);
+    pod["metadata"]["ownerReferences"] = json!([owner]);
+    pod
+}
+
+fn message(response: &Value) -> &str {
+    response["status"]["message"].as_str().unwrap_or_default()
+}
+
+#[test]
+fn any_body_gets_an_answer() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies)?;
+    fs::write(policies.join("p.yaml"), policy("p", "docker.io/*", None))?;
+    let served = Countersign::serve(&ca, folder.path(), &policies, &[])?;
+    let review = |request: Value| {
+        json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string()
+    };
+    let request = |object: Value| json!({"uid": "u", "operation": "CREATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"}, "object": object});
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let bad = [
+        String::new(),
+        "null".into(),
+        "[]".into(),
+        "{".into(),
+        "\u{0}".repeat(1000),
+        deep.clone(),
+        review(Value::Null),
+        review(json!({})),
+        review(json!({"uid": 5})),
+        review(json!({"uid": "u", "operation": []})),
+        json!({"apiVersion": "admission.k8s.io/v3", "kind": "AdmissionReview", "request": {"uid": "u"}}).to_string(),
+        "x".repeat(17 << 20),
+    ];
+    for body in &bad {
+        let (status, _) = served.post(body.as_bytes())?;
+        assert_eq!(status, 400, "{}", &body[..body.len().min(80)]);
+    }
+    let many: Vec<_> = (0..200_000).map(|index| json!({"name": index.to_string(), "image": "quay.io/x"})).collect();
+    let denied = [
+        json!({"uid": "u"}),
+        json!({"uid": "u", "operation": "CREATE", "kind": {"kind": "Pod"}}),
+        json!({"uid": "u", "operation": "EXPLODE"}),
+        request(json!(5)),
+        request(json!({"spec": 5})),
+        request(json!({"spec": {"containers": {"name": "x"}}})),
+        request(json!({"spec": {"containers": [{"image": 5}]}})),
+        request(json!({"spec": {"containers": [{"image": "UPPER CASE"}]}})),
+        request(json!({"spec": {"containers": [{"image": "x".repeat(10_000)}]}})),
+        request(json!({"spec": {"containers": [{"image": "docker.io.evil.io/x"}]}})),
+        request(
+            json!({"spec": {"containers": [{"image": "docker.io/x"}], "ephemeralContainers": [{"image": "evil.io/x"}]}}),
+        ),
+        request(json!({"spec": {"containers": many}})),
+    ];
+    for request in denied {
+        let short: String = request.to_string().chars().take(200).collect();
+        let (status, body) = served.post(review(request).as_bytes())?;
+        let answer: Value = serde_json::from_str(&body)?;
+        assert_eq!((status, &answer["response"]["allowed"]), (200, &json!(false)), "{short}: {answer}");
+        assert!(!message(&answer["response"]).is_empty(), "{short}");
+    }
+    // All that time, and after it, a sound review is answered.
+    let response = served.admit(&pod("nginx"), "developer")?;
+    assert_eq!(response, json!({"uid": "test", "allowed": true, "auditAnnotations": {"verdict": "unchecked"}}));
+    let (_, metrics) = served.get("/metrics")?;
+    assert!(metrics.contains("countersign_reviews_total{outcome=\"bad-request\"} 12"), "{metrics}");
+    Ok(())
+}
+
+#[test]
+fn policies_are_watched_and_a_broken_file_changes_nothing() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let policies = folder.path().join("policies");
+    fs::create_dir_all(policies.join("sub"))?;
+    let file = policies.join("sub/p.yaml");
+    fs::write(&file, policy("p", "docker.io/*", None))?;
+    let served = Countersign::serve(&ca, folder.path(), &policies, &[])?;
+    let allowed = |image: &str| served.admit(&pod(image), "developer").is_ok_and(|answer| answer["allowed"] == true);
+    let metric = |line: &str| served.get("/metrics").is_ok_and(|(_, text)| text.contains(line));
+    assert!(allowed("nginx") && !allowed("quay.io/x"));
+
+    fs::write(&file, policy("p", "quay.io/*", None))?;
+    wait_for("the changed policy", || allowed("quay.io/x") && !allowed("nginx"))?;
+
+    fs::write(
+        &file,
+        "kind: ClusterImagePolicy\napiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nspec: {repo: []}\n",
+    )?;
+    wait_for("the complaint", || metric("countersign_policies_stale 1"))?;
+    assert!(allowed("quay.io/x") && !allowed("nginx"), "the last good policies stay in force");
+    assert!(served.part.log_text().contains("the last good ones stay in force"), "{}", served.part.log_text());
+
+    fs::write(&file, policy("p", "docker.io/*", None))?;
+    wait_for("the mended policy", || allowed("nginx") && metric("countersign_policies_stale 0"))?;
+
+    // At start, a broken file is fatal, and named with its line.
+    fs::write(&file, "kind: Oops\n")?;
+    let arguments = ["serve", "--policies", policies.to_str().unwrap_or_default(), "--self-signed", "/dev/null"];
+    let finished = Countersign::run(&arguments)?;
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(finished.stderr.contains("p.yaml:1") && finished.stderr.contains("Oops"), "{finished:?}");
+    Ok(())
+}
+
+#[test]
+fn certificates_are_swapped_and_stopping_is_graceful() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies)?;
+    fs::write(policies.join("p.yaml"), policy("p", "docker.io/*", None))?;
+    let mut served = Countersign::serve(&ca, folder.path(), &policies, &[])?;
+    served.admit(&pod("nginx"), "developer")?;
+    // Another authority's certificate in the same files: who trusts only the first is refused from then on.
+    let other = tempfile::tempdir()?;
+    let new = Ca::make(other.path())?;
+    fs::copy(&new.key, &ca.key)?;
+    fs::copy(&new.certificate, &ca.certificate)?;
+    wait_for("the new certificate", || served.admit(&pod("nginx"), "developer").is_err())?;
+    fs::copy(&new.ca, &ca.ca)?;
+    served.admit(&pod("nginx"), "developer")?;
+    // Rubbish is not served.
+    fs::write(&ca.certificate, "rubbish")?;
+    wait_for("the complaint", || served.part.log_text().contains("the changed certificate cannot be used"))?;
+    served.admit(&pod("nginx"), "developer")?;
+
+    run(Command::new("kill").args(["-TERM", &served.part.id().to_string()]))?;
+    assert!(served.part.ended()?.success(), "{}", served.part.log_text());
+    assert!(served.part.log_text().contains("stopped"));
+    Ok(())
+}
+
+#[test]
+fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let (policies, state) = (folder.path().join("policies"), folder.path().join("state"));
+    fs::create_dir(&policies)?;
+    let gun = "registry.example.com/team/app";
+    let server = NotaryServer::start(&ca, folder.path())?;
+    let port: u16 = server.url.rsplit(':').next().unwrap_or_default().parse()?;
+    sign(&server, &ca, &folder.path().join("owner"), gun, "v1")?;
+    fs::write(policies.join("p.yaml"), policy("p", "registry.example.com/*", Some(&server.url)))?;
+    let state_text = state.to_str().unwrap_or_default();
+    let serve = |refresh: &str| {
+        Countersign::serve(&ca, folder.path(), &policies, &["--state-dir", state_text, "--trust-refresh", refresh])
+    };
+
+    let served = serve("0s")?;
+    let image = format!("{gun}:v1");
+    let response = served.admit(&pod(&image), "developer")?;
+    assert_eq!(response["allowed"], true, "{response}");
+    let patch = response["patch"].as_str().unwrap_or_default();
+    assert_eq!(response["patchType"], "JSONPatch");
+    assert!(!patch.is_empty());
+
+    // A tag signed a moment later is seen at once, as nothing is kept longer than --trust-refresh.
+    let denied = served.admit(&pod(&format!("{gun}:v2")), "developer")?;
+    assert_eq!(
+        message(&denied),
+        format!("Deny \"{gun}:v2\", failed to get content trust information: no signed target v2 in {gun}")
+    );
+    sign(&server, &ca, &folder.path().join("owner"), gun, "v2")?;
+    assert_eq!(served.admit(&pod(&format!("{gun}:v2")), "developer")?["allowed"], true);
+
+    // The server is gone: nothing can be decided, so nothing new is admitted…
+    drop(server);
+    let denied = served.admit(&pod(&image), "developer")?;
+    assert_eq!(denied["allowed"], false);
+    assert!(message(&denied).contains(&format!("cannot reach 127.0.0.1:{port}")), "{denied}");
+    assert!(served.get("/metrics")?.1.contains("countersign_reviews_total{outcome=\"undecided\"} 1"));
+    // …but an update that changes no image passes, and one that changes one does not.
+    let update = |old: &Value, new: &Value| -> Result<Value, Problem> {
+        let review = json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {
+            "uid": "u", "operation": "UPDATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+            "userInfo": {"username": "developer"}, "object": new, "oldObject": old}});
+        let answer: Value = serde_json::from_str(&served.post(review.to_string().as_bytes())?.1)?;
+        assert_eq!(answer["apiVersion"], "admission.k8s.io/v1beta1");
+        Ok(answer["response"]["allowed"].clone())
+    };
+    let mut labelled = pod(&image);
+    labelled["metadata"]["labels"] = json!({"a": "b"});
+    assert_eq!(update(&pod(&image), &labelled)?, true);
+    assert_eq!(update(&pod(&image), &pod(&format!("{gun}:v2")))?, false);
+    assert_eq!(update(&Value::Null, &labelled)?, false);
+    // …and so do the children that a controller makes of a reviewed workload, but nobody else's.
+    let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": true});
+    assert_eq!(served.admit(&child(&image, &owner), CONTROLLER)?["allowed"], true);
+    assert_eq!(served.admit(&child(&image, &owner), "developer")?["allowed"], false);
+    assert_eq!(served.admit(&pod(&image), CONTROLLER)?["allowed"], false);
+    let unknown = json!({"apiVersion": "x.io/v1", "kind": "Any", "name": "r", "uid": "1", "controller": true});
+    assert_eq!(served.admit(&child(&image, &unknown), CONTROLLER)?["allowed"], false);
+    let no_controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1"});
+    assert_eq!(served.admit(&child(&image, &no_controller), CONTROLLER)?["allowed"], false);
+    drop(served);
+
+    // Behind the same address the repository is made anew with other keys: refused, also by a process started since.
+    let server = NotaryServer::start_at(port, &ca, folder.path())?;
+    sign(&server, &ca, &folder.path().join("mallory"), gun, "v1")?;
+    let served = serve("30s")?;
+    let denied = served.admit(&pod(&image), "developer")?;
+    assert_eq!(denied["allowed"], false);
+    assert!(message(&denied).contains("without a signature by the former root key"), "{denied}");
+    drop(served);
+
+    // Without that memory the new repository is the first that is seen, and trusted.
+    fs::remove_dir_all(&state)?;
+    let served = serve("30s")?;
+    let response = served.admit(&pod(&image), "developer")?;
+    assert_eq!(response["allowed"], true, "{response}");
+    drop(served);
+    // A memory that cannot be read is no reason to trust.
+    for file in fs::read_dir(&state)? {
+        fs::write(file?.path(), "{")?;
+    }
+    let served = serve("30s")?;
+    let denied = served.admit(&pod(&image), "developer")?;
+    assert_eq!(denied["allowed"], false);
+    assert!(message(&denied).contains("cannot read what is remembered"), "{denied}");
+    drop(server);
+    Ok(())
+}
+
+#[test]
+fn the_command_line() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies)?;
+    let server = NotaryServer::start(&ca, folder.path())?;
+    let gun = "registry.example.com/team/app";
+    sign(&server, &ca, &folder.path().join("owner"), gun, "v1")?;
+    fs::write(policies.join("p.yaml"), policy("p", "registry.example.com/*", Some(&server.url)))?;
+    let digest = forge::hex(&forge::digest_of("v1"));
+    let file = |name: &str, text: &str| -> Result<String, Problem> {
+        let path = folder.path().join(name);
+        fs::write(&path, text)?;
+        Ok(path.to_str().unwrap_or_default().to_owned())
+    };
+    let manifest = |tag: &str| {
+        format!(
+            "# a comment\napiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: web\n  annotations: {{b: \"yes\", a: \"1e3\"}}\nspec:\n  replicas: 3\n  template:\n    spec:\n      containers:\n      - name: web\n        image: {gun}:{tag}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: c}}\ndata: {{n: \"007\", t: \"on\", empty: \"\", z: \"null\", f: \"1.10\"}}\n"
+        )
+    };
+    let signed = file("signed.yaml", &manifest("v1"))?;
+    let unsigned = file("unsigned.yaml", &manifest("v9"))?;
+    let (policies, trust_ca) = (policies.to_str().unwrap_or_default(), ca.ca.to_str().unwrap_or_default());
+    let review = |manifest: &str, output: &str| {
+        Countersign::run(&["review", "-f", manifest, "--policies", policies, "--trust-ca", trust_ca, "-o", output])
+    };
+
+    let finished = review(&signed, "json")?;
+    let report: Value = serde_json::from_str(&finished.stdout)?;
+    assert_eq!(finished.code, 0);
+    let expected = json!({"allowed": true, "objects": [{
+        "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web", "allowed": true,
+        "images": [{"path": "containers/web", "image": format!("{gun}:v1"), "allowed": true,
+                    "pinned": format!("{gun}@sha256:{digest}"), "reason": null,
+                    "policy": {"kind": "ClusterImagePolicy", "namespace": null, "name": "p", "entry": "registry.example.com/*"}}],
+    }]});
+    assert_eq!(report, expected);
+
+    let finished = review(&unsigned, "json")?;
+    let report: Value = serde_json::from_str(&finished.stdout)?;
+    assert_eq!((finished.code, &report["allowed"]), (1, &json!(false)));
+    let reason = format!("Deny \"{gun}:v9\", failed to get content trust information: no signed target v9 in {gun}");
+    assert_eq!(report["objects"][0]["images"][0]["reason"], reason);
+
+    let finished = review(&signed, "yaml")?;
+    assert_eq!(finished.code, 0);
+    let pinned = file("pinned.yaml", &finished.stdout)?;
+    assert!(finished.stdout.contains(&format!("{gun}@sha256:{digest}")), "{}", finished.stdout);
+    for kept in ["replicas: 3", "\"yes\"", "\"1e3\"", "\"007\"", "\"on\"", "\"null\"", "\"1.10\""] {
+        let single = kept.replace('"', "'");
+        assert!(finished.stdout.contains(kept) || finished.stdout.contains(&single), "{kept} in\n{}", finished.stdout);
+    }
+    assert_eq!(review(&pinned, "json")?.code, 0, "what was pinned is allowed");
+    let finished = review(&unsigned, "yaml")?;
+    assert_eq!((finished.code, finished.stdout.as_str()), (1, ""), "nothing to apply where something is denied");
+
+    let finished =
+        Countersign::run(&["inspect", gun, "--trust-server", &server.url, "--trust-ca", trust_ca, "-o", "json"])?;
+    let report: Value = serde_json::from_str(&finished.stdout)?;
+    assert_eq!(report["tags"], json!([{"tag": "v1", "digest": format!("sha256:{digest}"), "roles": ["targets"]}]));
+    let finished = Countersign::run(&["explain", "nginx", "--policies", policies])?;
+    assert_eq!(finished.code, 1);
+    assert!(finished.stdout.contains("no entry of a ClusterImagePolicy matches"), "{finished:?}");
+    let finished = Countersign::run(&["lint", policies])?;
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(finished.stdout.contains("trust without signerSecrets"), "{finished:?}");
+
+    drop(server);
+    assert_eq!(review(&signed, "json")?.code, 3, "a server that is gone leaves it open");
+    assert_eq!(Countersign::run(&["review", "-f", &signed])?.code, 2, "no policies");
+    assert_eq!(Countersign::run(&["review", "-f", "/no/such/file", "--policies", policies])?.code, 2);
+    assert_eq!(Countersign::run(&["verify", "UPPER CASE"])?.code, 2);
+    assert_eq!(Countersign::run(&["verify", "nginx"])?.code, 2, "Docker Hub has no trust server");
+    assert_eq!(Countersign::run(&["no-such-command"])?.code, 2);
+    assert_eq!(Countersign::run(&["--help"])?.code, 0);
+    Ok(())
+}

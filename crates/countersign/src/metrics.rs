@@ -83,7 +83,7 @@ impl Default for Metrics {
         registry.register("policy_reload_failures", "Policies that could not be loaded", reload_failures.clone());
         registry.register(
             "policies_stale",
-            "1 while the last attempt to load policies failed and older ones are in use",
+            "Whether the last attempt to load policies failed, so that older ones are in use",
             policies_stale.clone(),
         );
         registry.register("policies", "Policies in use", policies.clone());

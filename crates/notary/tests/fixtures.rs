@@ -2,6 +2,8 @@
 //!
 //! The folders are written by `forge`, which shares no code with this crate.
 
+#![allow(clippy::disallowed_methods, reason = "a test reads its fixtures; the crate itself reads nothing")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

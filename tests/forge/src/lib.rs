@@ -7,6 +7,15 @@
 //! A [`Repo`] is a repository under construction; [`Repo::build`] signs it and gives its [`Files`]. [`cases::all`] gives
 //! every [`Case`]: a repository, a question to it, and the answer that must come.
 
+#![allow(
+    clippy::missing_panics_doc,
+    clippy::type_complexity,
+    clippy::single_match_else,
+    clippy::struct_field_names,
+    clippy::cloned_ref_to_slice_refs,
+    reason = "test support: what cannot be made must fail loudly, and cases are tables"
+)]
+
 pub mod canonical;
 pub mod case;
 pub mod cases;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use countersign_policy::verdict::shown;
 use countersign_policy::workload::changed_images;
 use countersign_policy::{Kinds, Outcome as ImageOutcome, Verdict, Workload, patch};
 use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tracing::{error, info, warn};
@@ -26,6 +27,9 @@ use crate::review::{Answer, Request, Review};
 /// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them in an encoding
 /// that escapes much.
 const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// How much of a body that is too large is read all the same, and thrown away.
+const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
 
 /// How long a body may take to arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -59,9 +63,9 @@ async fn admit(State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>
         warn!(problem = %shown(&problem), "refused a request that is no review");
         (StatusCode::BAD_REQUEST, problem + "\n").into_response()
     };
-    let body = match tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), MAX_BODY_BYTES)).await {
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await {
         Ok(Ok(body)) => body,
-        Ok(Err(_)) => return refuse(format!("the body broke off, or is larger than {} MiB", MAX_BODY_BYTES >> 20)),
+        Ok(Err(problem)) => return refuse(problem),
         Err(_) => return refuse("the body did not arrive in time".to_owned()),
     };
     let review = match Review::parse(&body) {
@@ -79,6 +83,28 @@ async fn admit(State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>
     reviewer.metrics.review(outcome, seconds);
     log(&review.request, outcome, &answer, seconds);
     ([(header::CONTENT_TYPE, "application/json")], review.answer(&answer)).into_response()
+}
+
+/// Reads a body. What is too large is read on for a while and thrown away, as a client that is still sending may not look
+/// at an answer.
+async fn read_body(mut body: Body) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|_| "the body broke off".to_owned())?;
+        if let Ok(data) = frame.into_data() {
+            length += data.len();
+            if length <= MAX_BODY_BYTES {
+                bytes.extend_from_slice(&data);
+            } else if length > MAX_DISCARDED_BYTES {
+                break;
+            }
+        }
+    }
+    if length > MAX_BODY_BYTES {
+        return Err(format!("the body is larger than {} MiB", MAX_BODY_BYTES >> 20));
+    }
+    Ok(bytes)
 }
 
 /// What is to be said, before the mode is looked at.

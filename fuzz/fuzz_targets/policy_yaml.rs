@@ -1,0 +1,12 @@
+//! Any text as a file of policies and secrets.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+use countersign::source::files::Loaded;
+
+fuzz_target!(|text: &str| {
+    if let Ok(documents) = countersign::documents::parse("fuzz.yaml", text) {
+        let _ = Loaded::of(&documents);
+    }
+});
