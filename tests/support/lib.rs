@@ -5,10 +5,12 @@
 mod countersign;
 mod notary;
 mod process;
+mod serve;
 
 pub use countersign::{Countersign, Finished, run};
 pub use notary::{Client, NotaryServer};
 pub use process::{Ca, Part, free_port, wait_for};
+pub use serve::FileServer;
 
 /// What a test fails with.
 pub type Problem = Box<dyn std::error::Error>;

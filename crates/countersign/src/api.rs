@@ -263,7 +263,7 @@ mod tests {
             ("  - name: a\n    policy: {trust: }\n", "trust"),
             ("  - name: a\n    policy: {trust: {enabled: true, trustserver: x}}\n", "trustserver"),
             ("  - policy: {}\n", "name"),
-            ("  []\n", "spec.repositories: is empty"),
+            ("    []\n", "spec.repositories: is empty"),
             (
                 "  - name: https://a\n  - name: b\n    policy: {trust: {enabled: true, trustServer: nope, signerSecrets: [{name: \"\"}], rootKeys: [x]}}\n",
                 "spec.repositories[0].name",

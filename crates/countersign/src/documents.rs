@@ -148,6 +148,7 @@ fn push_flat(
 ) -> Result<(), DocumentError> {
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
     let Some(item_kind) = kind.strip_suffix("List").filter(|_| value.get("items").is_some()) else {
+        check_names(&place, &value)?;
         documents.push(Document { place, value, text });
         return Ok(());
     };
@@ -168,6 +169,19 @@ fn push_flat(
             members.insert("apiVersion".into(), value.get("apiVersion").cloned().unwrap_or_default());
         }
         push_flat(documents, Place { item: Some(index), ..place.clone() }, item, None, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// YAML 1.1, which Kubernetes reads, takes `n`, `on` and `123` for something other than text: an object must not end up
+/// under another name, or in another namespace, for that.
+fn check_names(place: &Place, value: &Value) -> Result<(), DocumentError> {
+    for pointer in ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"] {
+        if value.pointer(pointer).is_some_and(|found| !found.is_string() && !found.is_null()) {
+            let member = pointer[1..].replace('/', ".");
+            let problem = format!("{member} is not text; put quotes around it");
+            return Err(DocumentError::Malformed { place: place.to_string(), problem });
+        }
     }
     Ok(())
 }

@@ -183,6 +183,14 @@ pub enum Error {
         /// The name.
         found: String,
     },
+    /// A role is delegated to twice.
+    #[error("{role}.json delegates to {delegation:?} more than once, so its keys cannot be told", delegation = .delegation.as_str())]
+    DuplicateDelegation {
+        /// The role whose file it is.
+        role: RoleName,
+        /// The delegation.
+        delegation: RoleName,
+    },
     /// Fewer keys have made a valid signature than must.
     #[error("{role}.json has valid signatures by {valid} of its keys and needs {needed}{}", because(.problem.as_ref()))]
     ThresholdNotMet {
@@ -403,6 +411,7 @@ impl Error {
             Self::UnknownKey { .. } => "unknown-key",
             Self::BadThreshold { .. } => "bad-threshold",
             Self::BadRoleName { .. } => "bad-role-name",
+            Self::DuplicateDelegation { .. } => "duplicate-delegation",
             Self::ThresholdNotMet { .. } => "threshold-not-met",
             Self::Expired { .. } => "expired",
             Self::Rollback { .. } => "rollback",

@@ -376,10 +376,18 @@ fn read_time(value: &Value<'_>) -> Option<Time> {
     };
     let zone_good = match zone {
         b"Z" => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => [h1, h2, m1, m2].iter().all(|byte| byte.is_ascii_digit()),
+        [b'+' | b'-', hours @ .., b':', minutes1, minutes2] => {
+            matches!(hours, [b'0'..=b'1', b'0'..=b'9'] | [b'2', b'0'..=b'3'])
+                && matches!((minutes1, minutes2), (b'0'..=b'5', b'0'..=b'9'))
+        }
         _ => false,
     };
-    if zone_good { text.parse().ok() } else { None }
+    if !zone_good {
+        return None;
+    }
+    // jiff's times end a day before the year 9999 does, to leave room for zones; "never expires" is often written so.
+    let at_the_end = || head.starts_with(b"9999-12-3") && text[..19].parse::<jiff::civil::DateTime>().is_ok();
+    text.parse().ok().or_else(|| at_the_end().then_some(Time::MAX))
 }
 
 /// The map of keys, each checked to stand under its own id.
@@ -540,7 +548,10 @@ fn read_delegations(members: &Members<'_, '_>) -> Result<Vec<Delegation>, Error>
         }
         delegations.push(Delegation { name, keys, paths });
     }
+    // Two entries of one name may differ in keys and paths, and readers in which of them they take.
     let mut seen = std::collections::BTreeSet::new();
-    delegations.retain(|delegation| seen.insert(delegation.name.clone()));
-    Ok(delegations)
+    match delegations.iter().find(|delegation| !seen.insert(&delegation.name)) {
+        Some(twice) => Err(Error::DuplicateDelegation { role: role.clone(), delegation: twice.name.clone() }),
+        None => Ok(delegations),
+    }
 }

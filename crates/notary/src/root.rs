@@ -124,8 +124,8 @@ impl KnownRoot {
     }
 
     /// Believes the next root: signed by a threshold of this root's keys, and by a threshold of its own. A jump over a
-    /// version is never accepted, though the Go client takes one (`notary-v1.md` §11). The certificates and the expiry of a
-    /// root that is itself replaced (`Link::Intermediate`) are not held against it.
+    /// version is never accepted, though the Go client takes one (`notary-v1.md` §11). The expiry of a root that is
+    /// itself replaced (`Link::Intermediate`) is not held against it; its certificates must be in time, as for the Go client.
     pub(crate) fn next(&self, gun: &str, bytes: &[u8], link: Link, now: Time) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
         let held = self.trusted.body();
@@ -134,12 +134,8 @@ impl KnownRoot {
         if to != from + 1 || offered.check(&held.root, None).is_err() {
             return Err(unchained());
         }
-        let at = match link {
-            Link::Newest => Some(now),
-            Link::Intermediate => None,
-        };
-        let keys = usable_root_keys(gun, &offered.unverified().root, at)?;
-        let trusted = offered.verify(&keys, at)?;
+        let keys = usable_root_keys(gun, &offered.unverified().root, Some(now))?;
+        let trusted = offered.verify(&keys, Some(now))?;
         if link == Link::Newest {
             trusted.check_expiry(now)?;
         }

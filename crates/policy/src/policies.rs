@@ -347,7 +347,7 @@ mod tests {
         ]);
         let cases = [
             ("other", "redis", "ClusterImagePolicy a docker.io/* (+3)"),
-            ("other", "nginx:1", "ClusterImagePolicy a nginx (+5)"),
+            ("other", "nginx:1", "ClusterImagePolicy a nginx:1* (+5)"),
             ("other", "quay.io/x", "ClusterImagePolicy b * (+0)"),
             ("own", "h.io/x", "ImagePolicy p h.io/* (+0)"),
             ("own", "nginx", "NotInNamespace"),

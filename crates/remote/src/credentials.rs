@@ -88,12 +88,6 @@ pub struct DockerConfig {
 }
 
 #[derive(Deserialize)]
-struct RawConfig {
-    #[serde(default)]
-    auths: HashMap<String, RawAuth>,
-}
-
-#[derive(Deserialize)]
 struct RawAuth {
     auth: Option<String>,
     username: Option<String>,
@@ -106,10 +100,16 @@ impl DockerConfig {
     /// # Errors
     /// Text of another shape, or an `auth` that cannot be read.
     pub fn parse(text: &[u8]) -> Result<Self, DockerConfigError> {
-        let raw: RawConfig = serde_json::from_slice(text)
-            .map_err(|error| DockerConfigError::Malformed { line: error.line(), column: error.column() })?;
+        let malformed =
+            |error: serde_json::Error| DockerConfigError::Malformed { line: error.line(), column: error.column() };
+        // A map first: serde would also take a list for a struct.
+        let raw: HashMap<String, serde_json::Value> = serde_json::from_slice(text).map_err(malformed)?;
+        let entries: HashMap<String, RawAuth> = match raw.get("auths") {
+            Some(entries) => HashMap::deserialize(entries).map_err(malformed)?,
+            None => HashMap::new(),
+        };
         let mut auths = HashMap::new();
-        for (host, auth) in raw.auths {
+        for (host, auth) in entries {
             let pair = match auth.auth.filter(|auth| !auth.is_empty()) {
                 Some(auth) => {
                     let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
@@ -351,7 +351,8 @@ mod tests {
         assert_eq!(credential("other.example.com:4443"), Some(("bob", "x")));
         assert_eq!(credential("reg.example.com:5001"), None);
         assert_eq!(credential("empty:443"), None);
-        assert!(!format!("{config:?}").contains("word"));
+        let shown = format!("{config:?}");
+        assert!(shown.contains("alice") && !shown.contains("pass:word") && !shown.contains("word\""), "{shown}");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub struct Expect {
 }
 
 /// The verifier's error variants that cases may name: the one place to change when they are renamed.
-const VARIANTS: [&str; 38] = [
+const VARIANTS: [&str; 39] = [
     "BadMember",
     "BadRoleName",
     "BadTarget",
@@ -55,6 +55,7 @@ const VARIANTS: [&str; 38] = [
     "CaseVariantMember",
     "DigestDiffers",
     "DigestNotSigned",
+    "DuplicateDelegation",
     "Expired",
     "HashMismatch",
     "Json",

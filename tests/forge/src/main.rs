@@ -1,50 +1,33 @@
-//! Writes the fixtures: `forge fixtures DIR`.
+//! `forge fixtures FOLDER`: writes every case that is small enough into a folder of its own.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{env, fs, io};
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
     let [command, folder] = arguments.as_slice() else {
-        return usage();
+        eprintln!("usage: forge fixtures FOLDER");
+        return ExitCode::from(2);
     };
     if command != "fixtures" {
-        return usage();
+        eprintln!("usage: forge fixtures FOLDER");
+        return ExitCode::from(2);
     }
-    match write_fixtures(Path::new(folder)) {
-        Ok((sound, broken)) => {
-            println!("{sound} sound and {broken} broken repositories in {folder}");
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("forge: {folder}: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn usage() -> ExitCode {
-    eprintln!("usage: forge fixtures DIR");
-    ExitCode::from(2)
-}
-
-/// Writes every case that is small enough, in place of the ones that are there.
-fn write_fixtures(folder: &Path) -> io::Result<(usize, usize)> {
-    let mut counts = (0, 0);
-    for part in ["sound", "broken"] {
-        let part = folder.join(part);
-        if part.exists() {
-            fs::remove_dir_all(part)?;
+    let folder = PathBuf::from(folder);
+    for kind in ["sound", "broken"] {
+        let old = folder.join(kind);
+        if old.exists()
+            && let Err(error) = std::fs::remove_dir_all(&old)
+        {
+            eprintln!("error: cannot empty {}: {error}", old.display());
+            return ExitCode::FAILURE;
         }
     }
     for case in forge::cases::all(forge::NOW).iter().filter(|case| case.on_disk) {
-        case.write(folder)?;
-        if case.name.starts_with("sound/") {
-            counts.0 += 1;
-        } else {
-            counts.1 += 1;
+        if let Err(error) = case.write(&folder) {
+            eprintln!("error: cannot write {}: {error}", case.name);
+            return ExitCode::FAILURE;
         }
     }
-    Ok(counts)
+    ExitCode::SUCCESS
 }

@@ -292,10 +292,10 @@ mod tests {
 
     #[test]
     fn secrets_come_plain_or_in_base64() {
-        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\ndata: {name: YWxpY2U=, publicKey: eA==}\nstringData: {publicKey: y}\n";
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ns}\ndata: {name: YWxpY2U=, publicKey: eA==}\nstringData: {publicKey: key}\n";
         let loaded = load(text).unwrap();
-        let data = loaded.secret_now(&SecretRef { namespace: "n".into(), name: "s".into() }).unwrap();
-        assert_eq!((data.name.as_deref(), data.public_key.as_deref()), (Some(&b"alice"[..]), Some(&b"y"[..])));
+        let data = loaded.secret_now(&SecretRef { namespace: "ns".into(), name: "s".into() }).unwrap();
+        assert_eq!((data.name.as_deref(), data.public_key.as_deref()), (Some(&b"alice"[..]), Some(&b"key"[..])));
         assert!(!format!("{data:?}").contains("alice"));
     }
 
@@ -312,6 +312,7 @@ mod tests {
                 "publicKey is not base64",
             ),
             ("apiVersion: v1\nkind: Secret\n", "metadata.name"),
+            ("apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: n}\n", "metadata.namespace is not text"),
         ];
         for (text, expected) in cases {
             let error = load(text).unwrap_err().to_string();

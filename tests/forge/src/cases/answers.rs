@@ -1,59 +1,57 @@
-//! Sound repositories from which this question gets no digest.
+//! Sound repositories that do not answer what is asked.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Cases;
+use super::{Cases, set};
+use crate::case::Ask;
 use crate::digest_of;
 use crate::key::Key;
-use crate::repo::Delegation;
 
 pub(super) fn add(cases: &mut Cases) {
-    not_signed(cases);
+    tags(cases);
     digests(cases);
-    bad_targets(cases);
     disagreement(cases);
+    targets(cases);
+    nothing(cases);
 }
 
-fn not_signed(cases: &mut Cases) {
-    cases.broken("NotSigned", "tag-that-nobody-signed", "Other tags are signed, this one is not.", |d| {
-        d.no_signers().ask.tag = Some("v2".to_owned());
+fn tags(cases: &mut Cases) {
+    cases.broken("NotSigned targets/alice", "signer-signed-another-tag", "Alice signed v1 only.", |d| {
+        d.ask.tag = Some("v2".into());
     });
-    cases.broken("NotSigned", "tag-in-another-case", "Tags are case-sensitive.", |d| {
-        d.no_signers().ask.tag = Some("V1".to_owned());
+    cases.broken(
+        "NotSigned",
+        "nobody-signed-the-tag",
+        "Without signers the released digest counts, and there is none.",
+        |d| {
+            d.ask.tag = Some("v2".into());
+            d.no_signers();
+        },
+    );
+    cases.broken(
+        "NotSigned",
+        "tag-in-signers-role-only",
+        "Without required signers only what is released counts.",
+        |d| {
+            d.repo.file("targets/releases").targets.remove("v1");
+            d.no_signers();
+        },
+    );
+    cases.broken("NotSigned targets/alice", "tag-in-another-case", "Tags are case-sensitive.", |d| {
+        d.ask.tag = Some("V1".into());
     });
-    cases.broken("NotSigned", "tag-a-prefix-of-a-signed-one", "v1 is not v1.0.", |d| {
-        d.no_signers().repo.tag("targets/releases", "v2.0", &digest_of("v2"));
-        d.ask.tag = Some("v2".to_owned());
-    });
-    cases.broken("NotSigned", "nothing-signed-at-all", "The repository is there and empty.", |d| {
-        *d = crate::Draft::empty(d.repo.gun(), d.repo.now());
-    });
-    cases.broken("NotSigned", "tag-only-in-a-signers-role", "Nobody released what alice signed.", |d| {
-        d.no_signers().repo.tag("targets/alice", "v2", &digest_of("v2"));
-        d.ask.tag = Some("v2".to_owned());
-    });
-    cases.broken("NotSigned", "tag-only-in-a-nested-role", "Only releases and targets release.", |d| {
-        d.repo.delegate("targets/releases", Delegation::new("targets/releases/nightly", &Key::p256("nightly")));
-        d.no_signers().repo.tag("targets/releases/nightly", "v2", &digest_of("v2"));
-        d.ask.tag = Some("v2".to_owned());
-    });
-    cases.broken("NotSigned", "tag-only-in-a-role-delegated-no-longer", "A served file alone means nothing.", |d| {
-        d.repo.signer("bob", &Key::p256("bob"));
-        d.no_signers().repo.tag("targets/bob", "v2", &digest_of("v2"));
-        d.repo.file("targets").delegations.retain(|delegation| delegation.name != "targets/bob");
-        d.ask.tag = Some("v2".to_owned());
-    });
-    cases.broken("NotSigned targets/alice", "signer-signed-another-tag-only", "Alice signed v1, not v2.", |d| {
-        d.repo.tag("targets/releases", "v2", &digest_of("v2"));
-        d.ask.tag = Some("v2".to_owned());
-    });
-    let why = "Alice signed the tag, bob did not.";
-    cases.broken("NotSigned targets/bob", "one-signer-of-two-did-not-sign-the-tag", why, |d| {
-        d.repo.signer("bob", &Key::p256("bob")).sign("bob", "v2", &digest_of("v2"));
-        d.require("bob", &Key::p256("bob"));
-    });
+    cases.broken(
+        "NotSigned targets/bob",
+        "one-of-two-signers-did-not-sign",
+        "Every required signer must have signed.",
+        |d| {
+            let bob = Key::p256("bob");
+            d.repo.signer("bob", &bob);
+            d.require("bob", &bob);
+        },
+    );
 }
 
 fn digests(cases: &mut Cases) {
@@ -62,77 +60,95 @@ fn digests(cases: &mut Cases) {
         "tag-signed-with-another-digest",
         "A digest is never replaced by another one.",
         |d| {
-            d.ask.digest = Some(digest_of("evil"));
+            d.ask.digest = Some(digest_of("other"));
         },
     );
-    cases.broken("DigestDiffers", "tag-with-the-digest-of-another-tag", "The digest is signed, for v2.", |d| {
-        d.repo.sign("alice", "v2", &digest_of("v2"));
-        d.ask.digest = Some(digest_of("v2"));
+    cases.broken("DigestNotSigned", "digest-nobody-signed", "No tag has it.", |d| {
+        d.ask = Ask { tag: None, digest: Some(digest_of("other")) };
+        d.no_signers();
     });
-    cases.broken("DigestNotSigned", "digest-that-nobody-signed", "No tag has this digest.", |d| {
-        d.ask.tag = None;
-        d.ask.digest = Some(digest_of("evil"));
+    cases.broken("DigestNotSigned", "digest-nobody-signed-with-signers", "No tag of alice's has it.", |d| {
+        d.ask = Ask { tag: None, digest: Some(digest_of("other")) };
     });
-    let why = "What targets signed was replaced when releases signed the tag anew.";
-    cases.broken("DigestNotSigned", "digest-released-no-longer", why, |d| {
-        d.no_signers().repo.tag("targets", "v1", &digest_of("older"));
-        d.ask.tag = None;
-        d.ask.digest = Some(digest_of("older"));
+    let why = "The digest was signed for v1 once; the tag has moved, so the old image must not come back.";
+    cases.broken("DigestNotSigned", "digest-of-an-older-signature", why, |d| {
+        d.repo.sign("alice", "v1", &digest_of("newer"));
+        d.ask = Ask { tag: None, digest: Some(digest_of("v1")) };
     });
-    cases.broken("NotSigned", "digest-only-in-a-signers-role", "Nobody released what alice signed.", |d| {
-        d.no_signers().repo.tag("targets/alice", "v2", &digest_of("v2"));
-        d.ask.tag = None;
-        d.ask.digest = Some(digest_of("v2"));
-    });
-    cases.broken(
-        "NotSigned targets/alice",
-        "digest-that-the-signer-did-not-sign",
-        "It is released, not by alice.",
-        |d| {
-            d.repo.tag("targets/releases", "v2", &digest_of("v2"));
-            d.ask.tag = None;
-            d.ask.digest = Some(digest_of("v2"));
-        },
-    );
-}
-
-fn bad_targets(cases: &mut Cases) {
-    let good = STANDARD.encode(digest_of("v1"));
-    let targets: [(&str, Value); 6] = [
-        ("sha512-only", json!({"hashes": {"sha512": STANDARD.encode([1; 64])}, "length": 523})),
-        ("of-31-bytes", json!({"hashes": {"sha256": STANDARD.encode([1; 31])}, "length": 523})),
-        ("of-33-bytes", json!({"hashes": {"sha256": STANDARD.encode([1; 33])}, "length": 523})),
-        ("without-hashes", json!({"length": 523})),
-        ("with-empty-hashes", json!({"hashes": {}, "length": 523})),
-        ("of-length-zero", json!({"hashes": {"sha256": good}, "length": 0})),
-    ];
-    for (what, value) in targets {
-        let why = "What is signed for the tag cannot be an image's digest.";
-        cases.broken("BadTarget targets/releases", &format!("target-{what}"), why, |d| {
-            d.no_signers().repo.file("targets/releases").targets["v1"] = value;
-        });
-    }
-    cases.broken("BadTarget targets/alice", "signers-target-of-31-bytes", "A short digest is no digest.", |d| {
-        d.repo.tag("targets/alice", "v1", &digest_of("v1"));
-        d.repo.file("targets/alice").targets["v1"]["hashes"]["sha256"] = STANDARD.encode([1; 31]).into();
+    let why = "Only the signer's own role has the digest, and nothing is released with it.";
+    cases.broken("SignersDisagree targets/alice", "digest-signed-but-another-released", why, |d| {
+        d.repo.tag("targets/releases", "v1", &digest_of("newer"));
+        d.ask = Ask { tag: None, digest: Some(digest_of("v1")) };
     });
 }
 
 fn disagreement(cases: &mut Cases) {
-    cases.broken("SignersDisagree", "signers-disagree-with-each-other", "Bob signed v1 with another digest.", |d| {
+    cases.broken("SignersDisagree targets/bob", "signers-disagree", "Two signers, two digests.", |d| {
         let bob = Key::p256("bob");
-        d.repo.signer("bob", &bob).sign("bob", "v1", &digest_of("other")).tag(
-            "targets/releases",
-            "v1",
-            &digest_of("v1"),
-        );
+        d.repo.signer("bob", &bob).tag("targets/bob", "v1", &digest_of("other"));
         d.require("bob", &bob);
     });
-    cases.broken("SignersDisagree", "signer-disagrees-with-releases", "Another digest was released since.", |d| {
-        d.repo.tag("targets/releases", "v1", &digest_of("other"));
+    cases.broken(
+        "SignersDisagree targets/releases",
+        "released-another-digest",
+        "What is released must agree too.",
+        |d| {
+            d.repo.tag("targets/releases", "v1", &digest_of("other"));
+        },
+    );
+    cases.broken(
+        "SignersDisagree targets",
+        "targets-another-digest",
+        "Where releases is silent, targets counts.",
+        |d| {
+            d.repo.file("targets/releases").targets.remove("v1");
+            d.repo.tag("targets", "v1", &digest_of("other"));
+        },
+    );
+}
+
+fn targets(cases: &mut Cases) {
+    cases.broken("BadTarget targets/alice", "target-with-length-0", "No manifest is empty.", |d| {
+        d.repo.file("targets/alice").edit(set("/targets/v1/length", json!(0)));
     });
-    cases.broken("SignersDisagree", "signer-disagrees-with-targets", "The owner signed another digest.", |d| {
-        d.repo.file("targets/releases").targets.clear();
-        d.repo.tag("targets", "v1", &digest_of("other"));
+    cases.broken("BadTarget targets/alice", "target-with-sha512-only", "Images are pinned by sha256.", |d| {
+        d.repo.file("targets/alice").edit(set("/targets/v1/hashes", json!({"sha512": STANDARD.encode([7; 64])})));
     });
+    cases.broken("BadTarget targets/alice", "target-without-hashes", "Nothing to pin.", |d| {
+        d.repo.file("targets/alice").edit(set("/targets/v1/hashes", json!({})));
+    });
+    for (what, length) in [("short", 31), ("long", 33), ("empty", 0), ("64-bytes", 64)] {
+        cases.broken("BadTarget targets/alice", &format!("target-sha256-{what}"), "A sha256 has 32 bytes.", |d| {
+            d.repo
+                .file("targets/alice")
+                .edit(set("/targets/v1/hashes/sha256", json!(STANDARD.encode(vec![7; length]))));
+        });
+    }
+    cases.broken("BadTarget targets/releases", "released-target-with-length-0", "No manifest is empty.", |d| {
+        d.repo.file("targets/releases").edit(set("/targets/v1/length", json!(0)));
+        d.no_signers();
+    });
+    cases.broken("BadMember targets/alice", "target-length-negative", "To the Go client that is no limit.", |d| {
+        d.repo.file("targets/alice").edit(set("/targets/v1/length", json!(-1)));
+    });
+}
+
+fn nothing(cases: &mut Cases) {
+    cases.broken("NoTrustData", "no-root", "The server knows nothing of the repository.", |d| {
+        d.after(|files| *files = crate::Files::none());
+    });
+    cases.broken("MissingFile timestamp", "no-timestamp", "Half a repository is none.", |d| {
+        d.after(|files| {
+            files.remove("timestamp.json");
+        });
+    });
+    cases.broken(
+        "NoTrustData",
+        "repository-gone",
+        "What was there a minute ago is gone: nothing proves that it still holds.",
+        |d| {
+            d.remember();
+            d.after(|files| *files = crate::Files::none());
+        },
+    );
 }

@@ -1,263 +1,326 @@
-//! Sound repositories: who signed what, and what happened to the repository before.
+//! Sound repositories in all the forms that real tools write, and some that they never do but the real client takes.
 
-use super::Cases;
-use crate::case::{Draft, GUN};
+use serde_json::{Value, json};
+
+use super::{Cases, set, unset};
+use crate::case::{Ask, Draft};
 use crate::certificate::Cert;
-use crate::digest_of;
 use crate::key::Key;
-use crate::repo::{Delegation, Repo};
+use crate::repo::Delegation;
+use crate::{GUN_WITH_PORT, digest_of};
 
 pub(super) fn add(cases: &mut Cases) {
-    released(cases);
+    questions(cases);
     signers(cases);
     delegations(cases);
-    rotations(cases);
-    pins(cases);
-    moments(cases);
-    names(cases);
+    keys(cases);
+    roots(cases);
+    forms(cases);
+    content(cases);
+    history(cases);
 }
 
-fn released(cases: &mut Cases) {
-    cases.sound("signer-and-releases", "What docker trust sign makes.", |_| {});
-    cases.sound("no-signers-asked-for", "What releases signs counts.", |d| {
+fn questions(cases: &mut Cases) {
+    cases.sound("tag-by-signer", "Alice signed v1.", |_| {});
+    cases.sound("tag-released", "Without required signers the released digest counts.", |d| {
         d.no_signers();
     });
-    cases.sound("targets-only", "What notary add makes: no delegations at all.", |d| {
-        *d = Draft::empty(GUN, d.repo.now());
+    cases.sound("tag-and-digest", "The tag is signed with the digest that is asked for.", |d| {
+        d.ask.digest = Some(d.digest);
+    });
+    cases.sound("digest-by-signer", "Some tag of alice's has the digest.", |d| {
+        d.ask = Ask { tag: None, digest: Some(d.digest) };
+    });
+    cases.sound("digest-released", "Some released tag has the digest.", |d| {
+        d.ask = Ask { tag: None, digest: Some(d.digest) };
+        d.no_signers();
+    });
+    cases.sound("tag-in-targets-only", "A repository without delegations.", |d| {
+        let empty = Draft::empty(d.repo.gun(), d.repo.now());
+        *d = empty;
         d.repo.tag("targets", "v1", &digest_of("v1"));
     });
-    cases.sound("targets-where-releases-lacks-the-tag", "Releases has other tags.", |d| {
-        d.no_signers().repo.file("targets/releases").targets.clear();
-        d.repo.tag("targets/releases", "v2", &digest_of("v2")).tag("targets", "v1", &digest_of("v1"));
+    cases.sound("releases-before-targets", "An older digest in targets does not count.", |d| {
+        d.repo.tag("targets", "v1", &digest_of("older"));
+        d.no_signers();
     });
-    cases.sound("releases-before-targets", "Releases overrides an older digest in targets.", |d| {
-        d.no_signers().repo.tag("targets", "v1", &digest_of("older"));
+    cases.sound("signed-but-not-released", "A signer's tag counts where nothing is released for it.", |d| {
+        d.repo.file("targets/releases").targets.remove("v1");
     });
-    cases.sound("targets-where-releases-was-never-published", "The role is there, and has signed nothing.", |d| {
-        d.no_signers().repo.tag("targets", "v1", &digest_of("v1"));
-        d.repo.file("targets/releases").published = false;
-    });
-    cases.sound("asked-by-digest", "Some signed tag has the digest.", |d| {
-        d.ask.tag = None;
-        d.ask.digest = Some(digest_of("v1"));
-    });
-    cases.sound("asked-by-tag-and-digest", "The tag is signed with that digest.", |d| {
-        d.ask.digest = Some(digest_of("v1"));
+    cases.sound("gun-with-port", "The port is part of the name.", |d| {
+        let alice = Key::p256("alice");
+        *d = Draft::empty(GUN_WITH_PORT, d.repo.now());
+        d.repo.signer("alice", &alice).sign("alice", "v1", &digest_of("v1"));
+        d.require("alice", &alice);
     });
 }
 
 fn signers(cases: &mut Cases) {
-    cases.sound("two-signers-both-asked-for", "They agree.", |d| {
+    cases.sound("two-signers", "Both signed the same digest.", |d| {
         let bob = Key::p256("bob");
         d.repo.signer("bob", &bob).sign("bob", "v1", &digest_of("v1"));
         d.require("bob", &bob);
     });
-    cases.sound("two-signers-one-asked-for", "Bob signed another digest, and nobody asks him.", |d| {
-        let bob = Key::p256("bob");
-        d.repo.signer("bob", &bob).tag("targets/bob", "v1", &digest_of("other"));
+    cases.sound("other-signer-disagrees", "Bob is not asked.", |d| {
+        d.repo.signer("bob", &Key::p256("bob")).tag("targets/bob", "v1", &digest_of("other"));
     });
-    cases.sound("other-signer-expired", "Bob's file has expired, and nobody asks him.", |d| {
-        d.repo.signer("bob", &Key::p256("bob")).sign("bob", "v1", &digest_of("v1"));
-        d.repo.file("targets/bob").expires = d.repo.hours(-1);
-    });
-    cases.sound("other-signer-signed-by-nobody-valid", "Bob's file is left out, and nobody asks him.", |d| {
-        d.repo.signer("bob", &Key::p256("bob")).sign("bob", "v1", &digest_of("v1"));
+    cases.sound("other-signer-invalid", "Bob's file does not verify, and is not asked for.", |d| {
+        d.repo.signer("bob", &Key::p256("bob"));
         d.repo.file("targets/bob").signers = vec![Key::p256("mallory")];
     });
-    cases.sound("removed-signer-still-served", "Bob was removed; his file is still in the snapshot.", |d| {
-        d.repo.signer("bob", &Key::p256("bob")).tag("targets/bob", "v1", &digest_of("other"));
+    cases.sound("other-signer-expired", "Bob's file has expired, and is not asked for.", |d| {
+        d.repo.signer("bob", &Key::p256("bob"));
+        d.repo.file("targets/bob").expires = d.repo.hours(-1);
+    });
+    cases.sound("removed-signers-file-left", "Removing a signer leaves the file in place.", |d| {
+        d.repo.signer("bob", &Key::p256("bob"));
         d.repo.file("targets").delegations.retain(|delegation| delegation.name != "targets/bob");
     });
-    cases.sound("signed-only-by-the-required-signer", "No digest is released, and alice signs one.", |d| {
-        d.repo.file("targets/releases").targets.clear();
-    });
-    cases.sound("role-with-two-keys-signed-by-both", "Alice's key is one of those that signed.", |d| {
-        d.repo.delegation("targets/alice").keys.push(Key::p256("alice 2"));
-        d.repo.file("targets/alice").signers.push(Key::p256("alice 2"));
-    });
-    cases.sound("role-with-two-keys-signed-by-the-asked-one", "The other key's owner was asleep.", |d| {
-        d.repo.delegation("targets/alice").keys.insert(0, Key::p256("alice 2"));
+    cases.sound("one-of-two-keys-signed", "Threshold 1, and the key in the secret signed.", |d| {
+        d.repo.delegation("targets/alice").keys.push(Key::p256("other"));
     });
 }
 
 fn delegations(cases: &mut Cases) {
-    cases.sound("threshold-of-two", "Timestamp and alice need two keys each, and have them.", |d| {
-        let second = Key::p256("second");
-        d.repo.keys("timestamp").keys.push(second.clone());
-        d.repo.keys("timestamp").threshold = 2;
-        d.repo.file("timestamp").signers.push(second.clone());
-        d.repo.delegation("targets/alice").keys.push(second.clone());
-        d.repo.delegation("targets/alice").threshold = 2;
-        d.repo.file("targets/alice").signers.push(second);
+    cases.sound("nested-delegation", "A delegation of a delegation.", |d| {
+        let deputy = Key::p256("deputy");
+        d.repo.delegate("targets/alice", Delegation::new("targets/alice/deputy", &deputy));
+        d.repo.tag("targets/alice/deputy", "v1", &digest_of("v1"));
+        d.signers.clear();
+        d.require("alice/deputy", &deputy);
     });
-    cases.sound("nested-delegation", "A required signer may be a role below another one.", |d| {
-        let key = Key::p256("alice");
-        d.repo.delegate("targets", Delegation::new("targets/team", &Key::p256("team")));
-        d.repo.delegate("targets/team", Delegation::new("targets/team/alice", &key));
-        d.repo.tag("targets/team/alice", "v1", &digest_of("v1"));
-        d.no_signers().require("team/alice", &key);
-    });
-    cases.sound("restricted-paths", "Alice may speak for tags that start with v, and nothing else.", |d| {
-        d.repo.delegation("targets/alice").paths = vec!["prod-".to_owned(), "v".to_owned()];
-        d.repo.tag("targets/alice", "latest", &digest_of("latest"));
-    });
-    cases.sound("nested-paths", "The child's path lies within its parent's.", |d| {
-        let key = Key::p256("alice");
-        let mut team = Delegation::new("targets/team", &Key::p256("team"));
-        team.paths = vec!["v".to_owned()];
-        let mut alice = Delegation::new("targets/team/alice", &key);
-        alice.paths = vec!["v1".to_owned(), "w".to_owned()];
-        d.repo.delegate("targets", team).delegate("targets/team", alice);
-        d.repo.tag("targets/team/alice", "v1", &digest_of("v1"));
-        d.no_signers().require("team/alice", &key);
-    });
-    cases.sound("role-listed-twice", "The first entry counts.", |d| {
-        d.repo.file("targets").delegations.push(Delegation::new("targets/alice", &Key::p256("mallory")));
-    });
-    cases.sound("longest-legal-role-name", "255 bytes are allowed.", |d| {
-        let name = format!("targets/{}", "a".repeat(247));
-        d.repo.delegate("targets", Delegation::new(&name, &Key::p256("bob")));
-    });
-    cases.sound("five-hundred-delegations", "Many, and within the bounds.", |d| {
-        let key = Key::p256("bob");
-        for number in 0..500 {
-            d.repo.file("targets").delegations.push(Delegation::new(&format!("targets/s{number}"), &key));
-        }
-        d.on_disk = false;
-    });
-    cases.sound("hundred-thousand-tags", "Many, and within the bounds.", |d| {
-        for number in 0..100_000 {
-            d.repo.tag("targets", &format!("tag-{number}"), &digest_of("many"));
-        }
-        d.on_disk = false;
-    });
-}
-
-/// A new root key for the repository, the second, third and so on.
-fn next_root_key(repo: &Repo, number: usize) -> Key {
-    Key::p256(&format!("root {number}")).certified(&Cert::new(repo.gun(), repo.now()))
-}
-
-fn rotations(cases: &mut Cases) {
-    cases.sound("root-key-rotated", "Old and new key signed the new root.", |d| {
-        d.remember();
-        let key = next_root_key(&d.repo, 2);
-        d.repo.rotate_root().set_root_key(&key).advance();
-    });
-    cases.sound("root-key-rotated-five-times", "Each step is signed by the key before.", |d| {
-        d.remember();
-        for number in 2..=6 {
-            let key = next_root_key(&d.repo, number);
-            d.repo.rotate_root().set_root_key(&key).advance();
-        }
-    });
-    cases.sound("root-rotated-before-it-was-first-seen", "The newest root is trusted as it stands.", |d| {
-        let key = next_root_key(&d.repo, 2);
-        d.repo.rotate_root().set_root_key(&key);
-    });
-    cases.sound("root-step-in-between-expired", "Only the newest root must not have expired.", |d| {
-        d.remember();
-        d.repo.rotate_root().file("root").expires = d.repo.hours(-24);
-        d.repo.rotate_root().file("root").expires = d.repo.hours(9000);
-        d.repo.advance();
-    });
-    cases.sound("root-step-in-between-with-expired-certificate", "It has been replaced since.", |d| {
-        d.remember();
-        let certificate = Cert::new(GUN, d.repo.now()).valid(d.repo.hours(-9000), d.repo.hours(-1));
-        d.repo.rotate_root().set_root_key(&Key::p256("root 2").certified(&certificate));
-        let key = next_root_key(&d.repo, 3);
-        d.repo.rotate_root().set_root_key(&key).advance();
-    });
-    for role in ["targets", "snapshot", "timestamp"] {
-        cases.sound(&format!("{role}-key-rotated"), "The new root names the new key.", |d| {
-            d.remember();
-            d.repo.rotate_root().set_key(role, &Key::p256("new")).advance();
+    for (what, expires) in [("year-9999", "9999-12-31T23:59:59Z"), ("year-9999-with-zone", "9999-12-31T23:59:59+02:00")]
+    {
+        cases.sound(&format!("expires-{what}"), "Some say never in this way.", |d| {
+            d.repo.file("targets/alice").edit(set("/expires", json!(expires)));
         });
     }
-    cases.sound("old-root-key-left-in-the-list", "No role names it, so it counts nothing.", |d| {
-        let key = next_root_key(&d.repo, 2);
-        let old = d.repo.keys("root").keys[0].clone();
-        d.repo.rotate_root().set_root_key(&key).spare_keys.push(old);
+    cases.sound("paths-that-fit", "The tag starts with one of the paths.", |d| {
+        d.repo.delegation("targets/alice").paths = vec!["release-".into(), "v".into()];
+    });
+    cases.sound("releases-not-published", "Delegated, never signed: targets counts.", |d| {
+        d.repo.file("targets/releases").published = false;
+        d.repo.tag("targets", "v1", &digest_of("v1"));
+        d.no_signers();
+    });
+    cases.sound("two-hundred-delegations", "Many signers are no trouble.", |d| {
+        d.on_disk = false;
+        for index in 0..200 {
+            let name = format!("s{index}");
+            d.repo.signer(&name, &Key::p256(&name));
+        }
     });
 }
 
-fn pins(cases: &mut Cases) {
-    cases.sound("root-pinned-by-key-id", "The id of the certificate.", |d| {
-        let key = d.repo.keys("root").keys[0].clone();
-        d.root_pins.push(key.id());
+fn keys(cases: &mut Cases) {
+    type Make = fn() -> Key;
+    let makes: [(&str, Make); 4] = [
+        ("p384", || Key::p384("alice")),
+        ("p521", || Key::p521("alice")),
+        ("rsa-pss", || Key::rsa(1)),
+        ("rsa-pkcs1v15", || Key::rsa(1).with_pkcs1v15()),
+    ];
+    for (name, make) in makes {
+        cases.sound(&format!("signer-{name}"), "A key of another kind.", move |d| {
+            let key = make();
+            *d = Draft::empty(d.repo.gun(), d.repo.now());
+            d.repo.signer("alice", &key).sign("alice", "v1", &digest_of("v1"));
+            d.require("alice", &key);
+        });
+    }
+    cases.sound("targets-ed25519", "An Ed25519 key for a role of the root.", |d| {
+        d.repo.set_key("targets", &Key::ed25519("targets"));
     });
-    cases.sound("root-pinned-by-canonical-key-id", "The id of the bare key, as notary key list prints it.", |d| {
-        d.root_pins.push(Key::p256("root").id());
+    cases.sound("signer-certified", "A signer's key in a certificate, and the certificate in the secret.", |d| {
+        let key = Key::p256("alice").certified(&Cert::new("alice", d.repo.now()));
+        *d = Draft::empty(d.repo.gun(), d.repo.now());
+        d.repo.signer("alice", &key).sign("alice", "v1", &digest_of("v1"));
+        d.require("alice", &key);
     });
-    cases.sound("root-pinned-by-certificate", "The PEM text of the certificate.", |d| {
-        let key = d.repo.keys("root").keys[0].clone();
-        d.root_pins.push(key.pem());
+    cases.sound("signer-certified-secret-bare", "The same key, once in a certificate and once bare.", |d| {
+        let key = Key::p256("alice").certified(&Cert::new("alice", d.repo.now()));
+        *d = Draft::empty(d.repo.gun(), d.repo.now());
+        d.repo.signer("alice", &key).sign("alice", "v1", &digest_of("v1"));
+        d.require("alice", &key.bare());
     });
-    cases.sound("root-pinned-by-one-key-of-two", "One of the pins holds.", |d| {
-        d.root_pins.push(Key::p256("other").id());
-        d.root_pins.push(Key::p256("root").id());
+    cases.sound("signer-bare-secret-certified", "The same key, once bare and once in a certificate.", |d| {
+        d.signers.clear();
+        let certified = Key::p256("alice").certified(&Cert::new("alice", d.repo.now()));
+        d.require("alice", &certified);
     });
-    cases.sound("root-pinned-before-two-rotations", "A chain leads from the pinned key to the present one.", |d| {
-        d.root_pins.push(Key::p256("root").id());
-        for number in 2..=3 {
-            let key = next_root_key(&d.repo, number);
+    cases.sound("signer-certificate-says-authority", "What `openssl req -x509` makes calls itself a CA.", |d| {
+        let key = Key::p256("alice").certified(&Cert::new("alice", d.repo.now()).authority());
+        *d = Draft::empty(d.repo.gun(), d.repo.now());
+        d.repo.signer("alice", &key).sign("alice", "v1", &digest_of("v1"));
+        d.require("alice", &key);
+    });
+    cases.sound("secret-with-role-header", "What `docker trust key generate` writes.", |d| {
+        let pem = Key::p256("alice").pem().replacen("-----\n", "-----\nrole: alice\n\n", 1);
+        d.signers = vec![("alice".into(), pem)];
+    });
+    cases.sound("threshold-two", "Two keys, two signatures.", |d| {
+        let second = Key::p256("targets 2");
+        let keys = d.repo.keys("targets");
+        keys.keys.push(second.clone());
+        keys.threshold = 2;
+        d.repo.file("targets").signers.push(second);
+    });
+}
+
+fn roots(cases: &mut Cases) {
+    cases.sound("root-named-by-prefix", "A common name that ends in a star.", |d| {
+        let root = Key::p256("root").certified(&Cert::new("registry.example.com/team/*", d.repo.now()));
+        d.repo.set_key("root", &root);
+    });
+    cases.sound("root-pinned-by-id", "The pin names the root key.", |d| {
+        d.root_pins = vec![d.repo.keys("root").keys[0].id()];
+    });
+    cases.sound("root-pinned-by-bare-id", "The pin names the bare key, as `notary key list` prints it.", |d| {
+        d.root_pins = vec![d.repo.keys("root").keys[0].bare().id()];
+    });
+    cases.sound("root-pinned-by-pem", "The pin is the certificate.", |d| {
+        d.root_pins = vec![d.repo.keys("root").keys[0].pem()];
+    });
+    cases.sound("root-rotated-pinned-by-old-key", "A chain leads from the pinned key.", |d| {
+        d.root_pins = vec![d.repo.keys("root").keys[0].id()];
+        let now = d.repo.now();
+        for name in ["root 2", "root 3"] {
+            let key = Key::p256(name).certified(&Cert::new(d.repo.gun(), now));
             d.repo.rotate_root().set_root_key(&key);
         }
     });
+    cases.sound("old-root-key-left-in-keys", "Only the ids of the role count.", |d| {
+        let old = Key::p256("old root").certified(&Cert::new(d.repo.gun(), d.repo.now()));
+        d.repo.spare_keys.push(old);
+    });
 }
 
-fn moments(cases: &mut Cases) {
-    cases.sound("nothing-new", "The same files as before.", |d| {
+fn forms(cases: &mut Cases) {
+    cases.sound("pretty-printed", "Signatures are over the canonical form.", |d| {
+        for role in ["root", "timestamp", "snapshot", "targets", "targets/alice"] {
+            d.repo.file(role).edit_bytes(|bytes| {
+                let value: Value = serde_json::from_slice(&bytes).expect("JSON of our own making");
+                let mut pretty = serde_json::to_vec_pretty(&value).expect("JSON can be written");
+                pretty.push(b'\n');
+                pretty
+            });
+        }
+    });
+    cases.sound("delegations-absent", "An absent member is an empty one.", |d| {
+        d.repo.file("targets/alice").edit(unset("/delegations"));
+    });
+    cases.sound("delegations-null", "null is an empty one.", |d| {
+        d.repo.file("targets/alice").edit(set("/delegations", Value::Null));
+    });
+    cases.sound("targets-null", "null is an empty one.", |d| {
+        d.repo.file("targets").edit(set("/targets", Value::Null));
+    });
+    cases.sound("private-member-set", "The id is reckoned as if it were null.", |d| {
+        d.repo.file("targets").edit(|signed| {
+            let keys = signed["delegations"]["keys"].as_object_mut().expect("keys");
+            keys.values_mut().for_each(|key| key["keyval"]["private"] = json!(""));
+        });
+    });
+    cases.sound("local-time-and-fraction", "Signers write their own zone.", |d| {
+        let local = d.repo.hours(100).strftime("%Y-%m-%dT%H:%M:%S.123456789+05:30").to_string();
+        d.repo.file("targets/alice").edit(move |signed| signed["expires"] = json!(local));
+    });
+    cases.sound("method-in-upper-case", "Methods are compared without case.", |d| {
+        d.repo.file("targets/alice").edit_signatures(|signatures, _| signatures[0]["method"] = json!("ECDSA"));
+    });
+    cases.sound("unknown-members", "What is not known is signed and passed over.", |d| {
+        d.repo.file("targets/alice").edit(set("/x-note", json!({"a": [1, null]})));
+    });
+    cases.sound("unknown-signature-beside", "A signature by an unknown key counts nothing, and does no harm.", |d| {
+        let stranger = Key::p256("stranger");
+        d.repo.file("targets/alice").signers.push(stranger);
+    });
+    cases.sound("length-larger-than-file", "The length is an upper bound.", |d| {
+        d.repo.file("snapshot").edit(|signed| {
+            let length = signed["meta"]["targets/alice"]["length"].as_u64().expect("a length");
+            signed["meta"]["targets/alice"]["length"] = json!(length + 1000);
+        });
+    });
+    cases.sound("high-s", "Go does not normalise S, so a high one is genuine.", |d| {
+        d.repo.file("targets/alice").edit_signatures(|signatures, _| {
+            use base64::Engine as _;
+            use base64::engine::general_purpose::STANDARD;
+            let sig = STANDARD.decode(signatures[0]["sig"].as_str().unwrap_or_default()).unwrap_or_default();
+            signatures[0]["sig"] = STANDARD.encode(crate::key::high_s(&sig)).into();
+        });
+    });
+}
+
+fn content(cases: &mut Cases) {
+    let customs = [
+        ("control-characters", json!("a\nb\tc\u{0}d")),
+        ("line-separator", json!("\u{2028}<>&é😀")),
+        ("large-integer", json!(9_007_199_254_740_993_u64)),
+        ("nested", json!({"a": [[[{"b": "\"\\"}]]], "\u{e000}": 1, "\u{1f600}": 2})),
+    ];
+    for (name, custom) in customs {
+        cases.sound(&format!("custom-{name}"), "custom may hold anything.", move |d| {
+            d.repo.file("targets/alice").edit(set("/targets/v1/custom", custom.clone()));
+        });
+    }
+    cases.sound("custom-written-as-float", "5.0 and 5e0 are signed as 5.", |d| {
+        d.repo.file("targets/alice").edit(set("/targets/v1/custom", json!({"five": 5, "also": 5})));
+        d.repo.file("targets/alice").replace("\"five\":5", "\"five\":5.0").replace("\"also\":5", "\"also\":5e0");
+    });
+    cases.sound("tags-that-differ-in-case", "Tags are case-sensitive, and none stands for another.", |d| {
+        d.repo.sign("alice", "V1", &digest_of("other"));
+    });
+    cases.sound("five-thousand-tags", "Many tags are no trouble.", |d| {
+        d.on_disk = false;
+        for index in 0..5000 {
+            d.repo.sign("alice", &format!("build-{index}"), &digest_of("other"));
+        }
+    });
+}
+
+fn history(cases: &mut Cases) {
+    cases.sound("seen-before-unchanged", "Nothing has changed.", |d| {
         d.remember();
     });
-    cases.sound("everything-newer", "Every version has gone up.", |d| {
+    cases.sound("seen-before-newer", "Every file has a newer version.", |d| {
         d.remember();
-        d.repo.advance().advance();
+        d.repo.advance();
     });
-    cases.sound("only-the-timestamp-newer", "The server signed the timestamp anew.", |d| {
-        d.remember();
-        d.repo.file("timestamp").version += 1;
-        d.repo.file("timestamp").expires = d.repo.hours(400);
-    });
-    cases.sound("digest-changed-since", "Alice signed the tag again, with a newer image.", |d| {
+    cases.sound("seen-before-tag-moved", "The tag was signed anew.", |d| {
         d.repo.sign("alice", "v1", &digest_of("older"));
         d.remember();
         d.repo.advance().sign("alice", "v1", &digest_of("v1"));
     });
-    cases.sound("signer-removed-since", "Bob's role is delegated no longer, which is no rollback.", |d| {
-        d.repo.signer("bob", &Key::p256("bob")).sign("bob", "v1", &digest_of("v1"));
+    cases.sound("seen-before-root-rotated-twice", "The chain leads from the root that was seen.", |d| {
         d.remember();
-        d.repo.advance().file("targets").delegations.retain(|delegation| delegation.name != "targets/bob");
+        let now = d.repo.now();
+        for name in ["root 2", "root 3"] {
+            let key = Key::p256(name).certified(&Cert::new(d.repo.gun(), now));
+            d.repo.rotate_root().set_root_key(&key);
+        }
+        d.repo.advance();
     });
-    cases.sound("expires-in-year-9999", "Far away is not wrong.", |d| {
-        d.repo.file("timestamp").edit(super::set("/expires", "9999-12-31T23:59:59Z".into()));
-    });
-    cases.sound("expires-in-a-minute", "Still valid.", |d| {
-        d.repo.file("timestamp").expires = d.repo.now() + jiff::SignedDuration::from_secs(60);
-    });
-}
-
-fn names(cases: &mut Cases) {
-    let guns = [
-        ("gun-with-port", "registry.example.com:5000/team/app"),
-        ("gun-of-docker-hub", "docker.io/library/alpine"),
-        ("gun-with-deep-path", "registry.example.com/a/b/c/d/e/f"),
-        ("gun-with-address", "192.0.2.1:5000/app"),
-    ];
-    for (name, gun) in guns {
-        cases.sound(name, "A repository's name is host, port and path.", |d| {
-            *d = Draft::empty(gun, d.repo.now());
-            d.repo.signer("alice", &Key::p256("alice")).sign("alice", "v1", &digest_of("v1"));
-            d.require("alice", &Key::p256("alice"));
+    for role in ["targets", "snapshot", "timestamp"] {
+        cases.sound(&format!("seen-before-{role}-key-rotated"), "A new root names the new key.", |d| {
+            d.remember();
+            d.repo.rotate_root().set_key(role, &Key::p256("rotated"));
+            d.repo.advance();
         });
     }
-    for (name, common_name) in [
-        ("root-certificate-with-star", "registry.example.com/*"),
-        ("root-certificate-with-plain-prefix", "registry.example.com/team/ap*"),
-    ] {
-        cases.sound(name, "A star stands for the rest of the name, whatever it is.", |d| {
-            let key = Key::p256("root").certified(&Cert::new(common_name, d.repo.now()));
-            d.repo.set_key("root", &key);
-        });
-    }
+    cases.sound(
+        "seen-before-signed-again-by-other-hands",
+        "The same content with fresh signatures is no other content.",
+        |d| {
+            d.remember();
+            d.repo.file("timestamp").edit_signatures(|signatures, _| signatures.push(signatures[0].clone()));
+        },
+    );
+    cases.sound("seen-before-signer-removed", "Removing a signer is no rollback.", |d| {
+        d.repo.signer("bob", &Key::p256("bob"));
+        d.remember();
+        d.repo.advance();
+        d.repo.file("targets").delegations.retain(|delegation| delegation.name != "targets/bob");
+        d.repo.delegation("targets/releases").keys.truncate(1);
+        d.repo.file("targets/releases").signers.truncate(1);
+    });
 }

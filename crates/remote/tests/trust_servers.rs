@@ -1,0 +1,260 @@
+//! Trust servers that are slow, broken or hostile, and what the client makes of them: it ends in time, reads no more than it
+//! should, sends nothing where it must not go, and asks no more often than needed.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use countersign_notary::{Error, Repository, RootPins, Wanted};
+use countersign_policy::TrustServer;
+use countersign_remote::{
+    AuthError, Authenticator, DockerConfig, Failure, HttpClient, HttpError, NotaryClient, Options, StateDir,
+    StateStore, TrustedCas,
+};
+use forge::{Files, Repo, digest_of};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+const GUN: &str = "registry.example.com/team/app";
+
+/// What the server does with a request.
+#[derive(Clone)]
+enum Scenario {
+    /// Answers from files; what is not there is 404.
+    Files(Arc<Mutex<Files>>),
+    /// Sends this, whatever is asked.
+    Text(String),
+    /// Sends headers, and then a body without end.
+    Endless,
+    /// Sends a byte now and then.
+    Dripping,
+    /// Says nothing.
+    Silent,
+    /// Closes at once.
+    Closing,
+}
+
+struct Server {
+    url: String,
+    requests: Arc<AtomicUsize>,
+    heads: Arc<Mutex<Vec<String>>>,
+    sent: Arc<AtomicUsize>,
+}
+
+async fn serve(scenario: Scenario) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        url: format!("http://{}", listener.local_addr().unwrap()),
+        requests: Arc::default(),
+        heads: Arc::default(),
+        sent: Arc::default(),
+    };
+    let (requests, heads, sent) = (Arc::clone(&server.requests), Arc::clone(&server.heads), Arc::clone(&server.sent));
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let (scenario, requests, heads, sent) =
+                (scenario.clone(), Arc::clone(&requests), Arc::clone(&heads), Arc::clone(&sent));
+            tokio::spawn(async move {
+                let _ = connection(stream, &scenario, &requests, &heads, &sent).await;
+            });
+        }
+    });
+    server
+}
+
+async fn connection(
+    mut stream: TcpStream,
+    scenario: &Scenario,
+    requests: &AtomicUsize,
+    heads: &Mutex<Vec<String>>,
+    sent: &AtomicUsize,
+) -> std::io::Result<()> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        requests.fetch_add(1, Ordering::SeqCst);
+        let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        heads.lock().unwrap().push(head);
+        match scenario {
+            Scenario::Files(files) => {
+                let name = path.rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned();
+                let found = files.lock().unwrap().get(&name).map(<[u8]>::to_vec);
+                let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = found.unwrap_or_default();
+                stream
+                    .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes())
+                    .await?;
+                stream.write_all(&body).await?;
+            }
+            Scenario::Text(text) => stream.write_all(text.as_bytes()).await?,
+            Scenario::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                let spaces = vec![b' '; 65_536];
+                loop {
+                    stream.write_all(&spaces).await?;
+                    sent.fetch_add(65_536, Ordering::SeqCst);
+                }
+            }
+            Scenario::Dripping => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                loop {
+                    stream.write_all(b" ").await?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            Scenario::Silent => std::future::pending::<()>().await,
+            Scenario::Closing => return Ok(()),
+        }
+    }
+}
+
+fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {
+    Options {
+        refresh,
+        stale: Duration::ZERO,
+        flight: Duration::from_millis(1500),
+        clock: Arc::new(|| forge::NOW),
+        state,
+        on_trouble: Arc::new(|problem| panic!("{problem}")),
+    }
+}
+
+fn client(options: Options) -> NotaryClient {
+    let http = HttpClient::new(&TrustedCas::default(), Duration::from_secs(1)).unwrap();
+    let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
+    NotaryClient::new(http, Authenticator::new(config.unwrap()), options)
+}
+
+async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
+    client.repository(&TrustServer::parse(url).unwrap(), GUN, &RootPins::none()).await
+}
+
+fn sound() -> Repo {
+    let mut repo = Repo::new(GUN, forge::NOW);
+    repo.tag("targets", "v1", &digest_of("v1"));
+    repo
+}
+
+async fn failure(scenario: Scenario) -> (Failure, Server) {
+    let server = serve(scenario).await;
+    let started = Instant::now();
+    let failure = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5), "it must end in time");
+    (failure, server)
+}
+
+#[tokio::test]
+async fn hostile_servers() {
+    let (found, server) = failure(Scenario::Endless).await;
+    assert!(matches!(&found, Failure::Untrusted(error) if matches!(**error, Error::TooLong { .. })), "{found:?}");
+    assert!(server.sent.load(Ordering::SeqCst) < 64 << 20, "no more is read than a root may have");
+    for scenario in [Scenario::Dripping, Scenario::Silent] {
+        let (found, _) = failure(scenario).await;
+        assert!(found.is_undecided() && found.to_string().contains("did not answer in time"), "{found:?}");
+    }
+    let (found, _) = failure(Scenario::Closing).await;
+    assert!(matches!(found, Failure::Http(HttpError::Unreachable { .. })), "{found:?}");
+    let texts = [
+        ("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "answered 500"),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: https://evil.example/x\r\nContent-Length: 0\r\n\r\n",
+            "redirects to evil.example:443",
+        ),
+        (
+            "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n",
+            "redirects to 169.254.169.254:80",
+        ),
+        ("HTTP/1.1 302 Found\r\nLocation: /v2/again\r\nContent-Length: 0\r\n\r\n", "redirects to 127.0.0.1"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}", "did not answer in time"),
+        ("rubbish\r\n\r\n", "cannot reach 127.0.0.1"),
+        ("HTTP/1.1 401 No\r\nContent-Length: 0\r\n\r\n", "asks for a login of a kind that is not supported"),
+        (
+            "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:9/t\"\r\nContent-Length: 0\r\n\r\n",
+            "not an https address",
+        ),
+        ("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n", "refuses access"),
+        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "refuses access"),
+    ];
+    for (text, expected) in texts {
+        let (found, server) = failure(Scenario::Text(text.to_owned())).await;
+        assert!(found.is_undecided() && found.to_string().contains(expected), "{text}: {found}");
+        for head in server.heads.lock().unwrap().iter() {
+            assert!(!head.to_ascii_lowercase().contains("authorization"), "nothing is sent over plain http: {head}");
+        }
+        assert!(!format!("{found:?}{found}").contains("sesame"));
+    }
+    let (found, _) = failure(Scenario::Text(
+        "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\n\u{1f}xx".into(),
+    ))
+    .await;
+    assert!(matches!(found, Failure::Untrusted(_)), "nothing is decompressed: {found:?}");
+    let (found, _) = failure(Scenario::Text("HTTP/1.1 404 No\r\nContent-Length: 0\r\n\r\n".into())).await;
+    assert_eq!(found, Failure::Untrusted(Box::new(Error::NoTrustData { gun: GUN.into() })));
+}
+
+#[tokio::test]
+async fn a_bearer_realm_elsewhere_is_unreachable_and_not_given_a_password() {
+    let text = "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"https://127.0.0.1:1/t\",service=\"s\"\r\nContent-Length: 0\r\n\r\n";
+    let (found, _) = failure(Scenario::Text(text.into())).await;
+    assert!(matches!(found, Failure::Auth(AuthError::Http(HttpError::Unreachable { .. }))), "{found:?}");
+}
+
+#[tokio::test]
+async fn one_flight_for_all_and_none_while_it_is_fresh() {
+    let files = Arc::new(Mutex::new(sound().build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let fresh = client(options(Duration::from_secs(60), None));
+    let all: Vec<_> = (0..50).map(|_| fetch(&fresh, &server.url)).collect();
+    for found in futures::future::join_all(all).await {
+        let resolved = found.unwrap().resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap();
+        assert_eq!(resolved.digest.sha256(), &digest_of("v1"));
+    }
+    // Root, timestamp, snapshot, targets: each once.
+    assert_eq!(server.requests.load(Ordering::SeqCst), 4);
+    fetch(&fresh, &server.url).await.unwrap();
+    assert_eq!(server.requests.load(Ordering::SeqCst), 4);
+    // Without a time of grace the timestamp is asked for each time, and nothing else if it is the same.
+    let eager = client(options(Duration::ZERO, None));
+    fetch(&eager, &server.url).await.unwrap();
+    fetch(&eager, &server.url).await.unwrap();
+    assert_eq!(server.requests.load(Ordering::SeqCst), 4 + 4 + 1);
+    // What was there a minute ago and is gone is not trusted any more.
+    *files.lock().unwrap() = Files::none();
+    let found = fetch(&eager, &server.url).await.unwrap_err();
+    assert_eq!(found, Failure::Untrusted(Box::new(Error::NoTrustData { gun: GUN.into() })));
+}
+
+#[tokio::test]
+async fn what_is_remembered_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = || Some(Arc::new(StateDir::open(folder.path()).unwrap()) as Arc<dyn StateStore>);
+    let mut repo = sound();
+    let older = repo.build();
+    let newer = repo.advance().build();
+    let files = Arc::new(Mutex::new(newer.clone()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
+    *files.lock().unwrap() = older;
+    let found = fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap_err();
+    assert!(matches!(&found, Failure::Untrusted(error) if matches!(**error, Error::Rollback { .. })), "{found:?}");
+    *files.lock().unwrap() = newer;
+    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
+    // Without a memory the older moment would have been believed: that is what it is for.
+    let files = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(files, 1, "one file a repository");
+}
+
+#[tokio::test]
+async fn names_that_an_address_would_change_are_not_asked_for() {
+    let server = serve(Scenario::Files(Arc::new(Mutex::new(sound().build())))).await;
+    let client = client(options(Duration::ZERO, None));
+    let address = TrustServer::parse(&server.url).unwrap();
+    for gun in ["a/../../b", "a/b?c", "a/b#c", "a b", "a/./b", "a%2fb/../c"] {
+        let found = client.repository(&address, gun, &RootPins::none()).await.unwrap_err();
+        assert!(matches!(found, Failure::BadName { .. }), "{gun}: {found:?}");
+    }
+    assert_eq!(server.requests.load(Ordering::SeqCst), 0);
+}
