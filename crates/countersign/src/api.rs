@@ -163,35 +163,99 @@ impl PolicyDocument {
         }
         let mut entries = Vec::new();
         for (index, repository) in self.spec.repositories.iter().enumerate() {
-            let place = format!("spec.repositories[{index}]");
-            match Pattern::parse(&repository.name) {
-                Err(error) => faults.push(fault(format!("{place}.name"), error.to_string())),
-                Ok(pattern) => {
-                    let asked = repository.policy.clone().unwrap_or_default();
-                    for (name, _) in [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
-                        .iter()
-                        .filter(|(_, value)| value.is_some())
-                    {
-                        warnings.push(fault(format!("{place}.policy.{name}"), "is not enforced by Countersign".into()));
-                    }
-                    let check = match asked.trust.filter(|trust| trust.enabled) {
-                        None => Check::Nothing,
-                        Some(trust) => {
-                            let (trust, problems) = convert_trust(&trust);
-                            let placed = |(member, problem)| fault(format!("{place}.policy.trust.{member}"), problem);
-                            faults.extend(problems.into_iter().map(placed));
-                            Check::Trust(trust)
-                        }
-                    };
-                    entries.push(Entry { pattern, mutate_image: asked.mutate_image.unwrap_or(true), check });
+            let placed = |(member, problem)| fault(format!("spec.repositories[{index}].{member}"), problem);
+            match convert_entry(repository) {
+                Ok((entry, ignored)) => {
+                    entries.push(entry);
+                    warnings.extend(ignored.into_iter().map(placed));
                 }
+                Err(problems) => faults.extend(problems.into_iter().map(placed)),
             }
         }
         if !faults.is_empty() {
             return Err(faults);
         }
-        Ok(Converted { policy: Policy { kind, name, entries }, warnings })
+        Ok(Converted { policy: Policy { kind, name, entries, unusable: None }, warnings })
     }
+}
+
+/// A member and what is wrong with it, or what is not enforced of it.
+type Problem = (String, String);
+
+fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
+    let pattern = Pattern::parse(&repository.name).map_err(|error| ("name".to_owned(), error.to_string()));
+    let asked = repository.policy.clone().unwrap_or_default();
+    let ignored = [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
+        .iter()
+        .filter(|(_, value)| value.is_some())
+        .map(|(name, _)| (format!("policy.{name}"), "is not enforced by Countersign".to_owned()))
+        .collect();
+    let (check, problems) = match asked.trust.filter(|trust| trust.enabled) {
+        None => (Check::Nothing, Vec::new()),
+        Some(trust) => {
+            let (trust, problems) = convert_trust(&trust);
+            let placed = |(member, problem)| (format!("policy.trust.{member}"), problem);
+            (Check::Trust(trust), problems.into_iter().map(placed).collect())
+        }
+    };
+    match pattern {
+        Ok(pattern) if problems.is_empty() => {
+            Ok((Entry { pattern, mutate_image: asked.mutate_image.unwrap_or(true), check }, ignored))
+        }
+        pattern => Err(pattern.err().into_iter().chain(problems).collect()),
+    }
+}
+
+/// A policy as a cluster has it, where it cannot be sent back: whatever makes no sense in it denies the images that it is
+/// about, and where that cannot be told, all images of its scope. Gives what is wrong with it too.
+#[must_use]
+pub fn read_stored(kind: PolicyKind, name: &str, spec: &Value) -> (Policy, Vec<Problem>) {
+    let mut policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), unusable: None };
+    let mut problems = Vec::new();
+    let members = spec.as_object();
+    let repositories = members.and_then(|members| members.get("repositories")).and_then(Value::as_array);
+    let unknown = members.and_then(|members| members.keys().find(|member| *member != "repositories"));
+    match (repositories, unknown) {
+        (None, _) => problems.push(("spec.repositories".to_owned(), "is not a list of repositories".to_owned())),
+        (_, Some(unknown)) => problems.push((format!("spec.{unknown}"), "is not known".to_owned())),
+        _ => {}
+    }
+    let mut whole = !problems.is_empty();
+    for (index, value) in repositories.into_iter().flatten().enumerate() {
+        let place = format!("spec.repositories[{index}]");
+        let converted = Repository::deserialize(value)
+            .map_err(|error| vec![(String::new(), error.to_string())])
+            .and_then(|repository| convert_entry(&repository));
+        let found = match converted {
+            Ok((entry, _)) => {
+                policy.entries.push(entry);
+                continue;
+            }
+            Err(found) => found,
+        };
+        let found: Vec<Problem> = found
+            .into_iter()
+            .map(|(member, problem)| match member.as_str() {
+                "" => (place.clone(), problem),
+                member => (format!("{place}.{member}"), problem),
+            })
+            .collect();
+        // Where the name can be read, only what it matches is in doubt.
+        match value.get("name").and_then(Value::as_str).map(Pattern::parse) {
+            Some(Ok(pattern)) => {
+                let problem = found.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>();
+                let check = Check::Unusable(problem.join("; "));
+                policy.entries.push(Entry { pattern, mutate_image: true, check });
+            }
+            _ => whole = true,
+        }
+        problems.extend(found);
+    }
+    if whole {
+        policy.unusable =
+            Some(problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>().join("; "));
+    }
+    (policy, problems)
 }
 
 fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
@@ -221,6 +285,8 @@ fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn convert(text: &str) -> Result<Converted, String> {
@@ -280,6 +346,32 @@ mod tests {
         for (text, expected) in cases {
             let error = convert(&with_repositories(text)).unwrap_err();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_is_stored_with_a_fault_denies() {
+        let read = |spec: Value| read_stored(PolicyKind::Cluster, "p", &spec);
+        let good = json!({"repositories": [{"name": "h.io/*", "policy": null}]});
+        let (policy, problems) = read(good);
+        assert_eq!((policy.entries.len(), policy.unusable, problems.len()), (1, None, 0));
+        // Where the name can be read, what it matches is denied, and nothing else.
+        for trust in [json!({}), json!({"enabled": true, "trustServer": "x"}), json!({"enabled": true, "signers": []})]
+        {
+            let (policy, problems) = read(json!({"repositories": [{"name": "h.io/*", "policy": {"trust": trust}}]}));
+            assert!(matches!(policy.entries[0].check, Check::Unusable(_)) && policy.unusable.is_none(), "{policy:?}");
+            assert_eq!(problems.len(), 1);
+        }
+        for spec in [
+            json!(null),
+            json!({"repositories": {}}),
+            json!({"repositories": [], "repos": []}),
+            json!({"repositories": [{"policy": {}}]}),
+            json!({"repositories": [{"name": "https://h.io"}]}),
+            json!({"repositories": ["h.io/*"]}),
+        ] {
+            let (policy, problems) = read(spec.clone());
+            assert!(policy.unusable.is_some() && !problems.is_empty(), "{spec}");
         }
     }
 }

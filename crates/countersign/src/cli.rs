@@ -3,6 +3,8 @@
 mod explain;
 mod inspect;
 mod lint;
+mod manifests;
+mod openshift;
 mod output;
 mod review;
 mod serve;
@@ -41,6 +43,8 @@ enum Command {
     Inspect(inspect::Args),
     Explain(explain::Args),
     Lint(lint::Args),
+    Manifests(manifests::Args),
+    Openshift(openshift::Args),
 }
 
 /// Runs the command that was typed, and says on standard error what kept it from its work.
@@ -62,6 +66,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Lint(args) => lint::run(&args),
+        Command::Manifests(args) => manifests::run(&args),
+        Command::Openshift(args) => openshift::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -8,9 +8,12 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod crd;
 pub mod documents;
 pub mod enforce;
+pub mod manifests;
 pub mod metrics;
+pub mod openshift;
 pub mod review;
 pub mod source;
 pub mod telemetry;

@@ -114,6 +114,9 @@ fn plan_image(
     };
     let found = match policies.applies(namespace, &reference) {
         Applies::Entry(found, _) => found,
+        Applies::Unusable(policy, problem) => {
+            return planned(None, Need::Denied(DenyReason::unusable(policy, problem)));
+        }
         Applies::NoPolicies => return planned(None, Need::Denied(DenyReason::NoPolicies)),
         Applies::NotInNamespace => return planned(None, Need::Denied(DenyReason::NotListedInNamespace)),
         Applies::NotInCluster => {
@@ -132,8 +135,10 @@ fn need_of(
     defaults: &Defaults,
     now: i64,
 ) -> Result<Need, DenyReason> {
-    let Check::Trust(trust) = &found.entry.check else {
-        return Ok(Need::Nothing);
+    let trust = match &found.entry.check {
+        Check::Nothing => return Ok(Need::Nothing),
+        Check::Unusable(problem) => return Err(DenyReason::unusable(found.policy, problem)),
+        Check::Trust(trust) => trust,
     };
     let server = match &trust.trust_server {
         Some(server) => server.clone(),
@@ -236,7 +241,7 @@ mod tests {
             ..TrustPolicy::default()
         };
         let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, check: Check::Trust(trust) };
-        PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry] }])
+        PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
     }
 
     fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {

@@ -52,6 +52,9 @@ pub struct Policy {
     pub name: String,
     /// Its entries, in order.
     pub entries: Vec<Entry>,
+    /// Why the policy as a whole cannot be used, if it cannot: nobody can tell which images it is about, so every image of
+    /// its scope is denied.
+    pub unusable: Option<String>,
 }
 
 /// One entry of a policy.
@@ -72,6 +75,8 @@ pub enum Check {
     Nothing,
     /// Verified content trust.
     Trust(TrustPolicy),
+    /// Nobody can tell, for this reason: what the entry matches is denied.
+    Unusable(String),
 }
 
 /// What an entry with trust asks.
@@ -213,6 +218,8 @@ pub struct Match<'a> {
 pub enum Applies<'a> {
     /// This one. The others matched too, and are less exact or sort later; best first.
     Entry(Match<'a>, Vec<Match<'a>>),
+    /// One of the policies that count cannot be used, so no other may decide.
+    Unusable(&'a Policy, &'a str),
     /// There is no policy at all.
     NoPolicies,
     /// The namespace has policies, and none matches.
@@ -260,7 +267,13 @@ impl PolicySet {
     #[must_use]
     pub fn applies(&self, namespace: &str, image: &ImageReference) -> Applies<'_> {
         let own = self.namespaces.get(namespace);
-        let mut matches = own.unwrap_or(&self.cluster).matches(image);
+        let scope = own.unwrap_or(&self.cluster);
+        for policy in &scope.policies {
+            if let Some(problem) = &policy.unusable {
+                return Applies::Unusable(policy, problem);
+            }
+        }
+        let mut matches = scope.matches(image);
         if matches.is_empty() {
             return match own {
                 Some(_) => Applies::NotInNamespace,
@@ -320,7 +333,7 @@ mod tests {
             mutate_image: true,
             check: Check::Nothing,
         };
-        Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect() }
+        Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect(), unusable: None }
     }
 
     fn answer(set: &PolicySet, namespace: &str, image: &str) -> String {

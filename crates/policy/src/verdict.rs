@@ -6,7 +6,7 @@ use countersign_notary::{Error as NotaryError, ProvenDigest, SignerError, Wanted
 use thiserror::Error;
 
 use crate::plan::{Need, PlannedImage, SecretRef, TrustNeed};
-use crate::policies::Match;
+use crate::policies::{Match, Policy};
 use crate::workload::ContainerImage;
 
 /// How much of an image's text a message repeats.
@@ -33,6 +33,14 @@ pub enum DenyReason {
     /// There is no policy at all.
     #[error("no image policies or cluster polices")]
     NoPolicies,
+    /// A policy that counts, or the entry that applies, makes no sense.
+    #[error("{policy} cannot be used: {}; correct or delete it", shown(problem))]
+    PolicyUnusable {
+        /// Kind and name.
+        policy: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A signer secret is missing or incomplete.
     #[error("could not get signerSecret from your cluster, name, or publicKey field in secret {} is empty ({problem})", .secret.name)]
     SignerSecret {
@@ -133,6 +141,7 @@ impl DenyReason {
             Self::NotListedInCluster { .. } => "not-listed-in-cluster",
             Self::NotListedInNamespace => "not-listed-in-namespace",
             Self::NoPolicies => "no-policies",
+            Self::PolicyUnusable { .. } => "policy-unusable",
             Self::SignerSecret { .. } => "signer-secret",
             Self::SignerKey { .. } => "signer-key",
             Self::RootKey { .. } => "root-key",
@@ -143,6 +152,16 @@ impl DenyReason {
             Self::Undecided { .. } => "undecided",
             Self::InvalidName => "invalid-name",
         }
+    }
+
+    /// What a policy that makes no sense comes to.
+    #[must_use]
+    pub fn unusable(policy: &Policy, problem: &str) -> Self {
+        let policy = match policy.kind.namespace() {
+            Some(namespace) => format!("ImagePolicy {namespace}/{}", policy.name),
+            None => format!("ClusterImagePolicy {}", policy.name),
+        };
+        Self::PolicyUnusable { policy, problem: problem.to_owned() }
     }
 
     /// What a verified refusal by a server comes to.

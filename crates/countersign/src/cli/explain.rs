@@ -39,6 +39,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut text =
         format!("image      {}\ncanonical  {}\nnamespace  {}\n\n", args.image, image.canonical(), args.namespace);
     let (line, code) = match loaded.policies().applies(&args.namespace, &image) {
+        Applies::Unusable(policy, problem) => {
+            (format!("denied: {} {} cannot be used: {problem}\n", policy.kind.kind(), policy.name), exit::DENIED)
+        }
         Applies::NoPolicies => ("denied: there are no policies at all\n".to_owned(), exit::DENIED),
         Applies::NotInNamespace => (
             format!(
@@ -67,6 +70,7 @@ fn applies(best: &Match<'_>, others: &[Match<'_>], args: &Args) -> String {
     let mut text = table(&["", "POLICY", "ENTRY", "WHY"], &rows);
     text.push('\n');
     text.push_str(&match &best.entry.check {
+        Check::Unusable(problem) => format!("  denied, since the entry cannot be used: {problem}\n"),
         Check::Nothing => "It asks nothing: the image is allowed with no further check.\n".to_owned(),
         Check::Trust(trust) => {
             let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);

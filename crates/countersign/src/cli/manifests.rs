@@ -1,0 +1,148 @@
+//! `countersign manifests`: what to install, for `kubectl apply -f -`.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use super::exit;
+use super::output::print;
+use crate::config::Settings;
+use crate::crd::{self, Platform};
+use crate::manifests::{Install, TLS_SECRET, Tls, to_yaml};
+
+/// Print everything to install in a cluster, in the right order
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  countersign manifests | kubectl apply -f -\n  countersign manifests --for openshift-3.11 --default-policy defaults.yaml | oc apply -f -\n  countersign manifests --only crds\n\nThe namespace of the installation is exempt from review, so that its own pods can start when none of them runs:\nwhoever may create pods in it, or edit its Secrets, is trusted by the whole cluster."
+)]
+pub(crate) struct Args {
+    /// Which APIs the cluster has
+    #[arg(long = "for", value_name = "PLATFORM", default_value = "kubernetes")]
+    platform: PlatformName,
+
+    /// Which objects to print
+    #[arg(long, value_name = "WHAT", default_value = "all")]
+    only: Only,
+
+    /// Namespace to install in
+    #[arg(long, default_value = "countersign")]
+    namespace: String,
+
+    /// Container image to run
+    #[arg(long, default_value_t = Install::default().image)]
+    image: String,
+
+    /// How many pods
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
+    replicas: u32,
+
+    /// Where the serving certificate comes from
+    #[arg(long, value_name = "SOURCE", default_value = "self-managed")]
+    tls: TlsName,
+
+    /// Secret with tls.crt and tls.key, with --tls secret
+    #[arg(long, value_name = "NAME", default_value = TLS_SECRET)]
+    tls_secret: String,
+
+    /// Authorities that the API server is to trust, PEM, with --tls secret
+    #[arg(long, value_name = "FILE")]
+    ca_bundle: Option<PathBuf>,
+
+    /// Further namespace to leave unreviewed (repeatable); before Kubernetes 1.21 it needs the label
+    /// kubernetes.io/metadata.name
+    #[arg(long, value_name = "NAMESPACE")]
+    exempt_namespace: Vec<String>,
+
+    /// Settings of serve, YAML, for the `ConfigMap`
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// YAML with a list of repositories, or with the image-security-enforcement block of a master-config.yaml, for a
+    /// ClusterImagePolicy named default
+    #[arg(long, value_name = "FILE")]
+    default_policy: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum PlatformName {
+    /// v1 APIs: Kubernetes 1.16 and later, OpenShift 4
+    Kubernetes,
+    /// v1beta1 APIs: OpenShift 3.11, Kubernetes 1.11 to 1.15
+    #[value(name = "openshift-3.11")]
+    OpenShift311,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Only {
+    /// Everything
+    All,
+    /// The custom resource definitions
+    Crds,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum TlsName {
+    /// Countersign makes and rotates it
+    SelfManaged,
+    /// cert-manager makes it
+    CertManager,
+    /// A Secret holds it
+    Secret,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let platform = match args.platform {
+        PlatformName::Kubernetes => Platform::Kubernetes,
+        PlatformName::OpenShift311 => Platform::OpenShift311,
+    };
+    if args.only == Only::Crds {
+        print(&to_yaml(&crd::policies(platform))?);
+        return Ok(exit::OK);
+    }
+    let tls = match (args.tls, &args.ca_bundle) {
+        (TlsName::SelfManaged, None) => Tls::SelfManaged,
+        (TlsName::CertManager, None) => Tls::CertManager,
+        (TlsName::Secret, Some(path)) => {
+            let ca_bundle = std::fs::read(path).with_context(|| format!("--ca-bundle {}", path.display()))?;
+            if !ca_bundle.starts_with(b"-----BEGIN") {
+                bail!("--ca-bundle {} is not PEM", path.display());
+            }
+            Tls::Secret { name: args.tls_secret.clone(), ca_bundle }
+        }
+        (TlsName::Secret, None) => bail!("--tls secret needs --ca-bundle FILE, the authorities of that certificate"),
+        (_, Some(_)) => bail!("--ca-bundle goes with --tls secret alone"),
+    };
+    let install = Install {
+        platform,
+        namespace: args.namespace.clone(),
+        exempt_namespaces: args.exempt_namespace.clone(),
+        image: args.image.clone(),
+        replicas: args.replicas,
+        tls,
+        config: config(args.config.as_deref())?,
+        default_policy: default_policy(args.default_policy.as_deref())?,
+    };
+    print(&install.yaml()?);
+    Ok(exit::OK)
+}
+
+/// Settings that `serve` would refuse are refused here, before they are in a cluster.
+fn config(path: Option<&std::path::Path>) -> anyhow::Result<Value> {
+    let Some(path) = path else {
+        return Ok(serde_json::json!({}));
+    };
+    Settings::from_file(path)?;
+    let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
+    Ok(serde_saphyr::from_str(&text)?)
+}
+
+fn default_policy(path: Option<&std::path::Path>) -> anyhow::Result<Value> {
+    let Some(path) = path else {
+        return Ok(Value::Null);
+    };
+    let named = || format!("--default-policy {}", path.display());
+    let text = std::fs::read_to_string(path).with_context(named)?;
+    let value: Value = serde_saphyr::from_str(&text).with_context(named)?;
+    crate::openshift::default_repositories(&value).with_context(named)
+}

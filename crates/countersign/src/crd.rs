@@ -1,0 +1,292 @@
+//! The custom resource definitions of the policies, for today's clusters and for those of `apiextensions.k8s.io/v1beta1`.
+
+use serde_json::{Value, json};
+
+use crate::api::GROUP;
+
+/// Which APIs a cluster has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Platform {
+    /// Kubernetes from 1.16 to today.
+    #[default]
+    Kubernetes,
+    /// OpenShift 3.11, which is Kubernetes 1.11.
+    OpenShift311,
+}
+
+/// `ImagePolicy` and `ClusterImagePolicy`.
+#[must_use]
+pub fn policies(platform: Platform) -> Vec<Value> {
+    [("ImagePolicy", "Namespaced"), ("ClusterImagePolicy", "Cluster")]
+        .map(|(kind, scope)| definition(kind, scope, platform))
+        .into()
+}
+
+fn definition(kind: &str, scope: &str, platform: Platform) -> Value {
+    let singular = kind.to_lowercase();
+    let plural = format!("{}ies", singular.trim_end_matches('y'));
+    let metadata = json!({"name": format!("{plural}.{GROUP}")});
+    let names = json!({"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": singular});
+    let columns = |path: &str| {
+        let column = |name: &str, kind: &str, description: &str, at: &str| json!({"name": name, "type": kind, "description": description, path: at});
+        json!([
+            column(
+                "Accepted",
+                "string",
+                "Whether the policy makes sense and its secrets are there",
+                ".status.conditions[?(@.type==\"Accepted\")].status"
+            ),
+            column("Reason", "string", "What is wrong with it", ".status.conditions[?(@.type==\"Accepted\")].message"),
+            column("Age", "date", "When it was made", ".metadata.creationTimestamp"),
+        ])
+    };
+    match platform {
+        Platform::Kubernetes => json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": metadata,
+            "spec": {
+                "group": GROUP, "names": names, "scope": scope,
+                "versions": [{
+                    "name": "v1beta1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": schema(kind)},
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": columns("jsonPath"),
+                }],
+            },
+        }),
+        Platform::OpenShift311 => json!({
+            "apiVersion": "apiextensions.k8s.io/v1beta1",
+            "kind": "CustomResourceDefinition",
+            "metadata": metadata,
+            "spec": {
+                "group": GROUP, "names": names, "scope": scope, "version": "v1beta1",
+                "validation": {"openAPIV3Schema": before_nullable(schema(kind))},
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": columns("JSONPath"),
+            },
+        }),
+    }
+}
+
+/// Kubernetes 1.11 knows no `nullable`, so what may be null must have no type there: then the members are only looked at
+/// where there is an object. It knows no `x-kubernetes-…` either.
+fn before_nullable(mut schema: Value) -> Value {
+    if let Some(members) = schema.as_object_mut() {
+        if members.remove("nullable").is_some() {
+            members.remove("type");
+        }
+        members.retain(|name, _| !name.starts_with("x-kubernetes-"));
+        for (name, value) in members.iter_mut() {
+            if name == "properties" {
+                for property in value.as_object_mut().into_iter().flat_map(|properties| properties.values_mut()) {
+                    *property = before_nullable(property.take());
+                }
+            } else if name == "items" {
+                *value = before_nullable(value.take());
+            }
+        }
+    }
+    schema
+}
+
+fn schema(kind: &str) -> Value {
+    let about = match kind {
+        "ImagePolicy" => {
+            "Says which images may run in its namespace. A namespace that has an ImagePolicy is decided by its own ones alone: no ClusterImagePolicy is looked at."
+        }
+        _ => {
+            "Says which images may run in all namespaces that have no ImagePolicy. All ClusterImagePolicies count together."
+        }
+    };
+    json!({
+        "type": "object",
+        "description": about,
+        "required": ["spec"],
+        "properties": {
+            "spec": {
+                "type": "object",
+                "description": "Which images are allowed, and on which condition.",
+                "required": ["repositories"],
+                "properties": {"repositories": {
+                    "type": "array",
+                    "description": "The entries. The most exact one that matches an image applies to it: one without a wildcard before any with, else the one with the most characters that are no wildcard. An image that no entry matches is denied.",
+                    "items": repository(),
+                }},
+            },
+            "status": status(),
+        },
+    })
+}
+
+fn repository() -> Value {
+    json!({
+        "type": "object",
+        "description": "An entry: images, and what is asked of them.",
+        "required": ["name"],
+        "properties": {
+            "name": {
+                "type": "string", "minLength": 1, "maxLength": 1024, "pattern": r"^[^\s:/]([^\s:]|:[^\s/]|:$)*$",
+                "description": "The images: a registry host, a path and perhaps a tag, with * for any run of characters, also across slashes. Without a tag it means every tag. The wildcards of the host match in the host alone. Examples: registry.example.com:5000/payments/*, docker.io/library/nginx:1.*, *",
+            },
+            "policy": {
+                "type": "object", "nullable": true,
+                "description": "What is asked of the images. Empty or absent: nothing, they are allowed.",
+                "properties": {
+                    "mutateImage": {
+                        "type": "boolean", "nullable": true,
+                        "description": "Whether an admitted image is pinned to the digest that was signed. True if absent. Without it the kubelet may pull other content than was verified.",
+                    },
+                    "trust": trust(),
+                    "va": {
+                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
+                        "description": "Vulnerability Advisor of IBM Cloud Private: kept, and not enforced.",
+                    },
+                    "vulnerability": {
+                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
+                        "description": "Vulnerability checks of older policies: kept, and not enforced.",
+                    },
+                },
+            },
+        },
+    })
+}
+
+fn trust() -> Value {
+    let secrets = |description: &str| {
+        json!({
+            "type": "array",
+            "description": description,
+            "items": {
+                "type": "object",
+                "description": "A secret, by name.",
+                "required": ["name"],
+                "properties": {"name": {"type": "string", "minLength": 1, "description": "The secret's name."}},
+            },
+        })
+    };
+    json!({
+        "type": "object",
+        "description": "Docker Content Trust: signatures that are kept on a Notary server.",
+        "required": ["enabled"],
+        "properties": {
+            "enabled": {"type": "boolean", "description": "Whether signatures are verified."},
+            "trustServer": {
+                "type": "string", "pattern": "^$|^https?://[^/?#@]+",
+                "description": "The Notary server, with a port and a path where it has them: https://notary.example.com:8443/notary. If absent: the registry's own host at port 4443, and https://quay.io for quay.io. docker.io has none.",
+            },
+            "signerSecrets": secrets("Secrets of signers, every one of whom must have signed the image. Each has the data keys name (the signer, as registered in the repository) and publicKey (PEM). Those of an ImagePolicy are in its namespace, those of a ClusterImagePolicy in Countersign's own. If there are none, whatever the repository has released counts."),
+            "rootKeys": {
+                "type": "array",
+                "description": "Keys that the repository's root must be signed with, or rotated from: key ids in hex, or public keys or certificates in PEM. Without pins the first root that is seen is believed, and remembered.",
+                "items": {"type": "string", "minLength": 1, "description": "A key id in hex, or a public key or certificate in PEM."},
+            },
+            "rootSecrets": secrets("Secrets whose publicKey is such a root key, in the namespaces of the signer secrets."),
+        },
+    })
+}
+
+fn status() -> Value {
+    json!({
+        "type": "object",
+        "description": "What Countersign makes of the policy.",
+        "properties": {
+            "observedGeneration": {
+                "type": "integer", "format": "int64", "description": "The metadata.generation that this is about.",
+            },
+            "conditions": {
+                "type": "array",
+                "description": "The one condition is Accepted: whether the policy makes sense and its secrets are there.",
+                "items": {
+                    "type": "object",
+                    "description": "A condition, as Kubernetes has them everywhere.",
+                    "required": ["type", "status"],
+                    "properties": {
+                        "type": {"type": "string", "description": "Accepted."},
+                        "status": {"type": "string", "description": "True or False."},
+                        "reason": {"type": "string", "description": "Accepted, Invalid or SecretUnusable."},
+                        "message": {"type": "string", "description": "What is wrong with the policy, and where; empty if nothing is."},
+                        "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status last changed."},
+                        "observedGeneration": {"type": "integer", "format": "int64", "description": "The metadata.generation that this is about."},
+                    },
+                },
+            },
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use countersign_policy::Pattern;
+    use serde::Deserialize as _;
+
+    use super::*;
+    use crate::api::{EntryPolicy, PolicySpec, Repository, SecretName, Trust};
+
+    /// The members that a type knows, as it lists them itself.
+    fn known<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
+        let error = serde_json::from_value::<T>(json!({"?": 1})).err().map(|error| error.to_string());
+        let error = error.expect("unknown members are refused");
+        error.split('`').skip(3).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn described(schema: &Value) -> BTreeSet<String> {
+        let properties = schema["properties"].as_object().expect("an object");
+        properties.keys().cloned().collect()
+    }
+
+    #[test]
+    fn schema_and_types_know_the_same_members() {
+        let spec = &schema("ImagePolicy")["properties"]["spec"];
+        let entry = &spec["properties"]["repositories"]["items"];
+        let policy = &entry["properties"]["policy"];
+        let trust = &policy["properties"]["trust"];
+        assert_eq!(described(spec), known::<PolicySpec>());
+        assert_eq!(described(entry), known::<Repository>());
+        assert_eq!(described(policy), known::<EntryPolicy>());
+        assert_eq!(described(trust), known::<Trust>());
+        assert_eq!(described(&trust["properties"]["signerSecrets"]["items"]), known::<SecretName>());
+    }
+
+    #[test]
+    fn everything_is_described() {
+        fn walk(at: &str, schema: &Value) {
+            assert!(schema["description"].as_str().is_some_and(|text| text.len() > 8), "{at}");
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                walk(&format!("{at}.{name}"), property);
+            }
+            if schema.get("items").is_some() {
+                walk(&format!("{at}[]"), &schema["items"]);
+            }
+        }
+        walk("ImagePolicy", &schema("ImagePolicy"));
+        walk("ClusterImagePolicy", &schema("ClusterImagePolicy"));
+    }
+
+    #[test]
+    fn names_are_those_that_users_know() {
+        for platform in [Platform::Kubernetes, Platform::OpenShift311] {
+            let names: Vec<_> = policies(platform).iter().map(|crd| crd["metadata"]["name"].clone()).collect();
+            assert_eq!(names, [format!("imagepolicies.{GROUP}"), format!("clusterimagepolicies.{GROUP}")]);
+        }
+        let old = policies(Platform::OpenShift311);
+        let text = serde_json::to_string(&old).unwrap();
+        assert!(!text.contains("nullable") && !text.contains("x-kubernetes"), "{text}");
+        let entry = &old[0]["spec"]["validation"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["repositories"]
+            ["items"];
+        assert_eq!(entry["properties"]["policy"].get("type"), None);
+    }
+
+    /// What the pattern of the schema refuses must be what can be no entry: it is there to say so early.
+    #[test]
+    fn the_schema_refuses_no_good_name() {
+        let _ = Repository::deserialize(json!({"name": "x"})).unwrap();
+        for name in
+            ["*", "nginx", "docker.io/*", "mycluster.icp:8500/*", "h.io:5000/a:v1.*", "*.h.io/x", "[::1]:5000/x"]
+        {
+            assert!(Pattern::parse(name).is_ok(), "{name}");
+        }
+    }
+}

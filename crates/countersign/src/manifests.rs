@@ -1,0 +1,409 @@
+//! Everything that is installed in a cluster, in the order in which it must be applied.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::api::{API_VERSION, GROUP};
+use crate::crd::{self, Platform};
+
+/// The name of everything that is installed.
+pub const NAME: &str = "countersign";
+
+/// The Secret with the serving certificate.
+pub const TLS_SECRET: &str = "countersign-tls";
+
+/// The name of the webhook, which users see in denials.
+pub const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.com";
+
+/// The user that the container runs as where the platform does not choose one.
+const USER: u32 = 65532;
+
+const REVIEWS_PORT: u16 = 8443;
+const OPERATIONS_PORT: u16 = 8081;
+
+/// How the webhook gets its serving certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Tls {
+    /// Countersign makes it, rotates it, and writes `caBundle` itself.
+    #[default]
+    SelfManaged,
+    /// cert-manager makes it, and writes `caBundle`.
+    CertManager,
+    /// It is in a Secret that somebody else keeps.
+    Secret {
+        /// The name of a Secret of type `kubernetes.io/tls`.
+        name: String,
+        /// The authorities that the API server is to trust, PEM.
+        ca_bundle: Vec<u8>,
+    },
+}
+
+/// What may differ between installations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Install {
+    /// The APIs of the cluster.
+    pub platform: Platform,
+    /// The namespace, which is exempt from review.
+    pub namespace: String,
+    /// Further namespaces that are exempt.
+    pub exempt_namespaces: Vec<String>,
+    /// The container image.
+    pub image: String,
+    /// How many pods.
+    pub replicas: u32,
+    /// The serving certificate.
+    pub tls: Tls,
+    /// Settings of `serve`, as they stand in a configuration file.
+    pub config: Value,
+    /// `spec.repositories` of the ClusterImagePolicy `default`; null or empty for none.
+    pub default_policy: Value,
+}
+
+impl Default for Install {
+    fn default() -> Self {
+        Self {
+            platform: Platform::Kubernetes,
+            namespace: NAME.to_owned(),
+            exempt_namespaces: Vec::new(),
+            image: format!("countersign:{}", env!("CARGO_PKG_VERSION")),
+            replicas: 2,
+            tls: Tls::SelfManaged,
+            config: json!({}),
+            default_policy: Value::Null,
+        }
+    }
+}
+
+impl Install {
+    /// All objects, in order: what others need comes first, and the webhook configuration last.
+    ///
+    /// # Errors
+    /// A configuration that cannot be written as YAML.
+    pub fn objects(&self) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
+        let mut objects = vec![self.namespace()];
+        objects.extend(crd::policies(self.platform));
+        objects.push(self.object("v1", "ServiceAccount", json!({})));
+        if self.platform == Platform::OpenShift311 {
+            objects.push(self.security_context_constraints());
+        }
+        objects.extend(self.cluster_roles());
+        objects.extend(self.role());
+        objects.push(self.config_map()?);
+        objects.extend(self.cert_manager());
+        objects.push(self.service());
+        objects.push(self.deployment());
+        objects.push(self.disruption_budget());
+        objects.push(self.network_policy());
+        objects.extend(self.default_cluster_policy());
+        objects.push(self.webhook());
+        Ok(objects)
+    }
+
+    /// The objects as one YAML text.
+    ///
+    /// # Errors
+    /// As [`Self::objects`].
+    pub fn yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
+        to_yaml(&self.objects()?)
+    }
+
+    fn labels() -> Value {
+        json!({"app.kubernetes.io/name": NAME})
+    }
+
+    /// An object of the installation's namespace.
+    fn object(&self, api_version: &str, kind: &str, rest: Value) -> Value {
+        let mut object = cluster_object(api_version, kind, NAME, rest);
+        object["metadata"]["namespace"] = json!(self.namespace);
+        object
+    }
+
+    fn namespace(&self) -> Value {
+        let mut namespace = cluster_object("v1", "Namespace", &self.namespace, json!({}));
+        // Kubernetes sets this label itself since 1.21; before that the exemption of the webhook needs it here.
+        namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(self.namespace);
+        if self.platform == Platform::Kubernetes {
+            namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
+        }
+        namespace
+    }
+
+    /// The container runs under this instead of whatever the cluster's default gives it.
+    fn security_context_constraints(&self) -> Value {
+        let rest = json!({
+            "allowHostDirVolumePlugin": false, "allowHostIPC": false, "allowHostNetwork": false, "allowHostPID": false,
+            "allowHostPorts": false, "allowPrivilegedContainer": false, "readOnlyRootFilesystem": true,
+            "requiredDropCapabilities": ["ALL"],
+            "runAsUser": {"type": "MustRunAsNonRoot"},
+            "seLinuxContext": {"type": "MustRunAs"},
+            "fsGroup": {"type": "MustRunAs"},
+            "supplementalGroups": {"type": "RunAsAny"},
+            "volumes": ["configMap", "secret"],
+            "users": [format!("system:serviceaccount:{}:{NAME}", self.namespace)],
+        });
+        cluster_object("security.openshift.io/v1", "SecurityContextConstraints", NAME, rest)
+    }
+
+    /// What Countersign may do in all namespaces, and the roles that an administrator gives to people.
+    fn cluster_roles(&self) -> Vec<Value> {
+        let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+        let both = ["clusterimagepolicies", "imagepolicies"];
+        let write = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+        let read = ["get", "list", "watch"];
+        let mut own = vec![
+            rule(GROUP, &both, &read),
+            rule(GROUP, &["clusterimagepolicies/status", "imagepolicies/status"], &["patch"]),
+            // One by one, by name: never a list of what a cluster keeps secret.
+            rule("", &["secrets", "serviceaccounts"], &["get"]),
+        ];
+        if self.tls == Tls::SelfManaged {
+            let mut webhook = rule(
+                "admissionregistration.k8s.io",
+                &["mutatingwebhookconfigurations"],
+                &["get", "list", "patch", "watch"],
+            );
+            webhook["resourceNames"] = json!([NAME]);
+            own.push(webhook);
+        }
+        let role = |name: &str, rules: Vec<Value>| {
+            cluster_object("rbac.authorization.k8s.io/v1", "ClusterRole", name, json!({"rules": rules}))
+        };
+        let mut viewer = role("countersign-policy-viewer", vec![rule(GROUP, &both, &read)]);
+        viewer["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] = json!("true");
+        let binding = json!({
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": NAME},
+            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": self.namespace}],
+        });
+        vec![
+            role(NAME, own),
+            cluster_object("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", NAME, binding),
+            role("countersign-policy-admin", vec![rule(GROUP, &both, &write)]),
+            role("countersign-namespace-policy-editor", vec![rule(GROUP, &["imagepolicies"], &write)]),
+            viewer,
+        ]
+    }
+
+    /// What it may do in its own namespace: watch the signer secrets of cluster policies, and keep its certificate.
+    fn role(&self) -> Vec<Value> {
+        let mut rules = vec![json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]})];
+        if self.tls == Tls::SelfManaged {
+            rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}));
+            rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [TLS_SECRET], "verbs": ["update"]}));
+        }
+        let binding = json!({
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
+            "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": self.namespace}],
+        });
+        vec![
+            self.object("rbac.authorization.k8s.io/v1", "Role", json!({"rules": rules})),
+            self.object("rbac.authorization.k8s.io/v1", "RoleBinding", binding),
+        ]
+    }
+
+    fn config_map(&self) -> Result<Value, serde_saphyr::ser::Error> {
+        let text = serde_saphyr::to_string(&self.config)?;
+        Ok(self.object("v1", "ConfigMap", json!({"data": {"config.yaml": format!("{}\n", text.trim_end())}})))
+    }
+
+    fn cert_manager(&self) -> Vec<Value> {
+        if self.tls != Tls::CertManager {
+            return Vec::new();
+        }
+        let certificate = json!({"spec": {
+            "secretName": TLS_SECRET,
+            "dnsNames": [format!("{NAME}.{}.svc", self.namespace)],
+            "issuerRef": {"kind": "Issuer", "name": NAME},
+            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
+        }});
+        vec![
+            self.object("cert-manager.io/v1", "Issuer", json!({"spec": {"selfSigned": {}}})),
+            self.object("cert-manager.io/v1", "Certificate", certificate),
+        ]
+    }
+
+    fn service(&self) -> Value {
+        let ports = json!([{"name": "reviews", "port": 443, "targetPort": "reviews", "protocol": "TCP"}]);
+        self.object("v1", "Service", json!({"spec": {"selector": Self::labels(), "ports": ports}}))
+    }
+
+    fn deployment(&self) -> Value {
+        let mut arguments = vec![
+            "serve".to_owned(),
+            "--config=/etc/countersign/config.yaml".to_owned(),
+            format!("--listen=0.0.0.0:{REVIEWS_PORT}"),
+            format!("--ops-listen=0.0.0.0:{OPERATIONS_PORT}"),
+            "--trust-ca=/etc/countersign-trust-ca".to_owned(),
+            "--shutdown-delay=5s".to_owned(),
+        ];
+        let mut mounts = vec![
+            json!({"name": "config", "mountPath": "/etc/countersign", "readOnly": true}),
+            json!({"name": "trust-ca", "mountPath": "/etc/countersign-trust-ca", "readOnly": true}),
+        ];
+        let mut volumes = vec![
+            json!({"name": "config", "configMap": {"name": NAME}}),
+            json!({"name": "trust-ca", "configMap": {"name": "countersign-trust-ca", "optional": true}}),
+        ];
+        let secret = match &self.tls {
+            Tls::SelfManaged => {
+                arguments.push(format!("--tls-secret={TLS_SECRET}"));
+                arguments.push(format!("--service={NAME}"));
+                arguments.push(format!("--webhook-configuration={NAME}"));
+                None
+            }
+            Tls::CertManager => Some(TLS_SECRET),
+            Tls::Secret { name, .. } => Some(name.as_str()),
+        };
+        if let Some(secret) = secret {
+            arguments.extend(["--tls-cert=/tls/tls.crt".to_owned(), "--tls-key=/tls/tls.key".to_owned()]);
+            mounts.push(json!({"name": "tls", "mountPath": "/tls", "readOnly": true}));
+            volumes.push(json!({"name": "tls", "secret": {"secretName": secret}}));
+        }
+        let probe = |path: &str| json!({"httpGet": {"path": path, "port": "operations"}, "periodSeconds": 5});
+        let container = json!({
+            "name": NAME,
+            "image": self.image,
+            "args": arguments,
+            "env": [{"name": "COUNTERSIGN_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
+            "ports": [
+                {"name": "reviews", "containerPort": REVIEWS_PORT, "protocol": "TCP"},
+                {"name": "operations", "containerPort": OPERATIONS_PORT, "protocol": "TCP"},
+            ],
+            "livenessProbe": probe("/livez"),
+            "readinessProbe": probe("/readyz"),
+            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+            "securityContext": {
+                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
+                "capabilities": {"drop": ["ALL"]},
+            },
+            "volumeMounts": mounts,
+        });
+        let mut pod = json!({
+            "serviceAccountName": NAME,
+            "terminationGracePeriodSeconds": 45,
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
+                "weight": 100,
+                "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": Self::labels()}},
+            }]}},
+            "containers": [container],
+            "volumes": volumes,
+        });
+        if self.platform == Platform::Kubernetes {
+            // OpenShift gives each namespace a range of users; a fixed one would not fit it.
+            pod["securityContext"] = json!({
+                "runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"},
+            });
+        }
+        let spec = json!({
+            "replicas": self.replicas,
+            "selector": {"matchLabels": Self::labels()},
+            // A new pod is ready before an old one goes: at no moment is the webhook short of one.
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
+            "template": {"metadata": {"labels": Self::labels()}, "spec": pod},
+        });
+        self.object("apps/v1", "Deployment", json!({"spec": spec}))
+    }
+
+    fn disruption_budget(&self) -> Value {
+        let version = match self.platform {
+            Platform::Kubernetes => "policy/v1",
+            Platform::OpenShift311 => "policy/v1beta1",
+        };
+        let spec = json!({"minAvailable": 1, "selector": {"matchLabels": Self::labels()}});
+        self.object(version, "PodDisruptionBudget", json!({"spec": spec}))
+    }
+
+    /// Nothing but reviews and probes comes in. Who may send reviews cannot be said here: the API server has no label.
+    fn network_policy(&self) -> Value {
+        let spec = json!({
+            "podSelector": {"matchLabels": Self::labels()},
+            "policyTypes": ["Ingress"],
+            "ingress": [{"ports": [{"port": REVIEWS_PORT, "protocol": "TCP"}, {"port": OPERATIONS_PORT, "protocol": "TCP"}]}],
+        });
+        self.object("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": spec}))
+    }
+
+    /// The ClusterImagePolicy `default`, if there is to be one.
+    pub(crate) fn default_cluster_policy(&self) -> Option<Value> {
+        let repositories = self.default_policy.as_array().filter(|repositories| !repositories.is_empty())?;
+        let spec = json!({"spec": {"repositories": repositories}});
+        Some(cluster_object(API_VERSION, "ClusterImagePolicy", "default", spec))
+    }
+
+    fn webhook(&self) -> Value {
+        let rule = |group: &str, resources: &[&str]| {
+            let mut rule = json!({
+                "apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources,
+            });
+            if self.platform == Platform::Kubernetes {
+                rule["scope"] = json!("Namespaced");
+            }
+            rule
+        };
+        let mut core = vec!["pods", "pods/ephemeralcontainers", "podtemplates", "replicationcontrollers"];
+        if self.platform == Platform::OpenShift311 {
+            core.push("deploymentconfigs");
+        }
+        let workloads = ["daemonsets", "deployments", "replicasets", "statefulsets"];
+        let mut exempt = vec![self.namespace.clone()];
+        exempt.extend(self.exempt_namespaces.iter().cloned());
+        let mut webhook = json!({
+            "name": WEBHOOK,
+            "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": "/admit"}},
+            "rules": [
+                rule("", &core),
+                rule("apps", &workloads),
+                rule("extensions", &workloads),
+                rule("batch", &["cronjobs", "jobs"]),
+                rule("apps.openshift.io", &["deploymentconfigs"]),
+            ],
+            "failurePolicy": "Fail",
+            // Its own pods must come up when no other is left to review them.
+            "namespaceSelector": {"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
+            ]},
+        });
+        if self.platform == Platform::Kubernetes {
+            webhook["admissionReviewVersions"] = json!(["v1", "v1beta1"]);
+            webhook["clientConfig"]["service"]["port"] = json!(443);
+            webhook["matchPolicy"] = json!("Equivalent");
+            // What another webhook puts into the object after this one is looked at too.
+            webhook["reinvocationPolicy"] = json!("IfNeeded");
+            webhook["sideEffects"] = json!("None");
+            webhook["timeoutSeconds"] = json!(10);
+        }
+        if let Tls::Secret { ca_bundle, .. } = &self.tls {
+            webhook["clientConfig"]["caBundle"] = json!(STANDARD.encode(ca_bundle));
+        }
+        let version = match self.platform {
+            Platform::Kubernetes => "admissionregistration.k8s.io/v1",
+            Platform::OpenShift311 => "admissionregistration.k8s.io/v1beta1",
+        };
+        let mut object = cluster_object(version, "MutatingWebhookConfiguration", NAME, json!({"webhooks": [webhook]}));
+        if self.tls == Tls::CertManager {
+            object["metadata"]["annotations"] =
+                json!({"cert-manager.io/inject-ca-from": format!("{}/{NAME}", self.namespace)});
+        }
+        object
+    }
+}
+
+/// An object of the whole cluster.
+fn cluster_object(api_version: &str, kind: &str, name: &str, rest: Value) -> Value {
+    let mut object = json!({
+        "apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": Install::labels()},
+    });
+    if let (Some(object), Value::Object(rest)) = (object.as_object_mut(), rest) {
+        object.extend(rest);
+    }
+    object
+}
+
+/// Objects as one YAML text of several documents.
+///
+/// # Errors
+/// Objects that cannot be written as YAML.
+pub fn to_yaml(objects: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
+    let documents = objects.iter().map(serde_saphyr::to_string).collect::<Result<Vec<_>, _>>()?;
+    Ok(documents.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n"))
+}
