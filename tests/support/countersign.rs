@@ -56,6 +56,8 @@ fn program() -> &'static Path {
 pub struct Countersign {
     /// The process.
     pub part: Part,
+    /// Its port for reviews.
+    pub port: u16,
     /// Its address for reviews, `https://127.0.0.1:PORT`.
     pub url: String,
     /// Its address for operations, `http://127.0.0.1:PORT`.
@@ -77,28 +79,41 @@ impl Countersign {
     /// # Errors
     /// It does not become ready; with its log.
     pub fn serve(ca: &Ca, folder: &Path, policies: &Path, more: &[&str]) -> Result<Self, Problem> {
+        let files: Vec<_> =
+            [policies, &ca.certificate, &ca.key].iter().map(|path| path.display().to_string()).collect();
+        let own = ["--policies", &files[0], "--tls-cert", &files[1], "--tls-key", &files[2]];
+        let served = Self::start("countersign", ca, folder, &[&own, more].concat())?;
+        served.ready()?;
+        Ok(served)
+    }
+
+    /// Starts the webhook with these arguments and its ports, and waits until it listens. `name` is that of its log.
+    ///
+    /// # Errors
+    /// It does not listen; with its log.
+    pub fn start(name: &str, ca: &Ca, folder: &Path, arguments: &[&str]) -> Result<Self, Problem> {
         let (port, ops_port) = (free_port()?, free_port()?);
         let mut command = Command::new(program());
-        command.arg("serve").arg("--policies").arg(policies);
+        command.arg("serve").args(arguments).arg("--trust-ca").arg(&ca.ca);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--ops-listen", &format!("127.0.0.1:{ops_port}")]);
-        command
-            .arg("--tls-cert")
-            .arg(&ca.certificate)
-            .arg("--tls-key")
-            .arg(&ca.key)
-            .arg("--trust-ca")
-            .arg(&ca.ca)
-            .args(more);
-        let mut part = Part::start("countersign", &mut command, folder)?;
+        let mut part = Part::start(name, &mut command, folder)?;
         part.listening_on(ops_port)?;
-        let served = Self {
+        Ok(Self {
             part,
+            port,
             url: format!("https://127.0.0.1:{port}"),
             ops: format!("http://127.0.0.1:{ops_port}"),
             ca: ca.ca.clone(),
-        };
-        wait_for("readiness", || served.get("/readyz").is_ok_and(|(status, _)| status == 200))?;
-        Ok(served)
+        })
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready; with its log.
+    pub fn ready(&self) -> Result<(), Problem> {
+        let ready = wait_for("readiness", || self.get("/readyz").is_ok_and(|(status, _)| status == 200));
+        ready.map_err(|problem| format!("{problem}; {:?}\n{}", self.get("/readyz"), self.part.log_text()).into())
     }
 
     /// GETs a path of the operations port: status and body.

@@ -2,14 +2,20 @@
 //!
 //! A part that does not start fails the test that wanted it, with the part's own log.
 
+mod control_plane;
 mod countersign;
+mod front;
 mod notary;
 mod process;
+mod registry;
 mod serve;
 
+pub use control_plane::{ControlPlane, Kubectl};
 pub use countersign::{Countersign, Finished, run};
+pub use front::Front;
 pub use notary::{Client, NotaryServer};
 pub use process::{Ca, Part, free_port, wait_for};
+pub use registry::{Pushed, Registry};
 pub use serve::FileServer;
 
 /// What a test fails with.

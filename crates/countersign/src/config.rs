@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use thiserror::Error;
 
+use crate::manifests::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
 
 /// The service accounts of the kube-controller-manager that make pods and the objects that hold pod templates. Each is
@@ -33,7 +34,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 2h or 0");
+        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 2h, 90d or 0");
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
         let (number, unit) = text.split_at(digits);
         let number: u64 = number.parse().map_err(|_| wrong())?;
@@ -42,6 +43,7 @@ impl FromStr for Span {
             "s" => 1_000,
             "m" => 60_000,
             "h" => 3_600_000,
+            "d" => 86_400_000,
             "" if number == 0 => 0,
             _ => return Err(wrong()),
         };
@@ -94,6 +96,14 @@ pub struct Settings {
     #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
     pub policies: Option<PathBuf>,
 
+    /// Kubeconfig of the cluster whose policies apply, to serve from outside it
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_KUBECONFIG", conflicts_with = "policies")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// Namespace that Countersign calls its own, in a cluster [default: that of its pod]
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_NAMESPACE")]
+    pub namespace: Option<String>,
+
     /// Address for admission reviews [default: 0.0.0.0:8443]
     #[arg(long, value_name = "ADDR:PORT", env = "COUNTERSIGN_LISTEN")]
     pub listen: Option<SocketAddr>,
@@ -114,7 +124,34 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
     pub self_signed: Option<PathBuf>,
 
-    /// Certificates of authorities to trust for trust servers and registries, PEM (repeatable)
+    /// Secret in which the serving certificate is kept that Countersign makes itself, in a cluster [default:
+    /// countersign-tls]
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_TLS_SECRET", conflicts_with_all = ["tls_cert", "tls_key", "self_signed"])]
+    pub tls_secret: Option<String>,
+
+    /// Service that the certificate is for [default: countersign]
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_SERVICE")]
+    pub service: Option<String>,
+
+    /// Further name or address that the certificate is for (repeatable)
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_TLS_NAME", value_delimiter = ',')]
+    #[serde(default)]
+    pub tls_name: Vec<String>,
+
+    /// How long a certificate lives; it is replaced when a third of that is left [default: 90d]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_TLS_LIFETIME")]
+    pub tls_lifetime: Option<Span>,
+
+    /// MutatingWebhookConfiguration whose caBundle is kept right [default: countersign]
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_WEBHOOK_CONFIGURATION")]
+    pub webhook_configuration: Option<String>,
+
+    /// For how long reviews are still taken once a stop was asked for, while others learn of it [default: 0]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_SHUTDOWN_DELAY")]
+    pub shutdown_delay: Option<Span>,
+
+    /// Certificates of authorities to trust for trust servers and registries: a PEM file, or a folder of *.crt and *.pem
+    /// files (repeatable)
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TRUST_CA", value_delimiter = ',')]
     #[serde(default)]
     pub trust_ca: Vec<PathBuf>,
@@ -231,6 +268,12 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for probes and metrics.
     pub ops_listen: SocketAddr,
+    /// The cluster's kubeconfig; without one it is the cluster around.
+    pub kubeconfig: Option<PathBuf>,
+    /// See [`Settings::namespace`].
+    pub namespace: Option<String>,
+    /// See [`Settings::shutdown_delay`].
+    pub shutdown_delay: Duration,
     /// Where the certificate comes from.
     pub tls: TlsSource,
     /// Authorities to trust everywhere.
@@ -279,6 +322,19 @@ pub enum TlsSource {
     },
     /// Made at start, and written here for clients to trust.
     SelfSigned(PathBuf),
+    /// Made and rotated by Countersign, and kept in a Secret of the cluster.
+    Managed {
+        /// The Secret.
+        secret: String,
+        /// The Service that the certificate is for.
+        service: String,
+        /// Further names.
+        names: Vec<String>,
+        /// How long a certificate lives.
+        lifetime: Duration,
+        /// The webhook configuration whose `caBundle` is kept.
+        webhook: String,
+    },
 }
 
 impl Settings {
@@ -297,6 +353,14 @@ impl Settings {
     pub fn or(self, file: Self) -> Self {
         Self {
             policies: self.policies.or(file.policies),
+            kubeconfig: self.kubeconfig.or(file.kubeconfig),
+            namespace: self.namespace.or(file.namespace),
+            tls_secret: self.tls_secret.or(file.tls_secret),
+            service: self.service.or(file.service),
+            tls_name: if self.tls_name.is_empty() { file.tls_name } else { self.tls_name },
+            tls_lifetime: self.tls_lifetime.or(file.tls_lifetime),
+            webhook_configuration: self.webhook_configuration.or(file.webhook_configuration),
+            shutdown_delay: self.shutdown_delay.or(file.shutdown_delay),
             listen: self.listen.or(file.listen),
             ops_listen: self.ops_listen.or(file.ops_listen),
             tls_cert: self.tls_cert.or(file.tls_cert),
@@ -327,16 +391,35 @@ impl Settings {
     /// Settings that make no sense.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
+        if self.policies.is_some() && self.kubeconfig.is_some() {
+            return invalid("policies come from files or from a cluster: give --policies or --kubeconfig");
+        }
+        let lifetime = self.tls_lifetime.map_or(Duration::from_secs(90 * 86_400), |span| span.0);
+        if lifetime < Duration::from_secs(3) || lifetime > Duration::from_secs(3650 * 86_400) {
+            return invalid("--tls-lifetime must be at least 3s, for tests, and at most 3650d");
+        }
+        let managed = self.tls_secret.is_some();
         let tls = match (self.tls_cert, self.tls_key, self.self_signed) {
-            (Some(certificate), Some(key), None) => TlsSource::Files { certificate, key },
-            (None, None, Some(path)) => TlsSource::SelfSigned(path),
+            (Some(certificate), Some(key), None) if !managed => TlsSource::Files { certificate, key },
+            (None, None, Some(path)) if !managed => TlsSource::SelfSigned(path),
+            (None, None, None) if self.policies.is_none() => TlsSource::Managed {
+                secret: self.tls_secret.unwrap_or_else(|| TLS_SECRET.to_owned()),
+                service: self.service.unwrap_or_else(|| NAME.to_owned()),
+                names: self.tls_name,
+                lifetime,
+                webhook: self.webhook_configuration.unwrap_or_else(|| NAME.to_owned()),
+            },
             (None, None, None) => {
                 return invalid(
                     "no certificate to serve with: give --tls-cert and --tls-key, or --self-signed FILE to try things out",
                 );
             }
-            _ => return invalid("give --tls-cert together with --tls-key, or --self-signed alone"),
+            _ => return invalid("give --tls-cert together with --tls-key, or --self-signed or --tls-secret alone"),
         };
+        let shutdown_delay = self.shutdown_delay.map_or(Duration::ZERO, |span| span.0);
+        if shutdown_delay > Duration::from_secs(300) {
+            return invalid("--shutdown-delay must be at most 300s");
+        }
         let deadline = self.deadline.map_or(Duration::from_secs(8), |span| span.0);
         if deadline.is_zero() || deadline > Duration::from_secs(30) {
             return invalid("--deadline must be more than 0 and at most 30s, the longest that an API server waits");
@@ -350,6 +433,9 @@ impl Settings {
             policies: self.policies,
             listen: address(self.listen, 8443),
             ops_listen: address(self.ops_listen, 8081),
+            kubeconfig: self.kubeconfig,
+            namespace: self.namespace,
+            shutdown_delay,
             tls,
             trust_ca: self.trust_ca,
             hosts: self.hosts,

@@ -93,11 +93,7 @@ impl Engine {
         }
         for secret in &need.root_secrets {
             let data = read_secret(moment, secret).await?;
-            let key = data.and_then(|data| data.public_key).filter(|key| !key.is_empty());
-            let key = key.ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
-            let bad = || DenyReason::RootKey { origin: format!("secret {}", secret.name) };
-            let key = String::from_utf8(key).map_err(|_| bad())?;
-            pins.add(&key).map_err(|_| bad())?;
+            read_pin(secret, data.as_ref()).map(|pin| pins.extend(pin))?;
         }
         let server = need.server.host_port();
         let repository = self.notary.repository(&need.server, &need.gun, &pins).await;
@@ -136,6 +132,20 @@ pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Sign
     // A name that came from a file usually ends in a line feed.
     let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
     Signer::new(&name, &key).map_err(|problem| DenyReason::SignerKey { secret: secret.clone(), problem })
+}
+
+/// The root key that a secret pins.
+///
+/// # Errors
+/// A secret that is not there, or holds no key.
+pub fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, DenyReason> {
+    let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    let key = data.public_key.as_deref().filter(|key| !key.trim_ascii().is_empty());
+    let key = key.ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    let bad = || DenyReason::RootKey { origin: format!("secret {}", secret.name) };
+    let mut pins = RootPins::none();
+    pins.add(std::str::from_utf8(key).map_err(|_| bad())?).map_err(|_| bad())?;
+    Ok(pins)
 }
 
 fn all_undecided(images: &[ContainerImage], cause: &str) -> Verdict {

@@ -1,6 +1,8 @@
 //! Where policies and secrets come from.
 
+pub mod cluster;
 pub mod files;
+pub mod status;
 
 use std::sync::Arc;
 
@@ -33,6 +35,12 @@ pub enum SourceError {
     /// No policies were loaded yet.
     #[error("policies are not loaded yet")]
     NotReady,
+    /// The policies are not known.
+    #[error("the policies are not known: {cause}")]
+    Policies {
+        /// The reason.
+        cause: String,
+    },
     /// A secret could not be read.
     #[error("cannot read secret {name} in namespace {namespace}: {cause}", namespace = .secret.namespace, name = .secret.name)]
     Secret {

@@ -1,11 +1,13 @@
 //! The certificate that the webhook serves: from files that are read again when they change, or made on the spot.
 
+pub mod managed;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -57,13 +59,13 @@ pub enum TlsError {
 /// The certificate in use, which may be swapped under open connections: each keeps the one it began with.
 #[derive(Debug)]
 pub struct ServingCertificate {
-    key: ArcSwap<CertifiedKey>,
+    key: ArcSwapOption<CertifiedKey>,
     metrics: SharedMetrics,
 }
 
 impl ResolvesServerCert for ServingCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.key.load_full())
+        self.key.load_full()
     }
 }
 
@@ -71,14 +73,27 @@ impl ServingCertificate {
     /// Serves a certificate, and tells the metrics when it expires.
     #[must_use]
     pub fn new(key: CertifiedKey, metrics: SharedMetrics) -> Arc<Self> {
-        note_expiry(&key, &metrics);
-        Arc::new(Self { key: ArcSwap::from_pointee(key), metrics })
+        let serving = Self::none_yet(metrics);
+        serving.swap(key);
+        serving
+    }
+
+    /// Has no certificate to serve yet: until there is one, no connection comes about.
+    #[must_use]
+    pub fn none_yet(metrics: SharedMetrics) -> Arc<Self> {
+        Arc::new(Self { key: ArcSwapOption::empty(), metrics })
+    }
+
+    /// Whether there is one.
+    #[must_use]
+    pub fn is_there(&self) -> bool {
+        self.key.load().is_some()
     }
 
     /// Serves another one from now on.
     pub fn swap(&self, key: CertifiedKey) {
         note_expiry(&key, &self.metrics);
-        self.key.store(Arc::new(key));
+        self.key.store(Some(Arc::new(key)));
     }
 }
 

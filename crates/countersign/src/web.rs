@@ -106,12 +106,13 @@ async fn shake_hands(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> io::Re
     Ok(Connection::Tls(Box::new(stream)))
 }
 
-/// A receiver that turns true at SIGTERM or SIGINT.
+/// Two receivers: the first turns true at SIGTERM or SIGINT, the second that long after it, or at the next signal.
 ///
 /// # Errors
 /// A system without signals.
-pub fn stop_on_signals() -> io::Result<Stop> {
+pub fn stop_on_signals(delay: Duration) -> io::Result<(Stop, Stop)> {
     use tokio::signal::unix::{SignalKind, signal};
+    let (asked, is_asked) = watch::channel(false);
     let (sender, receiver) = watch::channel(false);
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::spawn(async move {
@@ -119,9 +120,15 @@ pub fn stop_on_signals() -> io::Result<Stop> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
+        let _ = asked.send(true);
+        tokio::select! {
+            () = tokio::time::sleep(delay) => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
         let _ = sender.send(true);
         // Held so that receivers see the value and not a closed channel.
         std::future::pending::<()>().await;
     });
-    Ok(receiver)
+    Ok((is_asked, receiver))
 }

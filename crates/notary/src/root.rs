@@ -45,6 +45,11 @@ impl RootPins {
         Ok(())
     }
 
+    /// Adds those of another set.
+    pub fn extend(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {

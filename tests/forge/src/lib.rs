@@ -54,6 +54,12 @@ pub fn hex(bytes: &[u8]) -> String {
 /// The digest of the image that stands for `name` in tests: sha256 over the words `manifest of NAME`.
 #[must_use]
 pub fn digest_of(name: &str) -> [u8; 32] {
+    sha256(format!("manifest of {name}").as_bytes())
+}
+
+/// sha256
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     use sha2::Digest as _;
-    sha2::Sha256::digest(format!("manifest of {name}")).into()
+    sha2::Sha256::digest(bytes).into()
 }

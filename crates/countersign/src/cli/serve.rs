@@ -3,18 +3,21 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use countersign_policy::Kinds;
-use countersign_remote::{Options, StateDir, StateStore, TrustedCas};
+use countersign_remote::{Clock, Options, StateDir, StateStore, TrustedCas};
 use tracing::{error, info, warn};
 
 use super::{exit, trust};
+use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
 use crate::enforce::Engine;
 use crate::metrics::{Metrics, SharedMetrics};
-use crate::source::Source as _;
+use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
+use crate::source::{Source, status};
 use crate::telemetry;
+use crate::tls::managed::{self, Wanted};
 use crate::tls::{self, ServingCertificate};
 use crate::web::admit::Reviewer;
 use crate::web::{self, admit, health};
@@ -22,7 +25,7 @@ use crate::web::{self, admit, health};
 /// Run the admission webhook
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  countersign serve --policies ./policies --self-signed ./webhook.pem \\\n    --listen 127.0.0.1:8443 --ops-listen 127.0.0.1:8081\n\nEvery setting can also stand in the file that --config names, under the same name without dashes in front."
+    after_help = "Examples:\n  countersign serve   (in a pod, as `countersign manifests` sets it up)\n  countersign serve --policies ./policies --self-signed ./webhook.pem \\\n    --listen 127.0.0.1:8443 --ops-listen 127.0.0.1:8081\n\nEvery setting can also stand in the file that --config names, under the same name without dashes in front."
 )]
 pub(crate) struct Args {
     /// File with settings, YAML; flags and environment win over it
@@ -42,23 +45,28 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
-    let Some(folder) = config.policies.clone() else {
-        bail!("no policies: give --policies DIR");
-    };
     if config.cluster_policy_secrets == ClusterPolicySecrets::WorkloadNamespace {
         warn!(
             "signer secrets of cluster policies are read in the workload's namespace: whoever may create secrets there chooses the keys that cluster policies trust"
         );
     }
     let metrics: SharedMetrics = Arc::new(Metrics::default());
-    let source = FileSource::watched(&folder, Arc::clone(&metrics))
-        .with_context(|| format!("cannot use the policies in {}", folder.display()))?;
     let clock = telemetry::wall_clock();
+    let around = match config.policies {
+        Some(_) => None,
+        None => Some(Cluster::connect(config.kubeconfig.as_deref()).await?),
+    };
+    let own_namespace = match (&around, &config.namespace) {
+        (None, _) => config.secrets_namespace.clone(),
+        (Some(_), Some(namespace)) => namespace.clone(),
+        (Some(cluster), None) => cluster.namespace.clone(),
+    };
+    let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let engine = Engine {
-        source: Arc::clone(&source) as Arc<dyn crate::source::Source>,
+        source: Arc::clone(&source),
         notary: notary(&config, &metrics, &clock)?,
-        defaults: trust::defaults(&config.secrets_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
-        clock,
+        defaults: trust::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
+        clock: Arc::clone(&clock),
         deadline: config.deadline,
     };
     let reviewer = Arc::new(Reviewer {
@@ -69,19 +77,49 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         mode: config.mode,
         metrics: Arc::clone(&metrics),
     });
-    let serving = certificate(&config, &metrics)?;
-    let tls = tls::server_config(serving)?;
+    let serving = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
+    let tls = tls::server_config(Arc::clone(&serving))?;
     let reviews = web::listen(config.listen, "--listen").await?;
     let operations = web::listen(config.ops_listen, "--ops-listen").await?;
     info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
-    let readiness: health::Readiness = Arc::new(move || source.now().err().map(|error| error.to_string()));
-    let stop = web::stop_on_signals()?;
+    let (asked_to_stop, stop) = web::stop_on_signals(config.shutdown_delay)?;
+    let readiness: health::Readiness = Arc::new(move || {
+        if *asked_to_stop.borrow() {
+            return Some("stopping".to_owned());
+        }
+        if !serving.is_there() {
+            return Some("there is no serving certificate yet".to_owned());
+        }
+        source.now().err().map(|error| error.to_string())
+    });
     tokio::join!(
         web::serve(reviews, Some(tls), admit::router(reviewer), stop.clone()),
         web::serve(operations, None, health::router(readiness, metrics), stop),
     );
     info!("stopped");
     Ok(())
+}
+
+/// Policies from files, or from the cluster; there, their status is kept too.
+fn source(
+    config: &Config,
+    around: Option<&Cluster>,
+    own_namespace: &str,
+    metrics: &SharedMetrics,
+    clock: &Clock,
+) -> anyhow::Result<Arc<dyn Source>> {
+    if let Some(folder) = &config.policies {
+        let source = FileSource::watched(folder, Arc::clone(metrics));
+        return Ok(source.with_context(|| format!("cannot use the policies in {}", folder.display()))?);
+    }
+    let cluster = around.context("there is no cluster")?;
+    let source = ClusterSource::start(cluster.client.clone(), own_namespace, Arc::clone(metrics));
+    let secrets_in = match config.cluster_policy_secrets {
+        ClusterPolicySecrets::OwnNamespace => Some(own_namespace.to_owned()),
+        ClusterPolicySecrets::WorkloadNamespace => None,
+    };
+    tokio::spawn(status::keep(Arc::clone(&source), secrets_in, Arc::clone(clock)));
+    Ok(Arc::new(ClusterHandle(source)))
 }
 
 fn kinds(config: &Config) -> anyhow::Result<Kinds> {
@@ -129,7 +167,13 @@ fn notary(
     trust::client(&cas, config.registry_config.as_deref(), options)
 }
 
-fn certificate(config: &Config, metrics: &SharedMetrics) -> anyhow::Result<Arc<ServingCertificate>> {
+fn certificate(
+    config: &Config,
+    around: Option<&Cluster>,
+    own_namespace: &str,
+    metrics: &SharedMetrics,
+    clock: &Clock,
+) -> anyhow::Result<Arc<ServingCertificate>> {
     match &config.tls {
         TlsSource::Files { certificate, key } => {
             let serving = ServingCertificate::new(tls::load(certificate, key)?, Arc::clone(metrics));
@@ -142,6 +186,23 @@ fn certificate(config: &Config, metrics: &SharedMetrics) -> anyhow::Result<Arc<S
             std::fs::write(path, pem).with_context(|| format!("--self-signed {} cannot be written", path.display()))?;
             info!(path = %path.display(), "made a certificate for local use; clients must trust this file");
             Ok(ServingCertificate::new(key, Arc::clone(metrics)))
+        }
+        TlsSource::Managed { secret, service, names, lifetime, webhook } => {
+            let cluster = around.context("without a cluster there is no Secret to keep a certificate in")?;
+            let host = format!("{service}.{own_namespace}.svc");
+            let wanted = Wanted {
+                namespace: own_namespace.to_owned(),
+                secret: secret.clone(),
+                names: [host.clone(), format!("{host}.cluster.local")]
+                    .into_iter()
+                    .chain(names.iter().cloned())
+                    .collect(),
+                lifetime: *lifetime,
+                webhook: webhook.clone(),
+            };
+            let serving = ServingCertificate::none_yet(Arc::clone(metrics));
+            tokio::spawn(managed::keep(cluster.client.clone(), wanted, Arc::clone(&serving), Arc::clone(clock)));
+            Ok(serving)
         }
     }
 }

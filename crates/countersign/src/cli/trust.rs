@@ -50,8 +50,19 @@ impl Reach {
     }
 }
 
-/// Trusts the authorities in a file.
+/// Trusts the authorities in a file, or in all `.crt` and `.pem` files of a folder.
 pub(crate) fn add_ca(cas: &mut TrustedCas, path: &std::path::Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        let listed = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut files: Vec<_> = listed
+            .with_context(|| format!("cannot read --trust-ca {}", path.display()))?
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter(|file| file.extension().is_some_and(|ending| ending == "crt" || ending == "pem") && file.is_file())
+            .collect();
+        files.sort();
+        return files.iter().try_for_each(|file| add_ca(cas, file));
+    }
     let pem = std::fs::read(path).with_context(|| format!("cannot read --trust-ca {}", path.display()))?;
     Ok(cas.add(&pem, &format!("--trust-ca {}", path.display()))?)
 }

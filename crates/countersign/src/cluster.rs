@@ -1,0 +1,190 @@
+//! The connection to a cluster, and how its objects are followed.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::path::Path;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use kube::api::Api;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Client, Config, Resource};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// How long the API server may take to accept a connection or to answer a request that is no watch.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After how many seconds a watch is begun anew. Also how long a dead connection may go unnoticed, and then some.
+const WATCH_SECONDS: u32 = 60;
+
+/// The shortest and the longest pause after trouble with the API server.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
+
+/// Why there is no cluster to talk to.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The kubeconfig file cannot be used.
+    #[error("--kubeconfig {path}: {cause}")]
+    Kubeconfig {
+        /// The file.
+        path: String,
+        /// What is wrong.
+        cause: String,
+    },
+    /// This is no pod.
+    #[error(
+        "there is no cluster around this process ({0}); give --policies DIR for policies from files, or --kubeconfig FILE for a cluster elsewhere"
+    )]
+    NotInCluster(String),
+    /// The client cannot be made.
+    #[error("cannot make a client for the cluster: {0}")]
+    Client(String),
+}
+
+/// A cluster, and the namespace that Countersign calls its own there.
+#[derive(Clone)]
+pub struct Cluster {
+    /// The client.
+    pub client: Client,
+    /// The namespace that the kubeconfig or the pod names.
+    pub namespace: String,
+}
+
+impl Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// The cluster that a kubeconfig file names, or else the one around this pod. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// No usable file, or no cluster around.
+    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+        let mut config = match kubeconfig {
+            Some(path) => {
+                let failed = |cause: String| ClusterError::Kubeconfig { path: path.display().to_string(), cause };
+                let file = Kubeconfig::read_from(path).map_err(|error| failed(error.to_string()))?;
+                let options = KubeConfigOptions::default();
+                Config::from_custom_kubeconfig(file, &options).await.map_err(|error| failed(error.to_string()))?
+            }
+            None => Config::incluster().map_err(|error| ClusterError::NotInCluster(error.to_string()))?,
+        };
+        config.connect_timeout = Some(REQUEST_TIMEOUT);
+        config.write_timeout = Some(REQUEST_TIMEOUT);
+        let namespace = config.default_namespace.clone();
+        let client = Client::try_from(config).map_err(|error| ClusterError::Client(error.to_string()))?;
+        Ok(Self { client, namespace })
+    }
+}
+
+/// A resource that has no type of its own here.
+#[must_use]
+pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// What an error of the client comes to, without the client's own preamble.
+#[must_use]
+pub fn cause(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => {
+            // The innermost source says what happened; the others only where.
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(inner) = source {
+                text = inner.to_string();
+                source = inner.source();
+            }
+            text
+        }
+    }
+}
+
+/// The HTTP status that the API server answered with, if it answered.
+#[must_use]
+pub fn status(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// Waits for an answer, but not for ever.
+///
+/// # Errors
+/// What the API server says, or that it says nothing.
+pub async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, (Option<u16>, String)> {
+    match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(error)) => Err((status(&error), cause(&error))),
+        Err(_) => Err((None, format!("the API server did not answer within {} s", REQUEST_TIMEOUT.as_secs()))),
+    }
+}
+
+/// What was learnt of the objects that are followed.
+#[derive(Debug)]
+pub enum News<K> {
+    /// All of them, as they are now.
+    All(Vec<K>),
+    /// One is new or changed.
+    Applied(K),
+    /// One is gone.
+    Deleted(K),
+    /// They cannot be followed, for this reason, since the last news; the HTTP status comes too where there was one.
+    Trouble(Option<u16>, String),
+}
+
+/// Follows the objects of an API for ever. After any trouble they are all listed again, so that nothing is missed; neither
+/// bookmarks nor streamed lists are needed, which old clusters do not have.
+pub async fn follow<K>(api: Api<K>, fields: Option<String>, mut tell: impl FnMut(News<K>))
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let mut pause = PAUSES.0;
+    loop {
+        let mut config = watcher::Config::default().disable_bookmarks().timeout(WATCH_SECONDS);
+        config.field_selector.clone_from(&fields);
+        let mut events = Box::pin(watcher(api.clone(), config));
+        let mut listed = Vec::new();
+        loop {
+            match events.next().await {
+                Some(Ok(Event::Init)) => listed.clear(),
+                Some(Ok(Event::InitApply(object))) => listed.push(object),
+                Some(Ok(Event::InitDone)) => {
+                    pause = PAUSES.0;
+                    tell(News::All(std::mem::take(&mut listed)));
+                }
+                Some(Ok(Event::Apply(object))) => tell(News::Applied(object)),
+                Some(Ok(Event::Delete(object))) => tell(News::Deleted(object)),
+                Some(Err(error)) => {
+                    let (code, cause) = explain(&error);
+                    // 410 Gone is how the API server says that its history is shorter than the watch: no trouble.
+                    if code != Some(410) {
+                        tell(News::Trouble(code, cause));
+                    }
+                    break;
+                }
+                None => break,
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(PAUSES.1);
+    }
+}
+
+fn explain(error: &watcher::Error) -> (Option<u16>, String) {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => (status(error), cause(error)),
+        watcher::Error::WatchError(status) => (Some(status.code), status.message.clone()),
+        watcher::Error::NoResourceVersion => (None, error.to_string()),
+    }
+}

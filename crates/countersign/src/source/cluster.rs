@@ -1,0 +1,317 @@
+//! Policies and secrets of a cluster.
+//!
+//! Policies are followed, all of them. Secrets are read one by one, by the name that a policy gives; only those in
+//! Countersign's own namespace are followed, since those of cluster policies are there. To follow a secret elsewhere would
+//! take the right to list all that a cluster keeps secret.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Client;
+use kube::api::{Api, DynamicObject};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tracing::{error, info, warn};
+
+use super::{Moment, SecretData, Source, SourceError};
+use crate::api::{self, GROUP};
+use crate::cluster::{self, News};
+use crate::metrics::SharedMetrics;
+
+/// For how long policies are believed that cannot be followed any more. An API server that is restarted, or moved, is back
+/// well before that; after it, a policy may have been tightened that nobody here knows of.
+const MAX_BLIND: Duration = Duration::from_secs(120);
+
+/// For how long a secret of another namespace is not read again: a burst of pods costs one request.
+const SECRET_FRESH: Duration = Duration::from_secs(1);
+
+/// How many secrets of other namespaces are kept for that long.
+const MAX_SECRETS: usize = 4096;
+
+/// Kind and plural of what is followed.
+const KINDS: [(&str, &str); 2] = [("ImagePolicy", "imagepolicies"), ("ClusterImagePolicy", "clusterimagepolicies")];
+
+/// A policy as the cluster has it.
+#[derive(Debug, Clone)]
+pub struct StoredPolicy {
+    /// What the engine makes of it.
+    pub policy: Policy,
+    /// What is wrong with it: member and problem.
+    pub problems: Vec<(String, String)>,
+    /// Its `metadata.generation`.
+    pub generation: i64,
+    /// Its `metadata.resourceVersion`.
+    pub resource_version: String,
+    /// Its status, as somebody wrote it last.
+    pub status: Value,
+}
+
+/// How one kind of policy can be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Sight {
+    /// Nothing was listed yet, for this reason if one is known.
+    Never(Option<String>),
+    /// Followed.
+    Clear,
+    /// Known, but not followed any more since then.
+    Blind(Instant, String),
+    /// The API server does not know the kind.
+    Unknown(String),
+}
+
+#[derive(Debug)]
+struct Followed {
+    sight: Sight,
+    policies: HashMap<(Option<String>, String), StoredPolicy>,
+}
+
+/// A cluster that is followed.
+pub struct ClusterSource {
+    client: Client,
+    own_namespace: String,
+    kinds: Mutex<[Followed; 2]>,
+    set: ArcSwap<PolicySet>,
+    /// The secrets of the own namespace, while they can be followed.
+    own_secrets: Mutex<Option<HashMap<String, SecretData>>>,
+    other_secrets: Mutex<HashMap<SecretRef, (Instant, Option<SecretData>)>>,
+    /// Told when a policy or a secret changes.
+    changed: Notify,
+    metrics: SharedMetrics,
+}
+
+impl std::fmt::Debug for ClusterSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClusterSource").field("own_namespace", &self.own_namespace).finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl ClusterSource {
+    /// Begins to follow a cluster. Until all policies were listed once, nothing is known.
+    #[must_use]
+    pub fn start(client: Client, own_namespace: &str, metrics: SharedMetrics) -> Arc<Self> {
+        let never = || Followed { sight: Sight::Never(None), policies: HashMap::new() };
+        let source = Arc::new(Self {
+            client: client.clone(),
+            own_namespace: own_namespace.to_owned(),
+            kinds: Mutex::new([never(), never()]),
+            set: ArcSwap::default(),
+            own_secrets: Mutex::new(None),
+            other_secrets: Mutex::default(),
+            changed: Notify::new(),
+            metrics,
+        });
+        for (index, (kind, plural)) in KINDS.into_iter().enumerate() {
+            let resource = cluster::resource(GROUP, "v1beta1", kind, plural);
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+            let told = Arc::clone(&source);
+            tokio::spawn(cluster::follow(api, None, move |news| told.policies_news(index, news)));
+        }
+        let api: Api<Secret> = Api::namespaced(client, own_namespace);
+        let told = Arc::clone(&source);
+        tokio::spawn(cluster::follow(api, None, move |news| told.secrets_news(news)));
+        source
+    }
+
+    fn policies_news(&self, index: usize, news: News<DynamicObject>) {
+        let (kind, plural) = KINDS[index];
+        let mut kinds = lock(&self.kinds);
+        let followed = &mut kinds[index];
+        let key = |object: &DynamicObject| {
+            let metadata = &object.metadata;
+            (metadata.namespace.clone().filter(|_| index == 0), metadata.name.clone().unwrap_or_default())
+        };
+        match news {
+            News::All(objects) => {
+                if followed.sight != Sight::Clear {
+                    info!(kind, count = objects.len(), "policies are followed");
+                }
+                followed.sight = Sight::Clear;
+                followed.policies = objects.iter().map(|object| (key(object), read(index, object))).collect();
+            }
+            News::Applied(object) => {
+                followed.policies.insert(key(&object), read(index, &object));
+            }
+            News::Deleted(object) => {
+                followed.policies.remove(&key(&object));
+            }
+            News::Trouble(code, cause) => {
+                let sight = match (&followed.sight, code) {
+                    (_, Some(404)) => Sight::Unknown(format!(
+                        "the API server does not know {plural}.{GROUP}; install the definitions with countersign manifests --only crds"
+                    )),
+                    (Sight::Never(_), _) => Sight::Never(Some(cause.clone())),
+                    (Sight::Blind(since, _), _) => Sight::Blind(*since, cause.clone()),
+                    (Sight::Clear | Sight::Unknown(_), _) => Sight::Blind(Instant::now(), cause.clone()),
+                };
+                // Said once for each trouble; the metric says how often.
+                if std::mem::discriminant(&sight) != std::mem::discriminant(&followed.sight) {
+                    error!(kind, %cause, "policies cannot be followed");
+                }
+                followed.sight = sight;
+                self.metrics.policies_failed();
+                return;
+            }
+        }
+        // Both kinds must be known: without the namespaces' own policies the cluster's would decide for them.
+        if kinds.iter().all(|followed| matches!(followed.sight, Sight::Clear | Sight::Blind(..))) {
+            let policies = kinds.iter().flat_map(|followed| followed.policies.values());
+            let set = PolicySet::new(policies.map(|stored| stored.policy.clone()));
+            if kinds.iter().all(|followed| followed.sight == Sight::Clear) {
+                self.metrics.policies_loaded(set.len());
+            }
+            self.set.store(Arc::new(set));
+        }
+        drop(kinds);
+        self.changed.notify_one();
+    }
+
+    fn secrets_news(&self, news: News<Secret>) {
+        let mut secrets = lock(&self.own_secrets);
+        match news {
+            News::All(objects) => *secrets = Some(objects.into_iter().map(secret_data).collect()),
+            News::Applied(object) => {
+                let (name, data) = secret_data(object);
+                secrets.get_or_insert_default().insert(name, data);
+            }
+            News::Deleted(object) => {
+                let (name, _) = secret_data(object);
+                secrets.get_or_insert_default().remove(&name);
+            }
+            News::Trouble(_, cause) => {
+                // From now on each is read when it is needed.
+                if secrets.take().is_some() {
+                    warn!(namespace = %self.own_namespace, %cause, "secrets cannot be followed, and are read one by one");
+                }
+                return;
+            }
+        }
+        drop(secrets);
+        self.changed.notify_one();
+    }
+
+    /// Why nothing can be decided, if so.
+    fn blind(&self) -> Option<String> {
+        let kinds = lock(&self.kinds);
+        kinds.iter().zip(KINDS).find_map(|(followed, (_, plural))| match &followed.sight {
+            Sight::Clear => None,
+            Sight::Never(None) => Some(format!("{plural} are not listed yet")),
+            Sight::Never(Some(cause)) => Some(format!("{plural} cannot be listed: {cause}")),
+            Sight::Unknown(cause) => Some(cause.clone()),
+            Sight::Blind(since, cause) => (since.elapsed() > MAX_BLIND)
+                .then(|| format!("{plural} cannot be followed for {} s: {cause}", since.elapsed().as_secs())),
+        })
+    }
+
+    /// All policies, with what is wrong with them.
+    #[must_use]
+    pub fn stored(&self) -> Vec<StoredPolicy> {
+        lock(&self.kinds).iter().flat_map(|followed| followed.policies.values().cloned()).collect()
+    }
+
+    /// Waits until a policy or a secret of the own namespace changes.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// A secret as it is now, or was a second ago.
+    ///
+    /// # Errors
+    /// The API server does not answer, or forbids it.
+    pub async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
+        if secret.namespace == self.own_namespace {
+            let found = lock(&self.own_secrets).as_ref().and_then(|secrets| secrets.get(&secret.name).cloned());
+            // One that was made a moment ago may not have been told yet, so a missing one is asked for.
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        let fresh =
+            |(read, data): &(Instant, Option<SecretData>)| (read.elapsed() < SECRET_FRESH).then(|| data.clone());
+        if let Some(data) = lock(&self.other_secrets).get(secret).and_then(fresh) {
+            return Ok(data);
+        }
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
+        let found = cluster::in_time(api.get_opt(&secret.name)).await;
+        let found = found.map_err(|(_, cause)| SourceError::Secret { secret: secret.clone(), cause })?;
+        let data = found.map(|found| secret_data(found).1);
+        let mut secrets = lock(&self.other_secrets);
+        if secrets.len() >= MAX_SECRETS {
+            secrets.clear();
+        }
+        // What is not there may be made any moment, and whoever made it does not want to wait.
+        if data.is_some() {
+            secrets.insert(secret.clone(), (Instant::now(), data.clone()));
+        }
+        Ok(data)
+    }
+}
+
+/// A policy as the engine has it. The API server's schema refuses most of what makes no sense; what it lets through, or let
+/// through before there was a schema, denies.
+fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
+    let metadata = &object.metadata;
+    let name = metadata.name.clone().unwrap_or_default();
+    let kind = match &metadata.namespace {
+        Some(namespace) if index == 0 => PolicyKind::Image { namespace: namespace.clone() },
+        _ => PolicyKind::Cluster,
+    };
+    let (policy, problems) = api::read_stored(kind, &name, &object.data["spec"]);
+    StoredPolicy {
+        policy,
+        problems,
+        generation: metadata.generation.unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        status: object.data["status"].clone(),
+    }
+}
+
+fn secret_data(secret: Secret) -> (String, SecretData) {
+    let mut data = secret.data.unwrap_or_default();
+    let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
+    let found = SecretData { name: value("name"), public_key: value("publicKey") };
+    (secret.metadata.name.unwrap_or_default(), found)
+}
+
+/// A moment of a cluster: its policies stand still; secrets are read when they are asked for.
+struct ClusterMoment {
+    set: Arc<PolicySet>,
+    source: Arc<ClusterSource>,
+}
+
+impl Moment for ClusterMoment {
+    fn policies(&self) -> &PolicySet {
+        &self.set
+    }
+
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
+        Box::pin(self.source.read_secret(secret))
+    }
+}
+
+/// A handle to a source that hands out moments of it.
+#[derive(Debug, Clone)]
+pub struct ClusterHandle(pub Arc<ClusterSource>);
+
+impl Source for ClusterHandle {
+    fn now(&self) -> Result<Arc<dyn Moment>, SourceError> {
+        if let Some(cause) = self.0.blind() {
+            return Err(SourceError::Policies { cause });
+        }
+        Ok(Arc::new(ClusterMoment { set: self.0.set.load_full(), source: Arc::clone(&self.0) }))
+    }
+}

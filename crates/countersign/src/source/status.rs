@@ -1,0 +1,132 @@
+//! Says in each policy of a cluster whether it makes sense, and what is wrong with it if not.
+//!
+//! Every replica does so, and writes only what is not there yet; whoever comes second finds nothing to write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_policy::{Check, DenyReason, Policy, PolicyKind, SecretRef};
+use jiff::Timestamp;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use serde_json::{Value, json};
+use tracing::{debug, warn};
+
+use super::cluster::{ClusterSource, StoredPolicy};
+use crate::api::GROUP;
+use crate::cluster;
+use crate::enforce::{read_pin, read_signer};
+
+/// How often the secrets of other namespaces are looked at when nothing was told.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long changes are left to come to rest.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// The condition's type.
+const ACCEPTED: &str = "Accepted";
+
+/// Keeps the status of all policies true, for ever. `own_namespace` is where the secrets of cluster policies are; `None` if
+/// they are in the workload's namespace, so that nobody can tell whether they are there.
+pub async fn keep(source: Arc<ClusterSource>, own_namespace: Option<String>, clock: countersign_remote::Clock) {
+    loop {
+        let _ = tokio::time::timeout(LOOK_AGAIN, source.changed()).await;
+        tokio::time::sleep(SETTLE).await;
+        for stored in source.stored() {
+            let (reason, message) = judge(&source, &stored, own_namespace.as_deref()).await;
+            if let Some(status) = status(&stored, reason, &message, clock()) {
+                write(&source, &stored, status).await;
+            }
+        }
+    }
+}
+
+async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Option<&str>) -> (&'static str, String) {
+    if !stored.problems.is_empty() {
+        let problems = stored.problems.iter().map(|(place, problem)| format!("{place} {problem}"));
+        return ("Invalid", problems.collect::<Vec<_>>().join("; "));
+    }
+    let namespace = match &stored.policy.kind {
+        PolicyKind::Image { namespace } => Some(namespace.as_str()),
+        PolicyKind::Cluster => own_namespace,
+    };
+    let Some(namespace) = namespace else {
+        return (ACCEPTED, String::new());
+    };
+    let mut problems = Vec::new();
+    for (name, root) in secret_names(&stored.policy) {
+        let secret = SecretRef { namespace: namespace.to_owned(), name: name.to_owned() };
+        let problem = match source.read_secret(&secret).await {
+            // Nothing is known of it now; what was said before stays until something is.
+            Err(_) => continue,
+            Ok(data) if root => read_pin(&secret, data.as_ref()).err(),
+            Ok(data) => read_signer(&secret, data.as_ref()).err(),
+        };
+        if let Some(problem) = problem {
+            problems.push(format!("secret {name} in namespace {namespace}: {}", short(&problem)));
+        }
+    }
+    if problems.is_empty() { (ACCEPTED, String::new()) } else { ("SecretUnusable", problems.join("; ")) }
+}
+
+fn short(reason: &DenyReason) -> String {
+    match reason {
+        DenyReason::SignerSecret { problem, .. } => problem.to_string(),
+        DenyReason::SignerKey { problem, .. } => problem.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// The secrets of a policy, and whether each holds a root key.
+fn secret_names(policy: &Policy) -> std::collections::BTreeSet<(&str, bool)> {
+    let trusts = policy.entries.iter().filter_map(|entry| match &entry.check {
+        Check::Trust(trust) => Some(trust),
+        _ => None,
+    });
+    trusts
+        .flat_map(|trust| {
+            let signers = trust.signer_secrets.iter().map(|name| (name.as_str(), false));
+            signers.chain(trust.root_secrets.iter().map(|name| (name.as_str(), true)))
+        })
+        .collect()
+}
+
+/// The status to write; nothing if it is there already.
+fn status(stored: &StoredPolicy, reason: &str, message: &str, now: Timestamp) -> Option<Value> {
+    let accepted = if reason == ACCEPTED { "True" } else { "False" };
+    let before = &stored.status["conditions"][0];
+    let same = before["status"] == accepted && before["reason"] == reason && before["message"] == message;
+    if same && stored.status["observedGeneration"] == stored.generation {
+        return None;
+    }
+    let since = before["lastTransitionTime"].as_str().filter(|_| before["status"] == accepted);
+    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    Some(json!({
+        "observedGeneration": stored.generation,
+        "conditions": [{
+            "type": ACCEPTED, "status": accepted, "reason": reason, "message": message,
+            "lastTransitionTime": since.unwrap_or(&now), "observedGeneration": stored.generation,
+        }],
+    }))
+}
+
+async fn write(source: &ClusterSource, stored: &StoredPolicy, status: Value) {
+    let policy = &stored.policy;
+    let (kind, plural) = match policy.kind {
+        PolicyKind::Image { .. } => ("ImagePolicy", "imagepolicies"),
+        PolicyKind::Cluster => ("ClusterImagePolicy", "clusterimagepolicies"),
+    };
+    let resource = cluster::resource(GROUP, "v1beta1", kind, plural);
+    let api: Api<DynamicObject> = match policy.kind.namespace() {
+        Some(namespace) => Api::namespaced_with(source.client().clone(), namespace, &resource),
+        None => Api::all_with(source.client().clone(), &resource),
+    };
+    // With the version that was read: whoever changed it since brings a new event, and another look.
+    let patch = json!({"metadata": {"resourceVersion": stored.resource_version}, "status": status});
+    let (patch, params) = (Patch::Merge(patch), PatchParams::default());
+    let patched = api.patch_status(&policy.name, &params, &patch);
+    match cluster::in_time(patched).await {
+        Ok(_) => debug!(kind, name = policy.name, "wrote the status"),
+        Err((Some(404 | 409), _)) => {}
+        Err((_, cause)) => warn!(kind, name = policy.name, %cause, "cannot write the status"),
+    }
+}

@@ -1,0 +1,368 @@
+//! Installing, and the ordinary life of workloads.
+
+use countersign_tests::{Problem, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{World, assert_denied, pod, workload};
+
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:countersign:countersign";
+
+/// Without the definitions it says so, is not ready, and goes on by itself once they are there.
+pub(crate) fn nothing_installed(world: &mut World) -> Result<(), Problem> {
+    let kubeconfig = world.plane.kubeconfig("admin").display().to_string();
+    let arguments = ["--kubeconfig", &kubeconfig, "--namespace", "default", "--tls-secret", "early"];
+    let early = countersign_tests::Countersign::start("early", &world.ca, world.folder.path(), &arguments)?;
+    wait_for("a reason", || {
+        early.get("/readyz").is_ok_and(|(status, text)| status == 503 && text.contains("manifests --only crds"))
+    })?;
+    world.plane.apply(&world.manifests(&["--only", "crds"])?)?;
+    early.ready()?;
+    world.plane.kubectl("admin", &["delete", "secret", "early", "-n", "default"])?;
+    Ok(())
+}
+
+/// The manifests as they are printed, and two replicas as the service account that they make.
+pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
+    let mut manifests = world.manifests(&["--image", "countersign.example.com/countersign:test"])?;
+    if world.platform == "kubernetes" {
+        // This API server is older than policy/v1; nothing else of what is printed is too new for it.
+        assert_eq!(manifests.matches("policy/v1\n").count(), 1);
+        manifests = manifests.replace("policy/v1\n", "policy/v1beta1\n");
+    } else {
+        // It has no OpenShift API: the constraints of pods are left out here.
+        let documents: Vec<_> =
+            manifests.split("---\n").filter(|document| !document.contains("SecurityContextConstraints")).collect();
+        manifests = documents.join("---\n");
+    }
+    world.plane.apply(&manifests)?;
+    // Applied a second time, nothing changes.
+    let again = world.plane.send("admin", "apply", &manifests)?;
+    assert!(again.code == 0 && !again.stdout.contains("created"), "{again:?}");
+    world.point_service_here()?;
+    for _ in 0..2 {
+        let replica = world.start_replica()?;
+        replica.ready()?;
+        world.replicas.push(replica);
+    }
+    world.set_backends();
+    wait_for("the caBundle", || {
+        let found = world.plane.get(&["mutatingwebhookconfiguration", "countersign"]).unwrap_or_default();
+        found["webhooks"][0]["clientConfig"]["caBundle"].as_str().is_some_and(|bundle| bundle.len() > 100)
+    })
+}
+
+/// What the service account may do, and what it may not.
+pub(crate) fn rights(world: &mut World) -> Result<(), Problem> {
+    let can = |arguments: &[&str]| -> Result<bool, Problem> {
+        let done =
+            world.plane.try_kubectl("admin", &[&["auth", "can-i", "--as", SERVICE_ACCOUNT], arguments].concat())?;
+        Ok(done.stdout.trim() == "yes")
+    };
+    let may = [
+        &["list", "imagepolicies.securityenforcement.admission.cloud.ibm.com", "-A"][..],
+        &[
+            "patch",
+            "imagepolicies.securityenforcement.admission.cloud.ibm.com",
+            "--subresource=status",
+            "-n",
+            "default",
+        ],
+        &["get", "secret/any", "-n", "default"],
+        &["watch", "secrets", "-n", "countersign"],
+        &["update", "secret/countersign-tls", "-n", "countersign"],
+        &["patch", "mutatingwebhookconfiguration/countersign"],
+    ];
+    for arguments in may {
+        assert!(can(arguments)?, "{arguments:?}");
+    }
+    let may_not = [
+        &["list", "secrets", "-A"][..],
+        &["watch", "secrets", "-n", "default"],
+        &["list", "secrets", "-n", "kube-system"],
+        &["update", "secret/alice", "-n", "countersign"],
+        &["delete", "secret/countersign-tls", "-n", "countersign"],
+        &["create", "secrets", "-n", "default"],
+        &["patch", "mutatingwebhookconfiguration/other"],
+        &["create", "mutatingwebhookconfigurations"],
+        &["delete", "mutatingwebhookconfiguration/countersign"],
+        &["update", "imagepolicies.securityenforcement.admission.cloud.ibm.com", "-n", "default"],
+        &["create", "clusterimagepolicies.securityenforcement.admission.cloud.ibm.com"],
+        &["get", "pods", "-A"],
+        &["create", "pods", "-n", "countersign"],
+        &["impersonate", "users"],
+        &["create", "serviceaccounts", "--subresource=token", "-n", "countersign"],
+    ];
+    for arguments in may_not {
+        assert!(!can(arguments)?, "{arguments:?}");
+    }
+    // People who may edit workloads may read policies, and not write them, until somebody gives them the role.
+    world.namespace("roles")?;
+    let developer = |arguments: &[&str]| -> Result<bool, Problem> {
+        Ok(world.plane.try_kubectl("developer", &[&["auth", "can-i"], arguments].concat())?.stdout.trim() == "yes")
+    };
+    let policies = "imagepolicies.securityenforcement.admission.cloud.ibm.com";
+    assert!(developer(&["get", policies, "-n", "roles"])? && !developer(&["create", policies, "-n", "roles"])?);
+    world.plane.kubectl(
+        "admin",
+        &[
+            "create",
+            "rolebinding",
+            "editor",
+            "-n",
+            "roles",
+            "--clusterrole=countersign-namespace-policy-editor",
+            "--user=developer",
+        ],
+    )?;
+    assert!(developer(&["create", policies, "-n", "roles"])?);
+    assert!(!developer(&["create", "clusterimagepolicies.securityenforcement.admission.cloud.ibm.com"])?);
+    Ok(())
+}
+
+/// The API server refuses or drops what makes no sense, and explains the rest.
+pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
+    world.namespace("schema")?;
+    let refused = [
+        json!({}),
+        json!({"repositories": {}}),
+        json!({"repositories": [{"policy": {}}]}),
+        json!({"repositories": [{"name": ""}]}),
+        json!({"repositories": [{"name": "https://h.io/x"}]}),
+        json!({"repositories": [{"name": "a b"}]}),
+        json!({"repositories": [{"name": "h.io/x", "policy": {"trust": {}}}]}),
+        json!({"repositories": [{"name": "h.io/x", "policy": {"trust": {"enabled": "yes"}}}]}),
+        json!({"repositories": [{"name": "h.io/x", "policy": {"trust": {"enabled": true, "trustServer": "notary"}}}]}),
+        json!({"repositories": [{"name": "h.io/x", "policy": {"trust": {"enabled": true, "signerSecrets": [{"name": ""}]}}}]}),
+    ];
+    for spec in refused {
+        assert!(world.policy(Some("schema"), "p", &spec).is_err(), "{spec}");
+    }
+    for name in [
+        "*",
+        "nginx",
+        "docker.io/*",
+        "mycluster.icp:8500/*",
+        "h.io:5000/a:v1.*",
+        "*.h.io/x",
+        "[::1]:5000/x",
+        "h.io/x@sha256:0000000000000000000000000000000000000000000000000000000000000000",
+    ] {
+        world.policy(Some("schema"), "p", &json!({"repositories": [{"name": name, "policy": null}]}))?;
+    }
+    world.plane.kubectl("admin", &["delete", "imagepolicy", "p", "-n", "schema"])?;
+    let field = "imagepolicy.spec.repositories.policy.trust.signerSecrets";
+    wait_for("an explanation", || {
+        let done = world.plane.try_kubectl("admin", &["explain", field]);
+        done.is_ok_and(|done| done.stdout.contains("every one of whom must have signed the"))
+    })
+}
+
+fn condition(policy: &Value) -> (String, String, String) {
+    let condition = &policy["status"]["conditions"][0];
+    let text = |member: &str| condition[member].as_str().unwrap_or_default().to_owned();
+    (text("status"), text("reason"), text("message"))
+}
+
+/// Each policy says whether it is accepted, and why not.
+pub(crate) fn status(world: &mut World) -> Result<(), Problem> {
+    world.namespace("status")?;
+    let get = |world: &World| world.plane.get(&["imagepolicy", "p", "-n", "status"]).unwrap_or_default();
+    let expect = |world: &World, expected: (&str, &str), part: &str| {
+        let mut last = Value::Null;
+        let told = wait_for("a status", || {
+            last = get(world);
+            let (status, reason, message) = condition(&last);
+            (status.as_str(), reason.as_str()) == expected
+                && message.contains(part)
+                && last["status"]["observedGeneration"] == last["metadata"]["generation"]
+        });
+        told.map_err(|problem| Problem::from(format!("{problem}: {expected:?} {part}, but {}", last["status"])))
+    };
+    let spec = |policy: Value| json!({"repositories": [{"name": "h.io/*", "policy": policy}]});
+    world.policy(Some("status"), "p", &spec(json!({})))?;
+    expect(world, ("True", "Accepted"), "")?;
+    world.policy(Some("status"), "p", &spec(world.trust(&["zoe"])))?;
+    expect(world, ("False", "SecretUnusable"), "secret zoe in namespace status: secret not found")?;
+    world.policy(Some("status"), "p", &spec(json!({"trust": {"enabled": true, "rootKeys": ["x"]}})))?;
+    expect(world, ("False", "Invalid"), "rootKeys[0]")?;
+    let image = "h.io/app:1";
+    let result = world.create(&pod("status", "p", image))?;
+    let message = result.expect_err("a policy that makes no sense allows nothing");
+    assert!(
+        message.contains("Deny \"h.io/app:1\", ImagePolicy status/p cannot be used: spec.repositories[0]"),
+        "{message}"
+    );
+    let listed = world.plane.kubectl("admin", &["get", "imagepolicies", "-n", "status"])?;
+    assert!(listed.contains("ACCEPTED") && listed.contains("False"), "{listed}");
+    world.signer_secret("status", "zoe", "zoe")?;
+    world.policy(Some("status"), "p", &spec(world.trust(&["zoe"])))?;
+    expect(world, ("True", "Accepted"), "")
+}
+
+/// Every kind of workload, by the real controllers.
+pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
+    world.namespace("work")?;
+    let pushed = world.sign("team/app", "v1", "alice")?;
+    let second = world.sign("team/app", "v2", "alice")?;
+    let child = world.registry.push("team/app", "child", "child")?;
+    let list = world.registry.push_list("team/app", "multi", &[("amd64", &child)])?;
+    world.sign_pushed("team/app", "multi", "alice", &list)?;
+    world.signer_secret("work", "alice", "alice")?;
+    let repository = format!("{}/team/app", world.registry.host);
+    world.policy(
+        Some("work"),
+        "p",
+        &json!({"repositories": [{"name": repository, "policy": world.trust(&["alice"])}]}),
+    )?;
+    let (v1, v2) = (world.image("team/app", "v1"), world.image("team/app", "v2"));
+    let pinned = |digest: &str| format!("{repository}@sha256:{digest}");
+    wait_for("the policy", || {
+        world.create(&workload("apps/v1", "Deployment", "work", "web", &v1)).is_ok_and(|done| done.is_ok())
+    })?;
+    wait_for("the Deployment's pod", || world.pod_images("work", "web") == [pinned(&pushed.digest)])?;
+    world.plane.kubectl("developer", &["scale", "deployment/web", "-n", "work", "--replicas=3"])?;
+    wait_for("three pods", || world.pod_images("work", "web").len() == 3)?;
+    world.plane.kubectl("developer", &["set", "image", "deployment/web", "-n", "work", &format!("web={v2}")])?;
+    let rolled = pinned(&second.digest);
+    wait_for("a rolling update", || world.pod_images("work", "web").contains(&rolled))?;
+    let unsigned = world.image("team/app", "v3");
+    let update = world
+        .plane
+        .try_kubectl("developer", &["set", "image", "deployment/web", "-n", "work", &format!("web={unsigned}")])?;
+    assert!(update.code != 0 && update.stderr.contains("no signed target v3"), "{update:?}");
+    // A node, so that the DaemonSet has somewhere to go.
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}});
+    assert_eq!(world.plane.send("admin", "create", &node.to_string())?.code, 0);
+    let kinds = [
+        ("apps/v1", "StatefulSet", "stateful"),
+        ("apps/v1", "DaemonSet", "daemon"),
+        ("apps/v1", "ReplicaSet", "replicas"),
+        ("v1", "ReplicationController", "controller"),
+        ("batch/v1", "Job", "job"),
+        ("batch/v1beta1", "CronJob", "cron"),
+        ("v1", "Pod", "bare"),
+    ];
+    for (api_version, kind, name) in kinds {
+        let mut object = workload(api_version, kind, "work", name, &v1);
+        let mut denied = workload(api_version, kind, "work", &format!("{name}-unsigned"), &unsigned);
+        if kind == "ReplicationController" {
+            for object in [&mut object, &mut denied] {
+                object["spec"]["selector"] = object["metadata"]["labels"].clone();
+            }
+        }
+        assert_eq!(world.create(&object)?, Ok(()), "{kind}");
+        let said = format!(
+            "Deny \"{unsigned}\", failed to get content trust information: no signed target v3 in {repository}: targets/alice"
+        );
+        let result = world.create(&denied)?;
+        let message = result.as_ref().err().map(String::as_str).unwrap_or_default();
+        assert!(message.contains(&said[..said.len() - ": targets/alice".len()]), "{kind}: {result:?}");
+    }
+    for name in ["stateful", "daemon", "replicas", "controller", "job", "bare"] {
+        wait_for(name, || world.pod_images("work", name) == [pinned(&pushed.digest)])?;
+    }
+    let multi = world.image("team/app", "multi");
+    assert_eq!(world.create(&pod("work", "multi", &multi))?, Ok(()));
+    assert_eq!(world.pod_images("work", "multi"), [pinned(&list.digest)]);
+    deployment_config(world, &v1, &unsigned, &pinned(&pushed.digest))
+}
+
+/// A kind like OpenShift's, which this API server only knows by a definition.
+fn deployment_config(world: &World, signed: &str, unsigned: &str, pinned: &str) -> Result<(), Problem> {
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "deploymentconfigs.apps.openshift.io", "annotations": {"api-approved.kubernetes.io": "unapproved, for a test"}},
+        "spec": {
+            "group": "apps.openshift.io", "scope": "Namespaced", "names": {"kind": "DeploymentConfig", "plural": "deploymentconfigs"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}}}],
+        },
+    });
+    world.plane.apply(&definition.to_string())?;
+    wait_for("the definition", || world.plane.get(&["deploymentconfigs.apps.openshift.io", "-n", "work"]).is_ok())?;
+    let object =
+        |name: &str, image: &str| workload("apps.openshift.io/v1", "DeploymentConfig", "work", name, image).to_string();
+    let created = world.plane.send("admin", "create", &object("dc", signed))?;
+    assert_eq!(created.code, 0, "{created:?}");
+    let stored = world.plane.get(&["deploymentconfigs.apps.openshift.io", "dc", "-n", "work"])?;
+    assert_eq!(stored["spec"]["template"]["spec"]["containers"][0]["image"], pinned);
+    let denied = world.plane.send("admin", "create", &object("dc2", unsigned))?;
+    assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
+    Ok(())
+}
+
+/// A container that is put into a running pod is looked at like any other.
+pub(crate) fn ephemeral_containers(world: &mut World) -> Result<(), Problem> {
+    let add = |image: &str| -> Result<countersign_tests::Finished, Problem> {
+        let containers = json!({
+            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": "bare", "namespace": "work"},
+            "ephemeralContainers": [{"name": "debug", "image": image}],
+        });
+        let file = world.folder.path().join("ephemeral.json");
+        std::fs::write(&file, containers.to_string())?;
+        let path = file.display().to_string();
+        world.plane.try_kubectl(
+            "admin",
+            &["replace", "--raw", "/api/v1/namespaces/work/pods/bare/ephemeralcontainers", "-f", &path],
+        )
+    };
+    let denied = add(&world.image("team/app", "v3"))?;
+    assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
+    let added = add(&world.image("team/app", "v1"))?;
+    assert_eq!(added.code, 0, "{added:?}");
+    let image = world.plane.get(&["pod", "bare", "-n", "work"])?["spec"]["ephemeralContainers"][0]["image"].clone();
+    assert!(image.as_str().is_some_and(|image| image.contains("@sha256:")), "{image}");
+    Ok(())
+}
+
+/// An owner reference that anybody can write is no pass.
+pub(crate) fn forged_owners(world: &mut World) -> Result<(), Problem> {
+    let owner = world.plane.get(&["replicaset", "replicas", "-n", "work"])?;
+    let mut forged = pod("work", "forged", &world.image("team/app", "v3"));
+    forged["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "replicas", "uid": owner["metadata"]["uid"],
+        "controller": true, "blockOwnerDeletion": true,
+    }]);
+    let result = world.create(&forged)?;
+    assert!(result.as_ref().is_err_and(|message| message.contains("no signed target v3")), "{result:?}");
+    Ok(())
+}
+
+/// A cluster policy's signer is not whoever a tenant says.
+pub(crate) fn tenants_secret(world: &mut World) -> Result<(), Problem> {
+    world.namespace("tenant")?;
+    world.sign("team/shared", "v1", "mallory")?;
+    let name = format!("{}/team/shared", world.registry.host);
+    world.policy(None, "shared", &json!({"repositories": [{"name": name, "policy": world.trust(&["owner"])}]}))?;
+    // Mallory signed it, and puts her key where a careless webhook would look.
+    world.signer_secret("tenant", "owner", "mallory")?;
+    let image = world.image("team/shared", "v1");
+    let words = format!(
+        "Deny \"{image}\", could not get signerSecret from your cluster, name, or publicKey field in secret owner is empty (secret not found)"
+    );
+    world.settled(&pod("tenant", "p", &image), &words)?;
+    world.signer_secret("countersign", "owner", "mallory")?;
+    wait_for("the owner's secret", || world.create(&pod("tenant", "p", &image)).is_ok_and(|done| done.is_ok()))?;
+    assert_denied(
+        &world.create(&pod("tenant", "q", "nginx"))?,
+        "Deny \"nginx\", no matching repositories in ClusterImagePolicy and no ImagePolicies in the \"tenant\" namespace",
+    );
+    Ok(())
+}
+
+/// The schedule's minute has come by now.
+pub(crate) fn cron_job(world: &mut World) -> Result<(), Problem> {
+    for _ in 0..4 {
+        let waited = wait_for("the CronJob's pod", || {
+            let pods = world.plane.get(&["pods", "-n", "work"]).unwrap_or_default();
+            pods["items"].as_array().into_iter().flatten().any(|pod| {
+                let job = pod["metadata"]["labels"]["job-name"].as_str().unwrap_or_default();
+                let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+                job.starts_with("cron-") && image.contains("@sha256:")
+            })
+        });
+        if waited.is_ok() {
+            return Ok(());
+        }
+    }
+    Err("the CronJob made no pod in two minutes".into())
+}

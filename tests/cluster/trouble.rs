@@ -1,0 +1,228 @@
+//! What is down, comes back, or changes while everything runs.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use countersign_tests::{Kubectl, NotaryServer, Problem, run, wait_for};
+use serde_json::json;
+
+use crate::world::{DENIED, World, pod};
+
+/// The cluster's own controllers keep workloads alive that were admitted, whatever the trust server does.
+pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
+    world.notary = None;
+    let before = world.plane.get(&["pods", "-n", "work", "-l", "app=replicas"])?;
+    let name = before["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    world.plane.kubectl("admin", &["delete", "pod", &name, "-n", "work", "--force", "--grace-period=0"])?;
+    wait_for("another pod", || {
+        let pods = world.plane.get(&["pods", "-n", "work", "-l", "app=replicas"]).unwrap_or_default();
+        pods["items"][0]["metadata"]["name"].as_str().is_some_and(|found| found != name)
+    })?;
+    // Nobody else is let through on that account: once what was verified is no longer fresh, it is a denial.
+    let image = world.image("team/app", "v1");
+    let mut last = Ok(());
+    let refused = (0..3).any(|_| {
+        wait_for("a refusal", || {
+            last = world.create(&pod("work", "while-down", &image)).unwrap_or(Ok(()));
+            if last.is_ok() {
+                let _ = world
+                    .plane
+                    .kubectl("admin", &["delete", "pod", "while-down", "-n", "work", "--force", "--grace-period=0"]);
+            }
+            last.is_err()
+        })
+        .is_ok()
+    });
+    assert!(refused, "it is still admitted after the refresh time");
+    let message = last.expect_err("refused");
+    assert!(message.contains(DENIED) && message.contains(&format!("127.0.0.1:{}", world.notary_port)), "{message}");
+    // A server that comes back without its data (it keeps it in memory) has nothing for anybody.
+    world.notary = Some(NotaryServer::start_at(world.notary_port, &world.ca, world.folder.path())?);
+    let words = "failed to get content trust information";
+    let result = world.create(&pod("work", "while-down", &image))?;
+    assert!(result.as_ref().is_err_and(|message| message.contains(words)), "{result:?}");
+    Ok(())
+}
+
+/// How long until a policy that is applied, or deleted, decides.
+pub(crate) fn policies_change(world: &mut World) -> Result<(), Problem> {
+    world.namespace("changes")?;
+    let mut slowest = Duration::ZERO;
+    for round in 0..5 {
+        let name = format!("h{round}.example.com/app");
+        let create =
+            |name: &str, image: &str| world.create(&pod("changes", name, image)).is_ok_and(|done| done.is_ok());
+        world.policy(Some("changes"), "p", &json!({"repositories": [{"name": name}]}))?;
+        let applied = Instant::now();
+        wait_for("the new policy", || create(&format!("p{round}"), &name))?;
+        slowest = slowest.max(applied.elapsed());
+        world.plane.kubectl("admin", &["delete", "imagepolicy", "p", "-n", "changes"])?;
+        let deleted = Instant::now();
+        let mut tries = 0;
+        wait_for("the policy to be gone", || {
+            tries += 1;
+            !create(&format!("q{round}-{tries}"), &name)
+        })?;
+        slowest = slowest.max(deleted.elapsed());
+    }
+    eprintln!("the slowest of ten policy changes took effect after {slowest:?}, one run of kubectl included");
+    Ok(())
+}
+
+/// Definitions that are deleted take all policies along: that is said, and everything denied, until they are back.
+pub(crate) fn definitions_gone(world: &mut World) -> Result<(), Problem> {
+    let definition = "clusterimagepolicies.securityenforcement.admission.cloud.ibm.com";
+    let kept = world.plane.get(&["clusterimagepolicies"])?;
+    world.plane.kubectl("admin", &["delete", "crd", definition])?;
+    let mut last = String::new();
+    let said = wait_for("a denial that says so", || {
+        let result = world.create(&pod("changes", "gone", "h0.example.com/app"));
+        last = result.map_or_else(|problem| problem.to_string(), |done| done.err().unwrap_or_default());
+        last.contains("the policies are not known: the API server does not know clusterimagepolicies")
+    });
+    said.map_err(|problem| format!("{problem}: {last}"))?;
+    for replica in &world.replicas {
+        wait_for("unreadiness", || replica.get("/readyz").is_ok_and(|(status, _)| status == 503))?;
+    }
+    world.plane.apply(&world.manifests(&["--only", "crds"])?)?;
+    wait_for("the definition", || world.plane.get(&["clusterimagepolicies"]).is_ok())?;
+    for item in kept["items"].as_array().into_iter().flatten() {
+        let name = item["metadata"]["name"].as_str().unwrap_or_default();
+        world.policy(None, name, &item["spec"])?;
+    }
+    for replica in &world.replicas {
+        replica.ready()?;
+    }
+    Ok(())
+}
+
+/// While workloads are created all the time: the API server restarts, each replica is killed and started anew, both roll,
+/// and certificates rotate. Nothing is wrongly admitted, and each refusal says what it is about.
+pub(crate) fn under_load(world: &mut World) -> Result<(), Problem> {
+    world.namespace("load")?;
+    world.sign("team/load", "good", "loader")?;
+    world.signer_secret("load", "loader", "loader")?;
+    let name = format!("{}/team/load", world.registry.host);
+    world.policy(Some("load"), "p", &json!({"repositories": [{"name": name, "policy": world.trust(&["loader"])}]}))?;
+    let (good, bad) = (world.image("team/load", "good"), world.image("team/load", "bad"));
+    wait_for("the policy", || world.create(&pod("load", "first", &good)).is_ok_and(|done| done.is_ok()))?;
+    let secret_before = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"])?;
+
+    let stop = Arc::new(AtomicBool::new(false));
+    let loader = {
+        let (stop, user) = (Arc::clone(&stop), world.plane.user("developer"));
+        std::thread::spawn(move || load(&stop, &user, &good, &bad))
+    };
+    let disturbed = disturb(world);
+    stop.store(true, Ordering::SeqCst);
+    let outcome = loader.join().map_err(|_| "the load broke")?;
+    disturbed?;
+    eprintln!(
+        "under load: {} admitted, {} denied, {} refused for trouble",
+        outcome.admitted,
+        outcome.denied,
+        outcome.refusals.len()
+    );
+    assert!(outcome.admitted > 10 && outcome.denied > 10, "{outcome:?}");
+    assert!(outcome.wrong.is_empty(), "admitted without a signature: {:?}", outcome.wrong);
+    for refusal in &outcome.refusals {
+        // What kubectl says when the API server is away, and what the API server says when the webhook is.
+        let known = [
+            "failed calling webhook",
+            "connection refused",
+            "EOF",
+            "connection reset",
+            "Unable to connect",
+            "was refused",
+            "timeout",
+            "TLS handshake",
+            "the policies are not known",
+        ];
+        assert!(known.iter().any(|known| refusal.contains(known)), "a refusal without its cause: {refusal}");
+    }
+    let pods = world.plane.get(&["pods", "-n", "load"])?;
+    for pod in pods["items"].as_array().into_iter().flatten() {
+        let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();
+        assert!(image.contains("@sha256:"), "{image}");
+    }
+    let secret_after = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"])?;
+    assert_ne!(secret_before["data"]["tls.crt"], secret_after["data"]["tls.crt"], "no certificate was rotated");
+    Ok(())
+}
+
+/// What the load came to.
+#[derive(Debug, Default)]
+struct Load {
+    admitted: usize,
+    denied: usize,
+    refusals: Vec<String>,
+    wrong: Vec<String>,
+}
+
+/// Creates pods with a signed and an unsigned image in turn until it is stopped.
+fn load(stop: &AtomicBool, user: &Kubectl, good: &str, bad: &str) -> Load {
+    let mut load = Load::default();
+    for number in 0.. {
+        if stop.load(Ordering::SeqCst) {
+            break;
+        }
+        for (image, signed) in [(good, true), (bad, false)] {
+            let object = pod("load", &format!("load-{number}-{signed}"), image).to_string();
+            match user.send("create", &object) {
+                Ok(done) if done.code == 0 && signed => load.admitted += 1,
+                Ok(done) if done.code == 0 => load.wrong.push(done.stdout),
+                Ok(done) if !signed && done.stderr.contains("no signed target bad") => load.denied += 1,
+                Ok(done) => load.refusals.push(done.stderr.trim().to_owned()),
+                Err(problem) => load.refusals.push(problem.to_string()),
+            }
+        }
+    }
+    load
+}
+
+fn disturb(world: &mut World) -> Result<(), Problem> {
+    std::thread::sleep(Duration::from_secs(1));
+    world.plane.restart_api_server()?;
+    // Killed, one after the other, each back before the next goes.
+    for index in 0..2 {
+        drop(world.replicas.remove(index));
+        world.set_backends();
+        let replica = world.start_replica()?;
+        replica.ready()?;
+        world.replicas.insert(index, replica);
+        world.set_backends();
+    }
+    // Rolled as a Deployment rolls: a new one is ready before an old one is asked to go.
+    for _ in 0..2 {
+        let replica = world.start_replica()?;
+        replica.ready()?;
+        world.replicas.push(replica);
+        let mut old = world.replicas.remove(0);
+        let asked = run(Command::new("kill").args(["-TERM", &old.part.id().to_string()]))?;
+        assert_eq!(asked.code, 0);
+        // Its readiness ends first, and it still answers while the Service learns of that.
+        wait_for("the end of readiness", || old.get("/readyz").map_or(true, |(status, _)| status == 503))?;
+        world.set_backends();
+        let status = old.part.ended()?;
+        assert!(status.success(), "{status}");
+    }
+    // With a life of thirty seconds a certificate is replaced after twenty.
+    let before = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"])?;
+    wait_for("a rotation", || {
+        let now = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"]).unwrap_or_default();
+        now["data"]["tls.crt"].is_string() && now["data"]["tls.crt"] != before["data"]["tls.crt"]
+    })?;
+    // Somebody empties the caBundle, as an upgrade does: it is put back.
+    let patch = r#"[{"op":"replace","path":"/webhooks/0/clientConfig/caBundle","value":""}]"#;
+    world
+        .plane
+        .kubectl("admin", &["patch", "mutatingwebhookconfiguration", "countersign", "--type", "json", "-p", patch])?;
+    wait_for("the caBundle", || {
+        let found = world.plane.get(&["mutatingwebhookconfiguration", "countersign"]).unwrap_or_default();
+        found["webhooks"][0]["clientConfig"]["caBundle"].as_str().is_some_and(|bundle| bundle.len() > 100)
+    })?;
+    std::thread::sleep(Duration::from_secs(1));
+    Ok(())
+}

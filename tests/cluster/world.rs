@@ -1,0 +1,273 @@
+//! The parts of a cluster test, and how they are put together.
+
+use std::path::Path;
+use std::process::Command;
+
+use countersign_tests::{
+    Ca, Client, ControlPlane, Countersign, Front, NotaryServer, Problem, Pushed, Registry, free_port, run, wait_for,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// What the API server puts in front of a denial.
+pub(crate) const DENIED: &str =
+    "admission webhook \"trust.hooks.securityenforcement.admission.cloud.ibm.com\" denied the request: ";
+
+/// A cluster with everything around it.
+pub(crate) struct World {
+    pub(crate) platform: &'static str,
+    pub(crate) folder: TempDir,
+    pub(crate) ca: Ca,
+    pub(crate) plane: ControlPlane,
+    pub(crate) registry: Registry,
+    pub(crate) notary: Option<NotaryServer>,
+    pub(crate) notary_port: u16,
+    pub(crate) front: Front,
+    pub(crate) replicas: Vec<Countersign>,
+    started: usize,
+}
+
+impl World {
+    pub(crate) fn start(platform: &'static str) -> Result<Self, Problem> {
+        let folder = tempfile::tempdir()?;
+        let ca = Ca::make(folder.path())?;
+        let plane = ControlPlane::start(&folder.path().join("plane"))?;
+        let registry = Registry::start(&ca, folder.path())?;
+        let notary_port = free_port()?;
+        let notary = Some(NotaryServer::start_at(notary_port, &ca, folder.path())?);
+        let front = Front::open()?;
+        Ok(Self { platform, folder, ca, plane, registry, notary, notary_port, front, replicas: Vec::new(), started: 0 })
+    }
+
+    pub(crate) fn trust_server(&self) -> String {
+        format!("https://127.0.0.1:{}", self.notary_port)
+    }
+
+    /// Everything that could explain a failure.
+    pub(crate) fn logs(&self) -> String {
+        let tail = |text: String| {
+            let lines: Vec<_> = text.lines().collect();
+            lines[lines.len().saturating_sub(40)..].join("\n")
+        };
+        self.replicas.iter().map(|replica| tail(replica.part.log_text())).collect::<Vec<_>>().join("\n----\n")
+    }
+
+    /// What `countersign manifests` prints.
+    pub(crate) fn manifests(&self, more: &[&str]) -> Result<String, Problem> {
+        let finished = Countersign::run(&[&["manifests", "--for", self.platform], more].concat())?;
+        if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
+    }
+
+    /// One more replica, as the service account that the manifests made.
+    pub(crate) fn start_replica(&mut self) -> Result<Countersign, Problem> {
+        self.started += 1;
+        let kubeconfig = self.plane.service_account("countersign", "countersign")?.display().to_string();
+        let name = format!("countersign-{}", self.started);
+        let arguments = [
+            "--kubeconfig",
+            &kubeconfig,
+            "--namespace",
+            "countersign",
+            "--tls-secret",
+            "countersign-tls",
+            "--service",
+            "countersign",
+            "--webhook-configuration",
+            "countersign",
+            "--shutdown-delay",
+            "1s",
+            "--tls-lifetime",
+            "30s",
+        ];
+        Countersign::start(&name, &self.ca, self.folder.path(), &arguments)
+    }
+
+    pub(crate) fn set_backends(&self) {
+        let ports: Vec<_> = self.replicas.iter().map(|replica| replica.port).collect();
+        self.front.set(&ports);
+    }
+
+    /// Points the Service at this machine, where the replicas run: a control plane without a kubelet runs no pods.
+    pub(crate) fn point_service_here(&self) -> Result<(), Problem> {
+        let port = self.front.port;
+        let service = json!({"spec": {"type": "ExternalName", "externalName": "localhost", "clusterIP": null, "ports": [{"name": "reviews", "port": port}]}});
+        self.plane.kubectl(
+            "admin",
+            &["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p", &service.to_string()],
+        )?;
+        let webhook = json!([{"op": "add", "path": "/webhooks/0/clientConfig/service/port", "value": port}]);
+        self.plane.kubectl(
+            "admin",
+            &["patch", "mutatingwebhookconfiguration", "countersign", "--type", "json", "-p", &webhook.to_string()],
+        )?;
+        Ok(())
+    }
+
+    /// The reference of a repository's tag.
+    pub(crate) fn image(&self, repository: &str, tag: &str) -> String {
+        format!("{}/{repository}:{tag}", self.registry.host)
+    }
+
+    fn owner(&self, repository: &str) -> Client {
+        let folder = self.folder.path().join(format!("owner-{}", repository.replace('/', "_")));
+        Client::new(&self.trust_server(), &self.ca, &folder)
+    }
+
+    /// Pushes an image and signs it as `docker trust sign` does, by a signer of that name. Gives what was pushed; the
+    /// signer's public key is in [`Self::public_key`].
+    pub(crate) fn sign(&self, repository: &str, tag: &str, signer: &str) -> Result<Pushed, Problem> {
+        let pushed = self.registry.push(repository, tag, tag)?;
+        self.sign_pushed(repository, tag, signer, &pushed)?;
+        Ok(pushed)
+    }
+
+    pub(crate) fn sign_pushed(
+        &self,
+        repository: &str,
+        tag: &str,
+        signer: &str,
+        pushed: &Pushed,
+    ) -> Result<(), Problem> {
+        let gun = format!("{}/{repository}", self.registry.host);
+        let owner = self.owner(repository);
+        if owner.try_run(&["list", &gun])?.code != 0 {
+            owner.run(&["init", &gun, "--publish"])?;
+            owner.run(&["key", "rotate", &gun, "snapshot", "-r"])?;
+            self.make_key(signer)?;
+            let public = self.public_key(signer);
+            for role in ["targets/releases".to_owned(), format!("targets/{signer}")] {
+                owner.run(&["delegation", "add", &gun, &role, &public, "--all-paths"])?;
+            }
+            owner.run(&["publish", &gun])?;
+        }
+        let folder = self.folder.path().join(format!("signer-{signer}-{}", repository.replace('/', "_")));
+        let client = Client::new(&self.trust_server(), &self.ca, &folder);
+        client.run(&["key", "import", &self.private_key(signer), "--role", signer])?;
+        let roles = format!("targets/releases,targets/{signer}");
+        let size = pushed.size.to_string();
+        client.run(&["addhash", &gun, tag, &size, "--sha256", &pushed.digest, "-r", &roles, "--publish"])?;
+        Ok(())
+    }
+
+    pub(crate) fn public_key(&self, signer: &str) -> String {
+        self.folder.path().join(format!("{signer}.pub")).display().to_string()
+    }
+
+    fn private_key(&self, signer: &str) -> String {
+        self.folder.path().join(format!("{signer}.key")).display().to_string()
+    }
+
+    pub(crate) fn make_key(&self, signer: &str) -> Result<(), Problem> {
+        let (private, public) = (self.private_key(signer), self.public_key(signer));
+        if !Path::new(&private).exists() {
+            let curve = ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256"];
+            for arguments in [
+                [&["genpkey", "-out", &private], &curve[..]].concat(),
+                vec!["pkey", "-in", &private, "-pubout", "-out", &public],
+            ] {
+                let finished = run(Command::new("openssl").args(arguments))?;
+                assert_eq!(finished.code, 0, "{finished:?}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies a policy. `spec` is what stands below `spec:`.
+    pub(crate) fn policy(&self, namespace: Option<&str>, name: &str, spec: &Value) -> Result<(), Problem> {
+        let (kind, metadata) = match namespace {
+            Some(namespace) => ("ImagePolicy", json!({"name": name, "namespace": namespace})),
+            None => ("ClusterImagePolicy", json!({"name": name})),
+        };
+        let document = json!({
+            "apiVersion": "securityenforcement.admission.cloud.ibm.com/v1beta1", "kind": kind, "metadata": metadata,
+            "spec": spec,
+        });
+        self.plane.apply(&document.to_string())
+    }
+
+    /// Trust in these signers, on the server of the test.
+    pub(crate) fn trust(&self, signers: &[&str]) -> Value {
+        let secrets: Vec<_> = signers.iter().map(|name| json!({"name": name})).collect();
+        json!({"trust": {"enabled": true, "trustServer": self.trust_server(), "signerSecrets": secrets}})
+    }
+
+    /// The documented command for a signer secret.
+    pub(crate) fn signer_secret(&self, namespace: &str, name: &str, signer: &str) -> Result<(), Problem> {
+        self.make_key(signer)?;
+        let (name_key, public_key) =
+            (format!("--from-literal=name={signer}"), format!("--from-file=publicKey={}", self.public_key(signer)));
+        self.plane.kubectl("admin", &["create", "secret", "generic", name, "-n", namespace, &name_key, &public_key])?;
+        Ok(())
+    }
+
+    pub(crate) fn namespace(&self, name: &str) -> Result<(), Problem> {
+        self.plane.kubectl("admin", &["create", "namespace", name])?;
+        self.plane.kubectl(
+            "admin",
+            &["create", "rolebinding", "developer", "-n", name, "--clusterrole=edit", "--user=developer"],
+        )?;
+        wait_for("the namespace's service account", || {
+            self.plane.get(&["serviceaccount", "default", "-n", name]).is_ok()
+        })
+    }
+
+    /// Creates an object as an ordinary user: what kubectl prints, if it is refused.
+    pub(crate) fn create(&self, object: &Value) -> Result<Result<(), String>, Problem> {
+        let done = self.plane.send("developer", "create", &object.to_string())?;
+        Ok(if done.code == 0 { Ok(()) } else { Err(done.stderr.trim().to_owned()) })
+    }
+
+    /// Creates it until it is refused in these words: a policy may have been applied a moment ago.
+    pub(crate) fn settled(&self, object: &Value, words: &str) -> Result<(), Problem> {
+        let mut last = String::new();
+        let refused = wait_for("a denial", || {
+            last =
+                self.create(object).map_or_else(|problem| problem.to_string(), |done| done.err().unwrap_or_default());
+            last.split_once(DENIED).map(|(_, said)| said) == Some(words)
+        });
+        refused.map_err(|problem| format!("{problem}: {words}\nlast: {last}").into())
+    }
+
+    /// The images of the pods that carry a label `app`, each once.
+    pub(crate) fn pod_images(&self, namespace: &str, app: &str) -> Vec<String> {
+        let pods = self.plane.get(&["pods", "-n", namespace, "-l", &format!("app={app}")]).unwrap_or_default();
+        pods["items"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+            .filter_map(|pod| pod["spec"]["containers"][0]["image"].as_str().map(str::to_owned))
+            .collect()
+    }
+}
+
+/// A workload of one container.
+pub(crate) fn workload(api_version: &str, kind: &str, namespace: &str, name: &str, image: &str) -> Value {
+    let containers = json!([{"name": "web", "image": image}]);
+    let labels = json!({"app": name});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": containers}});
+    let mut once = template.clone();
+    once["spec"]["restartPolicy"] = json!("Never");
+    let spec = match kind {
+        "Pod" => template["spec"].clone(),
+        "Job" => json!({"template": once}),
+        "CronJob" => json!({"schedule": "* * * * *", "jobTemplate": {"spec": {"template": once}}}),
+        "StatefulSet" => json!({"serviceName": name, "selector": {"matchLabels": labels}, "template": template}),
+        _ => json!({"selector": {"matchLabels": labels}, "template": template}),
+    };
+    json!({
+        "apiVersion": api_version, "kind": kind, "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": spec,
+    })
+}
+
+pub(crate) fn pod(namespace: &str, name: &str, image: &str) -> Value {
+    workload("v1", "Pod", namespace, name, image)
+}
+
+/// That a creation was refused by the webhook, in these words.
+pub(crate) fn assert_denied(result: &Result<(), String>, words: &str) {
+    let message = result.as_ref().expect_err("it was admitted");
+    let said = message.split_once(DENIED).map(|(_, said)| said);
+    assert_eq!(said, Some(words), "{message}");
+}

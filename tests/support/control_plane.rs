@@ -1,0 +1,291 @@
+//! A real Kubernetes control plane: etcd, API server, controllers, and kubectl. No kubelet: pods stay pending, which is
+//! all that admission needs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+use serde_json::{Value, json};
+
+use crate::process::{Part, free_port, wait_for};
+use crate::{Finished, Problem, run};
+
+/// A running control plane.
+#[derive(Debug)]
+pub struct ControlPlane {
+    /// `https://127.0.0.1:PORT`
+    pub url: String,
+    folder: PathBuf,
+    port: u16,
+    etcd_port: u16,
+    _etcd: Part,
+    api_server: Option<Part>,
+    controllers: Part,
+}
+
+/// The folder with the programs, which are built when they are not there yet.
+fn programs() -> &'static Path {
+    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAMS.get_or_init(|| {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/control-plane");
+        let output = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.expect("scripts/control-plane can be run");
+        assert!(output.status.success(), "scripts/control-plane failed");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        PathBuf::from(text.lines().last().expect("it prints a folder"))
+    })
+}
+
+/// Makes the certificates of a control plane.
+fn make_certificates(folder: &Path) -> Result<(), Problem> {
+    let ca_key = KeyPair::generate()?;
+    let mut ca = CertificateParams::new(Vec::<String>::new())?;
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "Kubernetes test CA");
+    fs::write(folder.join("ca.pem"), ca.self_signed(&ca_key)?.pem())?;
+    let issuer = Issuer::from_params(&ca, &ca_key);
+    let people = [
+        ("api-server", "kube-apiserver", ""),
+        ("admin", "admin", "system:masters"),
+        ("controllers", "system:kube-controller-manager", ""),
+        ("developer", "developer", "developers"),
+    ];
+    for (file, name, group) in people {
+        let names = if file == "api-server" {
+            vec!["127.0.0.1".to_owned(), "localhost".to_owned(), "10.96.0.1".to_owned()]
+        } else {
+            Vec::new()
+        };
+        let mut params = CertificateParams::new(names)?;
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, name);
+        if !group.is_empty() {
+            params.distinguished_name.push(DnType::OrganizationName, group);
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        fs::write(folder.join(format!("{file}.pem")), params.signed_by(&key, &issuer)?.pem())?;
+        fs::write(folder.join(format!("{file}.key")), key.serialize_pem())?;
+    }
+    let tokens = KeyPair::generate()?;
+    fs::write(folder.join("service-accounts.key"), tokens.serialize_pem())?;
+    fs::write(folder.join("service-accounts.pub"), tokens.public_key_pem())?;
+    Ok(())
+}
+
+impl ControlPlane {
+    /// Starts one, in a folder of its own.
+    ///
+    /// # Errors
+    /// A part that does not start, with its log.
+    pub fn start(folder: &Path) -> Result<Self, Problem> {
+        fs::create_dir_all(folder)?;
+        make_certificates(folder)?;
+        let (port, etcd_port, peer_port) = (free_port()?, free_port()?, free_port()?);
+        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let mut etcd = Command::new(programs().join("etcd"));
+        etcd.arg("--data-dir").arg(folder.join("etcd")).args(["--listen-client-urls", &etcd_url]);
+        etcd.args(["--advertise-client-urls", &etcd_url, "--listen-peer-urls", &peer_url]);
+        etcd.args(["--initial-advertise-peer-urls", &peer_url, "--initial-cluster", &format!("default={peer_url}")]);
+        let mut etcd = Part::start("etcd", &mut etcd, folder)?;
+        etcd.listening_on(etcd_port)?;
+        let url = format!("https://127.0.0.1:{port}");
+        for user in ["admin", "controllers", "developer"] {
+            let config = kubeconfig(
+                &url,
+                folder,
+                &json!({"client-certificate": folder.join(format!("{user}.pem")), "client-key": folder.join(format!("{user}.key"))}),
+            );
+            fs::write(folder.join(format!("{user}.kubeconfig")), config.to_string())?;
+        }
+        let api_server = start_api_server(folder, port, etcd_port)?;
+        let mut controllers = Command::new(programs().join("kube-controller-manager"));
+        controllers.arg("--kubeconfig").arg(folder.join("controllers.kubeconfig"));
+        controllers.arg("--service-account-private-key-file").arg(folder.join("service-accounts.key"));
+        controllers.arg("--root-ca-file").arg(folder.join("ca.pem"));
+        controllers.args([
+            "--use-service-account-credentials=true",
+            "--leader-elect=false",
+            "--port=0",
+            "--secure-port=0",
+        ]);
+        let controllers = Part::start("kube-controller-manager", &mut controllers, folder)?;
+        let plane = Self {
+            url,
+            folder: folder.to_owned(),
+            port,
+            etcd_port,
+            _etcd: etcd,
+            api_server: Some(api_server),
+            controllers,
+        };
+        plane.ready()?;
+        Ok(plane)
+    }
+
+    fn ready(&self) -> Result<(), Problem> {
+        let mut last = None;
+        let ready = wait_for("the API server and the controllers", || {
+            let asked = [&["get", "--raw", "/readyz"][..], &["get", "serviceaccount", "default", "-n", "default"]];
+            asked.iter().all(|arguments| {
+                last = self.try_kubectl("admin", arguments).ok();
+                last.as_ref().is_some_and(|done| done.code == 0)
+            })
+        });
+        let logs = || {
+            let parts = [self.api_server.as_ref(), Some(&self.controllers)];
+            let tail = |part: &Part| part.log_text().lines().rev().take(15).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
+            parts.into_iter().flatten().map(tail).collect::<Vec<_>>().join("----\n")
+        };
+        ready.map_err(|problem| format!("{problem}: {last:?}\n{}", logs()).into())
+    }
+
+    /// Ends the API server, and starts it again.
+    ///
+    /// # Errors
+    /// It does not come back.
+    pub fn restart_api_server(&mut self) -> Result<(), Problem> {
+        self.api_server = None;
+        self.api_server = Some(start_api_server(&self.folder, self.port, self.etcd_port)?);
+        self.ready()
+    }
+
+    /// A kubeconfig for a user: `admin`, `developer`, or one of [`Self::service_account`].
+    #[must_use]
+    pub fn kubeconfig(&self, user: &str) -> PathBuf {
+        self.folder.join(format!("{user}.kubeconfig"))
+    }
+
+    /// Makes a kubeconfig with the token of a service account, and gives its path.
+    ///
+    /// # Errors
+    /// No token comes.
+    pub fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf, Problem> {
+        let mut token = String::new();
+        wait_for("a token of the service account", || {
+            let secrets = self.get(&["secrets", "-n", namespace]).unwrap_or_default();
+            let found = secrets["items"].as_array().into_iter().flatten().find(|secret| {
+                secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == name
+                    && secret["data"]["token"].is_string()
+            });
+            token = found.and_then(|secret| secret["data"]["token"].as_str()).unwrap_or_default().to_owned();
+            !token.is_empty()
+        })?;
+        let decoded = run(Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -d", &token]))?.stdout;
+        let path = self.kubeconfig(&format!("{namespace}-{name}"));
+        fs::write(&path, kubeconfig(&self.url, &self.folder, &json!({"token": decoded})).to_string())?;
+        Ok(path)
+    }
+
+    /// kubectl as a user.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Kubectl {
+        Kubectl { kubeconfig: self.kubeconfig(name), folder: self.folder.clone() }
+    }
+
+    /// Runs kubectl as a user.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn try_kubectl(&self, user: &str, arguments: &[&str]) -> Result<Finished, Problem> {
+        self.user(user).run(arguments)
+    }
+
+    /// Runs kubectl as a user, which must succeed.
+    ///
+    /// # Errors
+    /// It does not; with what it said.
+    pub fn kubectl(&self, user: &str, arguments: &[&str]) -> Result<String, Problem> {
+        let done = self.try_kubectl(user, arguments)?;
+        if done.code == 0 { Ok(done.stdout) } else { Err(format!("kubectl {arguments:?}: {}", done.stderr).into()) }
+    }
+
+    /// `kubectl VERB -f` of a text, as a user.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send(&self, user: &str, verb: &str, text: &str) -> Result<Finished, Problem> {
+        self.user(user).send(verb, text)
+    }
+
+    /// `kubectl apply` of a text by the administrator, which must succeed.
+    ///
+    /// # Errors
+    /// It does not; with what it said.
+    pub fn apply(&self, text: &str) -> Result<(), Problem> {
+        let done = self.send("admin", "apply", text)?;
+        if done.code == 0 { Ok(()) } else { Err(format!("{}\n{text}", done.stderr).into()) }
+    }
+
+    /// `kubectl get … -o json` by the administrator.
+    ///
+    /// # Errors
+    /// There is no such thing.
+    pub fn get(&self, arguments: &[&str]) -> Result<Value, Problem> {
+        Ok(serde_json::from_str(&self.kubectl("admin", &[&["get", "-o", "json"], arguments].concat())?)?)
+    }
+}
+
+/// kubectl, as some user.
+#[derive(Debug, Clone)]
+pub struct Kubectl {
+    kubeconfig: PathBuf,
+    folder: PathBuf,
+}
+
+impl Kubectl {
+    /// Runs it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn run(&self, arguments: &[&str]) -> Result<Finished, Problem> {
+        let mut command = Command::new(programs().join("kubectl"));
+        run(command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder).args(arguments))
+    }
+
+    /// `kubectl VERB -f` of a text.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send(&self, verb: &str, text: &str) -> Result<Finished, Problem> {
+        use std::io::Write as _;
+        let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
+        file.write_all(text.as_bytes())?;
+        let path = file.path().display().to_string();
+        self.run(&[verb, "-f", &path])
+    }
+}
+
+fn kubeconfig(url: &str, folder: &Path, user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": url, "certificate-authority": folder.join("ca.pem")}}],
+        "users": [{"name": "test", "user": user}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    })
+}
+
+fn start_api_server(folder: &Path, port: u16, etcd_port: u16) -> Result<Part, Problem> {
+    let mut command = Command::new(programs().join("kube-apiserver"));
+    let file = |name: &str| folder.join(name).display().to_string();
+    command.args([
+        format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        format!("--secure-port={port}"),
+        format!("--tls-cert-file={}", file("api-server.pem")),
+        format!("--tls-private-key-file={}", file("api-server.key")),
+        format!("--client-ca-file={}", file("ca.pem")),
+        "--authorization-mode=RBAC".to_owned(),
+        format!("--service-account-key-file={}", file("service-accounts.pub")),
+        format!("--service-account-signing-key-file={}", file("service-accounts.key")),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
+        "--feature-gates=EphemeralContainers=true".to_owned(),
+    ]);
+    let mut part = Part::start("kube-apiserver", &mut command, folder)?;
+    part.listening_on(port)?;
+    Ok(part)
+}
