@@ -137,7 +137,9 @@ impl ControlPlane {
         });
         let logs = || {
             let parts = [self.api_server.as_ref(), Some(&self.controllers)];
-            let tail = |part: &Part| part.log_text().lines().rev().take(15).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat();
+            let tail = |part: &Part| {
+                part.log_text().lines().rev().take(15).map(|line| format!("{line}\n")).collect::<Vec<_>>().concat()
+            };
             parts.into_iter().flatten().map(tail).collect::<Vec<_>>().join("----\n")
         };
         ready.map_err(|problem| format!("{problem}: {last:?}\n{}", logs()).into())

@@ -28,16 +28,12 @@ fn definition(kind: &str, scope: &str, platform: Platform) -> Value {
     let metadata = json!({"name": format!("{plural}.{GROUP}")});
     let names = json!({"kind": kind, "listKind": format!("{kind}List"), "plural": plural, "singular": singular});
     let columns = |path: &str| {
-        let column = |name: &str, kind: &str, description: &str, at: &str| json!({"name": name, "type": kind, "description": description, path: at});
+        let of_condition = |member: &str| format!(".status.conditions[?(@.type==\"Accepted\")].{member}");
         json!([
-            column(
-                "Accepted",
-                "string",
-                "Whether the policy makes sense and its secrets are there",
-                ".status.conditions[?(@.type==\"Accepted\")].status"
-            ),
-            column("Reason", "string", "What is wrong with it", ".status.conditions[?(@.type==\"Accepted\")].message"),
-            column("Age", "date", "When it was made", ".metadata.creationTimestamp"),
+            {"name": "Accepted", "type": "string", "description": "Whether the policy makes sense and its secrets are there", path: of_condition("status")},
+            {"name": "Reason", "type": "string", "description": "Accepted, Invalid or SecretUnusable", path: of_condition("reason")},
+            {"name": "Message", "type": "string", "priority": 1, "description": "What is wrong with the policy", path: of_condition("message")},
+            {"name": "Age", "type": "date", "description": "When it was made", path: ".metadata.creationTimestamp"},
         ])
     };
     match platform {
@@ -131,7 +127,7 @@ fn repository() -> Value {
             },
             "policy": {
                 "type": "object", "nullable": true,
-                "description": "What is asked of the images. Empty or absent: nothing, they are allowed.",
+                "description": "What is asked of the images: trust, that they are signed on a Notary server; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
                 "properties": {
                     "mutateImage": {
                         "type": "boolean", "nullable": true,
@@ -205,7 +201,7 @@ fn status() -> Value {
                         "type": {"type": "string", "description": "Accepted."},
                         "status": {"type": "string", "description": "True or False."},
                         "reason": {"type": "string", "description": "Accepted, Invalid or SecretUnusable."},
-                        "message": {"type": "string", "description": "What is wrong with the policy, and where; empty if nothing is."},
+                        "message": {"type": "string", "description": "What is wrong with the policy, and where."},
                         "lastTransitionTime": {"type": "string", "format": "date-time", "description": "When the status last changed."},
                         "observedGeneration": {"type": "integer", "format": "int64", "description": "The metadata.generation that this is about."},
                     },
