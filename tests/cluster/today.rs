@@ -276,7 +276,7 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
     deployment_config(world, &v1, &unsigned, &pinned(&pushed.digest))
 }
 
-/// A kind like OpenShift's, which this API server only knows by a definition.
+/// A kind that only `OpenShift` has, which this API server only knows by a definition.
 fn deployment_config(world: &World, signed: &str, unsigned: &str, pinned: &str) -> Result<(), Problem> {
     let definition = json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use countersign_tests::{Ca, Client, Countersign, NotaryServer, Problem, run};
+use countersign_tests::{Ca, Client, Countersign, NotaryServer, Problem, Registry, run};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -317,12 +317,34 @@ fn nested_delegation(world: &World) -> Result<(), Problem> {
     repository.denied("v1", &["deputy"], "has no signer deputy")
 }
 
+/// Images of several platforms, on a real registry: what is signed, and pinned, is the list.
+fn manifest_lists(world: &World) -> Result<(), Problem> {
+    let registry = Registry::start(&world.ca, world.folder.path())?;
+    let repository = world.repository(&format!("{}/multi/arch", registry.host))?.with_signers()?;
+    let alice = repository.add_signer("alice", Kind::P256)?;
+    let amd64 = registry.push("multi/arch", "amd64", "amd64")?;
+    let arm64 = registry.push("multi/arch", "arm64", "arm64")?;
+    let list = registry.push_list("multi/arch", "v1", &[("amd64", &amd64), ("arm64", &arm64)])?;
+    // The client hashes the list itself, as `docker trust sign` does with what the registry gave it.
+    alice.run(&[
+        "add",
+        &repository.gun,
+        "v1",
+        text(&list.manifest),
+        "-r",
+        "targets/releases,targets/alice",
+        "--publish",
+    ])?;
+    repository.agree("v1", &["alice"], &list.digest)?;
+    repository.denied(&format!("@sha256:{}", amd64.digest), &["alice"], "no signed target in")
+}
+
 /// All on one server, one after another: starting a server takes longer than all of them.
 #[test]
 fn same_digest_as_the_real_client() -> Result<(), Problem> {
     type Scenario = fn(&World) -> Result<(), Problem>;
     let world = World::start()?;
-    let scenarios: [(&str, Scenario); 7] = [
+    let scenarios: [(&str, Scenario); 8] = [
         ("base targets", base_targets),
         ("no trust data", no_trust_data),
         ("releases and signers", releases_and_signers),
@@ -330,6 +352,7 @@ fn same_digest_as_the_real_client() -> Result<(), Problem> {
         ("kinds of keys", kinds_of_keys),
         ("rotated keys", rotated_keys),
         ("nested delegation", nested_delegation),
+        ("manifest lists", manifest_lists),
     ];
     for (name, scenario) in scenarios {
         scenario(&world).map_err(|problem| format!("{name}: {problem}"))?;

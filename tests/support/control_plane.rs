@@ -173,7 +173,8 @@ impl ControlPlane {
                 secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == name
                     && secret["data"]["token"].is_string()
             });
-            token = found.and_then(|secret| secret["data"]["token"].as_str()).unwrap_or_default().to_owned();
+            token.clear();
+            token.push_str(found.and_then(|secret| secret["data"]["token"].as_str()).unwrap_or_default());
             !token.is_empty()
         })?;
         let decoded = run(Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -d", &token]))?.stdout;

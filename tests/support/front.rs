@@ -34,7 +34,7 @@ impl Front {
                     .filter_map(|next| ports.get((first + next) % ports.len()))
                     .find_map(|port| TcpStream::connect(("127.0.0.1", *port)).ok());
                 if let Some(backend) = backend {
-                    join(client, backend);
+                    join(&client, &backend);
                 }
             }
         });
@@ -48,7 +48,7 @@ impl Front {
 }
 
 /// Copies both ways until either side is done.
-fn join(client: TcpStream, backend: TcpStream) {
+fn join(client: &TcpStream, backend: &TcpStream) {
     let pump = |from: &TcpStream, to: &TcpStream| -> io::Result<()> {
         let (mut from, mut to) = (from.try_clone()?, to.try_clone()?);
         std::thread::spawn(move || {
@@ -58,5 +58,5 @@ fn join(client: TcpStream, backend: TcpStream) {
         });
         Ok(())
     };
-    let _ = pump(&client, &backend).and_then(|()| pump(&backend, &client));
+    let _ = pump(client, backend).and_then(|()| pump(backend, client));
 }

@@ -14,5 +14,5 @@ namespace: {{ .Release.Namespace }}
 {{- define "countersign.defaultPolicy" -}}
 {{- $block := index .Values "image-security-enforcement" | default dict -}}
 {{- $repositories := concat (.Values.defaultPolicy | default list) ($block.clusterImagePolicy | default list) (.Values.clusterImagePolicy | default list) -}}
-{{- toYaml $repositories -}}
+{{- $repositories | default list | toYaml -}}
 {{- end }}

@@ -142,7 +142,7 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_TLS_LIFETIME")]
     pub tls_lifetime: Option<Span>,
 
-    /// MutatingWebhookConfiguration whose caBundle is kept right [default: countersign]
+    /// Webhook configuration whose caBundle is kept right [default: countersign]
     #[arg(long, value_name = "NAME", env = "COUNTERSIGN_WEBHOOK_CONFIGURATION")]
     pub webhook_configuration: Option<String>,
 

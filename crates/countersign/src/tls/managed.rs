@@ -252,7 +252,8 @@ impl Authority {
     fn make(now: i64, life: i64) -> Result<Self, TlsError> {
         let key = KeyPair::generate().map_err(failed)?;
         // The name tells authorities apart; a key id is in it, so that two replicas never make equal ones.
-        let id: String = key.public_key_raw().iter().skip(1).take(6).map(|byte| format!("{byte:02x}")).collect();
+        let id =
+            key.public_key_raw().iter().skip(1).take(6).map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let common_name = format!("Countersign CA {now} {id}");
         let mut params = Self::params(&common_name)?;
         let begins = now - backdated(life / i64::from(AUTHORITY_LIVES));
@@ -381,18 +382,15 @@ impl Keeper {
     async fn ca_bundle(&mut self, bundle: &str) -> Result<(), String> {
         let name = self.wanted.webhook.clone();
         let explain = |(_, cause): (Option<u16>, String)| format!("MutatingWebhookConfiguration {name}: {cause}");
-        let version = match self.version {
-            Some(version) => version,
-            None => {
-                let listed = self.client.list_api_group_resources("admissionregistration.k8s.io/v1");
-                let version = match cluster::in_time(listed).await {
-                    Ok(_) => "v1",
-                    Err((Some(404), _)) => "v1beta1",
-                    Err(error) => return Err(explain(error)),
-                };
-                *self.version.insert(version)
-            }
-        };
+        if self.version.is_none() {
+            let listed = self.client.list_api_group_resources("admissionregistration.k8s.io/v1");
+            self.version = match cluster::in_time(listed).await {
+                Ok(_) => Some("v1"),
+                Err((Some(404), _)) => Some("v1beta1"),
+                Err(error) => return Err(explain(error)),
+            };
+        }
+        let version = self.version.unwrap_or("v1");
         let api = self.webhooks(version);
         let Some(found) = cluster::in_time(api.get_opt(&name)).await.map_err(explain)? else {
             return Err(format!("there is no MutatingWebhookConfiguration {name}, so nothing is sent here for review"));
@@ -428,6 +426,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
+    use rustls::client::danger::ServerCertVerifier as _;
+
     use super::*;
 
     const DAY: i64 = 24 * 3600;
@@ -510,7 +510,6 @@ mod tests {
         let verifier =
             rustls::client::WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
         let leaf = CertificateDer::from_pem_slice(material.certificate.as_bytes()).unwrap();
-        use rustls::client::danger::ServerCertVerifier as _;
         let time = rustls_pki_types::UnixTime::since_unix_epoch(Duration::from_secs(1_800_000_001));
         for (name, good) in [("countersign.n.svc", true), ("127.0.0.1", true), ("other.n.svc", false)] {
             let name = rustls_pki_types::ServerName::try_from(name).unwrap();
