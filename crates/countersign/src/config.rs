@@ -490,7 +490,12 @@ mod tests {
     #[test]
     fn nonsense_is_refused() {
         assert!(serde_saphyr::from_str::<Settings>("no-such-setting: 1\n").is_err());
-        assert!(Settings::default().resolve().is_err());
+        // In a cluster a certificate is made; with policies from files there is no cluster to keep it in.
+        assert!(matches!(Settings::default().resolve().unwrap().tls, TlsSource::Managed { .. }));
+        let from_files = || Settings { policies: Some("p".into()), ..Settings::default() };
+        assert!(from_files().resolve().is_err());
+        assert!(Settings { tls_secret: Some("s".into()), ..from_files() }.resolve().is_err());
+        assert!(Settings { kubeconfig: Some("k".into()), ..from_files() }.resolve().is_err());
         let deadline =
             Settings { deadline: Some(Span(Duration::ZERO)), self_signed: Some("x".into()), ..Settings::default() };
         assert!(deadline.resolve().is_err());
