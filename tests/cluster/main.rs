@@ -37,6 +37,7 @@ fn kubernetes() -> Result<(), Problem> {
             ("forged owners", today::forged_owners),
             ("a tenant's secret", today::tenants_secret),
             ("children while the trust server is down", trouble::trust_server_down),
+            ("a repository that was made anew", trouble::made_anew),
             ("policies change at once", trouble::policies_change),
             ("definitions come and go", trouble::definitions_gone),
             ("restarts and rotation under load", trouble::under_load),

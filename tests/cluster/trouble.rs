@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use countersign_tests::{Kubectl, NotaryServer, Problem, run, wait_for};
-use serde_json::json;
+use countersign_tests::{Countersign, Kubectl, NotaryServer, Problem, run, wait_for};
+use serde_json::{Value, json};
 
 use crate::world::{DENIED, World, pod};
 
@@ -43,6 +43,63 @@ pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     let words = "failed to get content trust information";
     let result = world.create(&pod("work", "while-down", &image))?;
     assert!(result.as_ref().is_err_and(|message| message.contains(words)), "{result:?}");
+    Ok(())
+}
+
+/// All replicas remember a repository, in a record that says what. An administrator accepts what it has become, and both take
+/// note.
+pub(crate) fn made_anew(world: &mut World) -> Result<(), Problem> {
+    let gun = format!("{}/team/app", world.registry.host);
+    let records = world.plane.get(&["trustrecords", "-n", "countersign"])?;
+    let of_app = |records: &Value| -> Option<Value> {
+        let items = records["items"].as_array()?;
+        items.iter().find(|record| record["spec"]["gun"] == gun.as_str()).cloned()
+    };
+    let before = of_app(&records).ok_or_else(|| format!("no record of {gun} in {records}"))?;
+    assert!(before["spec"]["rootVersion"].is_u64() && before["spec"]["rootKeys"][0].is_string(), "{before}");
+    let listed = world.plane.kubectl("admin", &["get", "trustrecords", "-n", "countersign"])?;
+    assert!(listed.contains("REPOSITORY") && listed.contains(&gun), "{listed}");
+
+    // The server lost it; somebody makes it anew, with other root keys and the same signer.
+    std::fs::remove_dir_all(world.folder.path().join("owner-team_app"))?;
+    std::fs::remove_dir_all(world.folder.path().join("signer-alice-team_app"))?;
+    world.sign("team/app", "v1", "alice")?;
+    let image = world.image("team/app", "v1");
+    let remembers = |world: &World| {
+        let result = world.create(&pod("work", "anew", &image));
+        result.is_ok_and(|done| {
+            done.is_err_and(|message| {
+                message.contains("without a signature by the former root key")
+                    && message.contains("countersign trust accept")
+            })
+        })
+    };
+    // Each replica in turn, and one that was started since.
+    for _ in 0..4 {
+        assert!(remembers(world), "the repository was swapped, and that was not said");
+    }
+    let fresh = world.start_replica()?;
+    fresh.ready()?;
+    world.front.set(&[fresh.port]);
+    wait_for("the fresh replica", || remembers(world))?;
+    world.set_backends();
+    drop(fresh);
+
+    let kubeconfig = world.plane.kubeconfig("admin").display().to_string();
+    let ca = world.ca.ca.display().to_string();
+    let server = world.trust_server();
+    let accept = ["trust", "accept", &image, "--trust-server", &server, "--trust-ca", &ca, "--kubeconfig", &kubeconfig];
+    let accepted = Countersign::run(&accept)?;
+    assert!(accepted.code == 0 && accepted.stdout.contains("root keys: "), "{accepted:?}");
+    let after = of_app(&world.plane.get(&["trustrecords", "-n", "countersign"])?).unwrap_or_default();
+    assert!(
+        after["spec"]["accepted"].is_string() && after["spec"]["rootKeys"] != before["spec"]["rootKeys"],
+        "{after}"
+    );
+    for round in 0..4 {
+        let name = format!("anew-{round}");
+        wait_for("both replicas", || world.create(&pod("work", &name, &image)).is_ok_and(|done| done.is_ok()))?;
+    }
     Ok(())
 }
 

@@ -242,6 +242,21 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&image), "developer")?;
     assert_eq!(denied["allowed"], false);
     assert!(message(&denied).contains("without a signature by the former root key"), "{denied}");
+    assert!(message(&denied).ends_with("an administrator accepts it with countersign trust accept"), "{denied}");
+    let trust = |arguments: &[&str]| -> Result<countersign_tests::Finished, Problem> {
+        let finished = Countersign::run(&[&["trust"], arguments, &["--state-dir", state_text]].concat())?;
+        assert_eq!(finished.code, 0, "{finished:?}");
+        Ok(finished)
+    };
+    let before = trust(&["list"])?.stdout;
+    assert!(before.contains(gun) && before.contains(&server.url), "{before}");
+    let ca_text = ca.ca.to_str().unwrap_or_default();
+    let accepted = trust(&["accept", &image, "--trust-server", &server.url, "--trust-ca", ca_text])?.stdout;
+    assert!(accepted.contains("root keys: ") && accepted.contains(", was "), "{accepted}");
+    assert_ne!(trust(&["list"])?.stdout, before);
+    // The webhook that runs already takes note.
+    let response = served.admit(&pod(&image), "developer")?;
+    assert_eq!(response["allowed"], true, "{response}");
     drop(served);
 
     // Without that memory the new repository is the first that is seen, and trusted.
@@ -258,6 +273,18 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&image), "developer")?;
     assert_eq!(denied["allowed"], false);
     assert!(message(&denied).contains("cannot read what is remembered"), "{denied}");
+    trust(&["accept", &image, "--trust-server", &server.url, "--trust-ca", ca_text])?;
+    assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], true);
+    drop(served);
+    // What is taken away while the webhook runs is forgotten there too.
+    let served = serve("0s")?;
+    assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], true);
+    fs::remove_dir_all(&state)?;
+    fs::create_dir(&state)?;
+    drop(server);
+    let server = NotaryServer::start_at(port, &ca, folder.path())?;
+    sign(&server, &ca, &folder.path().join("third"), gun, "v1")?;
+    assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], true);
     drop(server);
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
 use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy, TrustServer};
+use countersign_remote::PinnedCertificate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -79,6 +80,9 @@ pub struct Trust {
     /// The trust server; the registry's default if absent.
     #[serde(default)]
     pub trust_server: Option<String>,
+    /// The one certificate that the trust server must show, PEM.
+    #[serde(default)]
+    pub trust_server_certificate: Option<String>,
     /// Secrets of signers, every one of which must have signed.
     #[serde(default)]
     pub signer_secrets: Vec<SecretName>,
@@ -280,7 +284,21 @@ fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
             ));
         }
     }
-    (TrustPolicy { trust_server, signer_secrets, root_keys: trust.root_keys.clone(), root_secrets }, faults)
+    let certificate = trust.trust_server_certificate.as_deref().filter(|text| !text.is_empty());
+    if let Some(Err(error)) = certificate.map(PinnedCertificate::parse) {
+        faults.push(("trustServerCertificate".to_owned(), error.to_string()));
+    }
+    let server_certificate = certificate.map(str::to_owned);
+    (
+        TrustPolicy {
+            trust_server,
+            server_certificate,
+            signer_secrets,
+            root_keys: trust.root_keys.clone(),
+            root_secrets,
+        },
+        faults,
+    )
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The command line: one file a subcommand.
 
 mod explain;
+mod helpers;
 mod inspect;
 mod lint;
 mod manifests;
 mod openshift;
 mod output;
+mod reach;
 mod review;
 mod serve;
 mod trust;
@@ -45,6 +47,7 @@ enum Command {
     Lint(lint::Args),
     Manifests(manifests::Args),
     Openshift(openshift::Args),
+    Trust(trust::Args),
 }
 
 /// Runs the command that was typed, and says on standard error what kept it from its work.
@@ -68,6 +71,7 @@ pub fn main() -> ExitCode {
         Command::Lint(args) => lint::run(&args),
         Command::Manifests(args) => manifests::run(&args),
         Command::Openshift(args) => openshift::run(&args),
+        Command::Trust(args) => trust::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -172,6 +172,11 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
     pub registry_config: Option<PathBuf>,
 
+    /// Ask the trust server for each pod whether its credentials may read a repository, although another's could
+    #[arg(long, env = "COUNTERSIGN_PRIVATE_TRUST")]
+    #[serde(default)]
+    pub private_trust: bool,
+
     /// Namespace of the signer secrets of cluster policies, with --policies [default: countersign]
     #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE")]
     pub secrets_namespace: Option<String>,
@@ -205,7 +210,7 @@ pub struct Settings {
     #[arg(long, value_name = "LEVEL", env = "COUNTERSIGN_LOG_LEVEL")]
     pub log_level: Option<String>,
 
-    /// Settings for single hosts (file only): the certificate of an authority to trust for one host
+    /// Settings for single hosts (file only): authorities, client certificates, mirrors, token servers
     #[arg(skip)]
     #[serde(default)]
     pub hosts: BTreeMap<String, HostSettings>,
@@ -228,6 +233,18 @@ pub struct HostSettings {
     /// Certificates of authorities to trust for this host only, PEM.
     #[serde(default)]
     pub trust_ca: Vec<PathBuf>,
+    /// A certificate to show to this host, PEM, with its chain.
+    #[serde(default)]
+    pub client_cert: Option<PathBuf>,
+    /// Its key, PEM.
+    #[serde(default)]
+    pub client_key: Option<PathBuf>,
+    /// The host, with its port, to connect to wherever this one is named.
+    #[serde(default)]
+    pub mirror: Option<String>,
+    /// Hosts of token servers that get credentials for this one, besides those of its own domain.
+    #[serde(default)]
+    pub token_servers: Vec<String>,
 }
 
 /// A kind that holds a pod template, besides those that Kubernetes and OpenShift have.
@@ -288,6 +305,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// See [`Settings::registry_config`].
     pub registry_config: Option<PathBuf>,
+    /// See [`Settings::private_trust`].
+    pub private_trust: bool,
     /// Countersign's own namespace.
     pub secrets_namespace: String,
     /// See [`Settings::cluster_policy_secrets`].
@@ -371,6 +390,7 @@ impl Settings {
             trust_stale: self.trust_stale.or(file.trust_stale),
             state_dir: self.state_dir.or(file.state_dir),
             registry_config: self.registry_config.or(file.registry_config),
+            private_trust: self.private_trust || file.private_trust,
             secrets_namespace: self.secrets_namespace.or(file.secrets_namespace),
             cluster_policy_secrets: self.cluster_policy_secrets.or(file.cluster_policy_secrets),
             trusted_controllers: self.trusted_controllers.or(file.trusted_controllers),
@@ -443,6 +463,7 @@ impl Settings {
             trust_stale: self.trust_stale.map_or(Duration::ZERO, |span| span.0),
             state_dir: self.state_dir,
             registry_config: self.registry_config,
+            private_trust: self.private_trust,
             secrets_namespace: self.secrets_namespace.unwrap_or_else(|| "countersign".to_owned()),
             cluster_policy_secrets: self.cluster_policy_secrets.unwrap_or_default(),
             trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),

@@ -22,6 +22,72 @@ pub fn policies(platform: Platform) -> Vec<Value> {
         .into()
 }
 
+/// `TrustRecord`: what is remembered of a repository, for all replicas and across restarts. Countersign's own; nobody else
+/// needs to write one.
+#[must_use]
+pub fn records(platform: Platform) -> Value {
+    let text = |description: &str| json!({"type": "string", "description": description});
+    let schema = json!({
+        "type": "object",
+        "description": "What Countersign remembers of a repository on a trust server, so that it cannot go backwards or be swapped unnoticed. To delete it makes Countersign believe the next root that it sees.",
+        "properties": {"spec": {
+            "type": "object",
+            "description": "What was seen.",
+            "required": ["server", "gun", "data"],
+            "properties": {
+                "server": text("The trust server's address."),
+                "gun": text("The repository's name there."),
+                "accepted": text("When countersign trust accept wrote it, if it did."),
+                "verified": text("When this was written: the last time that something newer was seen."),
+                "rootVersion": {"type": "integer", "format": "int64", "description": "The version of the root that is trusted."},
+                "rootKeys": {"type": "array", "description": "The ids of the keys that signed it.", "items": text("A key id, in hex.")},
+                "timestampVersion": {"type": "integer", "format": "int64", "description": "The newest version of timestamp.json that was seen."},
+                "data": text("All of it, as JSON: the root itself, and the version and content of each role's file."),
+            },
+        }},
+    });
+    let column = |name: &str, kind: &str, path: &str| (name.to_owned(), kind.to_owned(), format!(".spec.{path}"));
+    let columns = [
+        column("Repository", "string", "gun"),
+        column("Server", "string", "server"),
+        column("Root", "integer", "rootVersion"),
+        column("Timestamp", "integer", "timestampVersion"),
+        column("Verified", "date", "verified"),
+    ];
+    let columns = |path: &str| -> Vec<Value> {
+        columns.iter().map(|(name, kind, at)| json!({"name": name, "type": kind, path: at})).collect()
+    };
+    let names = json!({"kind": "TrustRecord", "listKind": "TrustRecordList", "plural": "trustrecords", "singular": "trustrecord"});
+    let metadata = json!({"name": format!("trustrecords.{GROUP}")});
+    match platform {
+        Platform::Kubernetes => json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": metadata,
+            "spec": {
+                "group": GROUP, "names": names, "scope": "Namespaced",
+                "versions": [{
+                    "name": "v1beta1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": schema}, "additionalPrinterColumns": columns("jsonPath"),
+                }],
+            },
+        }),
+        Platform::OpenShift311 => json!({
+            "apiVersion": "apiextensions.k8s.io/v1beta1", "kind": "CustomResourceDefinition", "metadata": metadata,
+            "spec": {
+                "group": GROUP, "names": names, "scope": "Namespaced", "version": "v1beta1",
+                "validation": {"openAPIV3Schema": schema}, "additionalPrinterColumns": columns("JSONPath"),
+            },
+        }),
+    }
+}
+
+/// Everything that the API server must know before Countersign can use it.
+#[must_use]
+pub fn all(platform: Platform) -> Vec<Value> {
+    let mut definitions = policies(platform);
+    definitions.push(records(platform));
+    definitions
+}
+
 fn definition(kind: &str, scope: &str, platform: Platform) -> Value {
     let singular = kind.to_lowercase();
     let plural = format!("{}ies", singular.trim_end_matches('y'));
@@ -170,6 +236,10 @@ fn trust() -> Value {
             "trustServer": {
                 "type": "string", "pattern": "^$|^https?://[^/?#@]+",
                 "description": "The Notary server, with a port and a path where it has them: https://notary.example.com:8443/notary. If absent: the registry's own host at port 4443, and https://quay.io for quay.io. docker.io has none.",
+            },
+            "trustServerCertificate": {
+                "type": "string",
+                "description": "The one certificate that the trust server must show, PEM: for a server whose certificate no strict client takes (a CA used as its own leaf, a common name alone, expired). No other is taken then, and nothing else is asked of this one.",
             },
             "signerSecrets": secrets("Secrets of signers, every one of whom must have signed the image. Each has the data keys name (the signer, as registered in the repository) and publicKey (PEM). Those of an ImagePolicy are in its namespace, those of a ClusterImagePolicy in Countersign's own. If there are none, whatever the repository has released counts."),
             "rootKeys": {

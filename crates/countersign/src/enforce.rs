@@ -3,15 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_notary::{RootPins, Signer};
+use countersign_notary::{Repository, RootPins, Signer};
+use countersign_policy::verdict::shown;
 use countersign_policy::{
-    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, plan,
+    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, Workload,
+    plan,
 };
-use countersign_remote::{Clock, Failure, NotaryClient};
+use countersign_remote::{Ask, Clock, DockerConfig, Failure, Login, NotaryClient, PinnedCertificate};
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
+use tracing::warn;
 
-use crate::source::{Moment, SecretData, Source};
+use crate::source::{Moment, PullData, SecretData, Source};
+
+/// How many pull secrets of one workload are tried.
+const MAX_PULL_SECRETS: usize = 16;
 
 /// How many images of one review are proven at once.
 const PARALLEL_IMAGES: usize = 32;
@@ -29,6 +36,8 @@ pub struct Engine {
     pub clock: Clock,
     /// How long one review may take.
     pub deadline: Duration,
+    /// Whether what one login brought is kept from those who have not shown that they may read it too.
+    pub private: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -38,8 +47,8 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Judges the images of one object in a namespace. Whatever goes wrong on the way is a denial with its cause.
-    pub async fn judge(&self, namespace: &str, images: &[ContainerImage]) -> Verdict {
+    /// Judges images of one workload in a namespace; the workload says with which credentials they are pulled. Whatever goes wrong on the way is a denial with its cause.
+    pub async fn judge(&self, namespace: &str, workload: &Workload, images: &[ContainerImage]) -> Verdict {
         let now = (self.clock)();
         let until = tokio::time::Instant::now() + self.deadline;
         let moment = match self.source.now() {
@@ -47,13 +56,15 @@ impl Engine {
             Err(error) => return all_undecided(images, &error.to_string()),
         };
         let planned = plan(moment.policies(), namespace, images, &self.defaults, now.as_second());
+        let pull = PullSecrets { moment: moment.as_ref(), namespace, workload, login: OnceCell::new() };
+        let pull = &pull;
         let judged: Vec<_> = planned
             .into_iter()
             .map(|planned| {
                 let moment = Arc::clone(&moment);
                 async move {
                     let evidence = match &planned.need {
-                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, now, until).await),
+                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, pull, now, until).await),
                         Need::Nothing | Need::Denied(_) => None,
                     };
                     ImageVerdict::judge(planned, evidence)
@@ -67,10 +78,11 @@ impl Engine {
         &self,
         moment: &dyn Moment,
         need: &TrustNeed,
+        pull: &PullSecrets<'_>,
         now: Timestamp,
         until: tokio::time::Instant,
     ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
-        let proven = tokio::time::timeout_at(until, self.prove(moment, need, now)).await;
+        let proven = tokio::time::timeout_at(until, self.prove(moment, need, pull, now)).await;
         proven.unwrap_or_else(|_| {
             let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
             Err(DenyReason::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
@@ -81,6 +93,7 @@ impl Engine {
         &self,
         moment: &dyn Moment,
         need: &TrustNeed,
+        pull: &PullSecrets<'_>,
         now: Timestamp,
     ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
         let mut signers = Vec::new();
@@ -96,10 +109,88 @@ impl Engine {
             read_pin(secret, data.as_ref()).map(|pin| pins.extend(pin))?;
         }
         let server = need.server.host_port();
-        let repository = self.notary.repository(&need.server, &need.gun, &pins).await;
+        let certificate = need.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
+        let certificate = certificate.map_err(|error| DenyReason::Undecided { cause: error.to_string() })?;
+        let repository = self.repository(need, &pins, certificate.as_ref(), pull).await;
         let repository = repository.map_err(|failure| deny(server, failure))?;
         let resolved = repository.resolve(&need.wanted, &signers, now);
         resolved.map(|resolved| resolved.digest).map_err(|error| DenyReason::untrusted(server, error))
+    }
+}
+
+impl Engine {
+    /// Asks without the pod's credentials first, as most of what is kept was verified already; where somebody wants a
+    /// login, or what one login brought is not for everybody, with them.
+    async fn repository(
+        &self,
+        need: &TrustNeed,
+        pins: &RootPins,
+        certificate: Option<&PinnedCertificate>,
+        pull: &PullSecrets<'_>,
+    ) -> Result<Arc<Repository>, Failure> {
+        let nobody = Login::none();
+        let ask = |login| Ask { server: &need.server, gun: &need.gun, pins, certificate, login };
+        if !self.private {
+            let asked = self.notary.repository(ask(&nobody)).await;
+            if !matches!(asked, Err(Failure::Auth(_))) || pull.are_none().await {
+                return asked;
+            }
+        }
+        self.notary.repository(ask(pull.login().await)).await
+    }
+}
+
+/// The credentials that a workload's pods pull their images with, read when somebody first asks for them.
+struct PullSecrets<'a> {
+    moment: &'a dyn Moment,
+    namespace: &'a str,
+    workload: &'a Workload,
+    login: OnceCell<Login>,
+}
+
+impl PullSecrets<'_> {
+    async fn are_none(&self) -> bool {
+        self.login().await.is_empty()
+    }
+
+    /// Those of the pod, then those of its service account, as the kubelet has them. What is not there, or cannot be read,
+    /// is left out, as the kubelet does; the denial that may come of it says what was missing.
+    async fn login(&self) -> &Login {
+        self.login.get_or_init(|| self.read()).await
+    }
+
+    async fn read(&self) -> Login {
+        let account = self.workload.service_account.as_deref().unwrap_or("default");
+        let of_account = self.moment.account_pull_secrets(self.namespace, account).await.unwrap_or_else(|problem| {
+            warn!(%problem, "the pull secrets of a service account are left out");
+            Vec::new()
+        });
+        let mut names: Vec<&String> = Vec::new();
+        for name in self.workload.pull_secrets.iter().chain(&of_account) {
+            if !names.contains(&name) && names.len() < MAX_PULL_SECRETS {
+                names.push(name);
+            }
+        }
+        let mut configs = Vec::new();
+        for name in names {
+            let secret = SecretRef { namespace: self.namespace.to_owned(), name: name.clone() };
+            let read = match self.moment.secret(&secret).await {
+                Ok(Some(SecretData { pull: Some(PullData::Config(text)), .. })) => DockerConfig::parse(&text),
+                Ok(Some(SecretData { pull: Some(PullData::Legacy(text)), .. })) => DockerConfig::parse_legacy(&text),
+                Ok(_) => continue,
+                Err(problem) => {
+                    warn!(%problem, "a pull secret is left out");
+                    continue;
+                }
+            };
+            match read {
+                Ok(config) => configs.push(Arc::new(config)),
+                Err(problem) => {
+                    warn!(namespace = self.namespace, secret = ?shown(name), %problem, "a pull secret is left out");
+                }
+            }
+        }
+        Login::with(configs)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod enforce;
 pub mod manifests;
 pub mod metrics;
 pub mod openshift;
+pub mod records;
 pub mod review;
 pub mod source;
 pub mod telemetry;

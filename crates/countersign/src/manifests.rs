@@ -82,7 +82,7 @@ impl Install {
     /// A configuration that cannot be written as YAML.
     pub fn objects(&self) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
         let mut objects = vec![self.namespace()];
-        objects.extend(crd::policies(self.platform));
+        objects.extend(crd::all(self.platform));
         objects.push(self.object("v1", "ServiceAccount", json!({})));
         if self.platform == Platform::OpenShift311 {
             objects.push(self.security_context_constraints());
@@ -184,9 +184,13 @@ impl Install {
         ]
     }
 
-    /// What it may do in its own namespace: watch the signer secrets of cluster policies, and keep its certificate.
+    /// What it may do in its own namespace: watch the signer secrets of cluster policies, keep its certificate, and remember
+    /// what it saw.
     fn role(&self) -> Vec<Value> {
-        let mut rules = vec![json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]})];
+        let mut rules = vec![
+            json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch"]}),
+            json!({"apiGroups": [GROUP], "resources": ["trustrecords"], "verbs": ["create", "get", "list", "update", "watch"]}),
+        ];
         if self.tls == Tls::SelfManaged {
             rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["create"]}));
             rules.push(json!({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [TLS_SECRET], "verbs": ["update"]}));

@@ -17,6 +17,17 @@ pub struct SecretData {
     pub name: Option<Vec<u8>>,
     /// The signer's key.
     pub public_key: Option<Vec<u8>>,
+    /// Credentials, of a pull secret.
+    pub pull: Option<PullData>,
+}
+
+/// The data of a pull secret, by its type.
+#[derive(Clone, PartialEq, Eq)]
+pub enum PullData {
+    /// `kubernetes.io/dockerconfigjson`
+    Config(Vec<u8>),
+    /// `kubernetes.io/dockercfg`
+    Legacy(Vec<u8>),
 }
 
 impl std::fmt::Debug for SecretData {
@@ -24,6 +35,7 @@ impl std::fmt::Debug for SecretData {
         f.debug_struct("SecretData")
             .field("name", &self.name.is_some())
             .field("public_key", &self.public_key.is_some())
+            .field("pull", &self.pull.is_some())
             .finish()
     }
 }
@@ -38,6 +50,16 @@ pub enum SourceError {
     /// The policies are not known.
     #[error("the policies are not known: {cause}")]
     Policies {
+        /// The reason.
+        cause: String,
+    },
+    /// A service account could not be read.
+    #[error("cannot read service account {name} in namespace {namespace}: {cause}")]
+    ServiceAccount {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
         /// The reason.
         cause: String,
     },
@@ -58,6 +80,13 @@ pub trait Moment: Send + Sync {
 
     /// A secret; `None` if there is none of that name.
     fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>>;
+
+    /// The names of the pull secrets of a service account; none if there is no such account.
+    fn account_pull_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        account: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<String>, SourceError>>;
 }
 
 /// Where policies and secrets come from.

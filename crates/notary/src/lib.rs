@@ -29,4 +29,4 @@ pub use memory::{Memory, Seen};
 pub use metadata::RoleName;
 pub use root::{KnownRoot, MAX_ROOT_BYTES, MAX_ROTATIONS, RootKey, RootPins, RootRecord};
 pub use signed::{MAX_SIGNATURES, Trusted};
-pub use update::{Answer, MAX_FILE_BYTES, MAX_TIMESTAMP_BYTES, Request, Step, Update};
+pub use update::{Answer, MAX_FILE_BYTES, MAX_TIMESTAMP_BYTES, MAX_UPDATE_SIGNATURES, Request, Step, Update};

@@ -57,6 +57,24 @@ impl Memory {
         }
     }
 
+    /// What two who looked at the same repository know together: of each role the newer version, and the newer root. Where
+    /// both saw one version with different content, what `self` saw stays, so that the other's is refused.
+    #[must_use]
+    pub fn join(mut self, other: &Self) -> Self {
+        for (role, seen) in &other.seen {
+            let newer = self.seen.get(role).is_none_or(|ours| ours.version < seen.version);
+            if newer {
+                self.seen.insert(role.clone(), *seen);
+            }
+        }
+        let root_version = |memory: &Self| memory.lineage.last().map(|record| record.version);
+        if root_version(other) > root_version(&self) {
+            self.root.clone_from(&other.root);
+            self.lineage.clone_from(&other.lineage);
+        }
+        self
+    }
+
     /// Takes note of a verified file.
     pub(crate) fn note<T: Metadata>(&mut self, trusted: &Trusted<T>) {
         self.seen.insert(trusted.role().clone(), Seen::of(trusted));

@@ -158,6 +158,11 @@ impl<T: Metadata> Offered<T> {
         &self.role
     }
 
+    /// How many signatures it brings.
+    pub(crate) fn signature_count(&self) -> usize {
+        self.signatures.len()
+    }
+
     /// sha256 of the canonical form of what is signed.
     pub(crate) fn content(&self) -> [u8; 32] {
         sha256(&self.canonical)

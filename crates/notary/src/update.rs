@@ -24,6 +24,10 @@ pub const MAX_TIMESTAMP_BYTES: u64 = 1 << 20;
 /// tags take some 13 MiB.
 pub const MAX_FILE_BYTES: u64 = 32 << 20;
 
+/// How many signatures all files of one update may carry: eight for each of 500 delegations. To try them all takes a
+/// second or two.
+pub const MAX_UPDATE_SIGNATURES: usize = 4096;
+
 /// A file that is needed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
@@ -70,6 +74,8 @@ pub struct Update {
     snapshot: Option<Arc<Trusted<Snapshot>>>,
     targets: Option<Arc<Trusted<Targets>>>,
     roles: BTreeMap<RoleName, RoleState>,
+    /// Signatures that the files brought so far.
+    signatures: usize,
     /// Delegations that are still to be visited, with the paths that they may speak for.
     frontier: Vec<(Delegation, Vec<String>)>,
 }
@@ -95,7 +101,8 @@ impl Update {
     /// Begins an update of a repository.
     ///
     /// `held` is what an earlier update verified, if it is still at hand: unchanged files are not asked for again. `memory`
-    /// is what is remembered of the repository across restarts; `held` takes precedence. `now` is the time of the whole update, so a
+    /// is what is remembered of the repository, by this process or by others; whatever is newer counts. A `held` whose root is
+    /// not the remembered one is of no use. `now` is the time of the whole update, so a
     /// slow server cannot stretch an expiry.
     ///
     /// # Errors
@@ -107,7 +114,12 @@ impl Update {
         pins: RootPins,
         now: Time,
     ) -> Result<Self, Error> {
-        let memory = held.as_ref().map(|held| held.memory().clone()).or_else(|| memory.cloned()).unwrap_or_default();
+        let held = held.filter(|held| memory.is_none_or(|memory| memory.root == held.memory().root));
+        let memory = match (&held, memory) {
+            (Some(held), Some(memory)) => held.memory().clone().join(memory),
+            (Some(held), None) => held.memory().clone(),
+            (None, memory) => memory.cloned().unwrap_or_default(),
+        };
         let root = match (&held, &memory.root) {
             (Some(held), _) => Some(held.root().clone()),
             (None, Some(bytes)) => Some(KnownRoot::recall(gun, bytes, &memory.lineage)?),
@@ -128,6 +140,7 @@ impl Update {
             snapshot: None,
             targets: None,
             roles: BTreeMap::new(),
+            signatures: 0,
             frontier: Vec::new(),
         })
     }
@@ -303,11 +316,22 @@ impl Update {
     fn take_timestamp(&mut self, answer: Answer) -> Result<Step, Error> {
         let bytes = found(&timestamp_request(), answer)?;
         let offered = Offered::<Timestamp>::read(&RoleName::timestamp(), &bytes, MAX_TIMESTAMP_BYTES)?;
+        self.count(&offered)?;
         let root = self.root()?.trusted().body();
         let timestamp = self.believe(offered, &root.timestamp)?;
         timestamp.check_expiry(self.now)?;
         self.timestamp = Some(Arc::new(timestamp));
         if self.root()?.satisfies(&self.pins) { self.need_snapshot() } else { self.need_older_roots() }
+    }
+
+    /// Fails once the files of this update have brought more signatures than anybody needs, before they are tried.
+    fn count<T: Metadata>(&mut self, offered: &Offered<T>) -> Result<(), Error> {
+        self.signatures += offered.signature_count();
+        if self.signatures > MAX_UPDATE_SIGNATURES {
+            let (role, found) = (offered.role().clone(), self.signatures);
+            return Err(Error::TooManySignatures { role, found, limit: MAX_UPDATE_SIGNATURES });
+        }
+        Ok(())
     }
 
     /// Signatures, then versions against what is remembered.
@@ -337,6 +361,7 @@ impl Update {
         let role = RoleName::snapshot();
         let bytes = found(&named_request(&role, &meta), answer)?;
         let offered = Offered::<Snapshot>::read_named(&role, &bytes, &meta, &RoleName::timestamp())?;
+        self.count(&offered)?;
         let snapshot = self.believe(offered, &self.root()?.trusted().body().snapshot)?;
         self.use_snapshot(Arc::new(snapshot))
     }
@@ -367,6 +392,7 @@ impl Update {
         let role = RoleName::targets();
         let bytes = found(&named_request(&role, &meta), answer)?;
         let offered = Offered::<Targets>::read_named(&role, &bytes, &meta, &RoleName::snapshot())?;
+        self.count(&offered)?;
         let targets = self.believe(offered, &self.root()?.trusted().body().targets)?;
         self.use_targets(Arc::new(targets))
     }
@@ -431,6 +457,7 @@ impl Update {
             let meta = self.snapshot()?.body().delegations.get(delegation.name.as_str()).cloned();
             let meta = meta.ok_or_else(|| Error::NotInSnapshot { role: delegation.name.clone() })?;
             let offered = Offered::<Targets>::read_named(&delegation.name, &bytes, &meta, &RoleName::snapshot())?;
+            self.count(&offered)?;
             self.memory.check(offered.role(), Seen::offered(&offered))?;
             match offered.verify(&delegation.keys, Some(self.now)) {
                 Ok(metadata) => self.use_delegation(delegation, paths, Arc::new(metadata)),

@@ -74,6 +74,8 @@ pub struct TrustNeed {
     pub reference: ImageReference,
     /// Where to ask.
     pub server: TrustServer,
+    /// The one certificate that it must show, PEM.
+    pub server_certificate: Option<String>,
     /// The repository's name there.
     pub gun: String,
     /// What to ask.
@@ -159,6 +161,7 @@ fn need_of(
         gun: reference.repository(),
         wanted: wanted(&reference)?,
         server,
+        server_certificate: trust.server_certificate.clone(),
         signer_secrets: secrets(&trust.signer_secrets),
         root_keys: trust.root_keys.clone(),
         root_secrets: secrets(&trust.root_secrets),

@@ -84,6 +84,8 @@ pub enum Check {
 pub struct TrustPolicy {
     /// The trust server; without one the registry's default.
     pub trust_server: Option<TrustServer>,
+    /// The one certificate that the trust server must show, PEM.
+    pub server_certificate: Option<String>,
     /// Names of the signer secrets, every one of which must have signed.
     pub signer_secrets: Vec<String>,
     /// Pinned root keys: ids or PEM.

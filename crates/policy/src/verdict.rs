@@ -186,6 +186,16 @@ fn said_by(error: &NotaryError, server: &str) -> String {
         NotaryError::NotSigned { .. } | NotaryError::DigestNotSigned { .. } | NotaryError::DigestDiffers { .. } => {
             String::new()
         }
+        // What was seen before is kept on purpose; only somebody who knows better may say that it counts no more.
+        NotaryError::Rollback { .. }
+        | NotaryError::SameVersionOtherContent { .. }
+        | NotaryError::Withdrawn { .. }
+        | NotaryError::RootNotChained { .. }
+        | NotaryError::RootTooFar { .. } => {
+            format!(
+                " (trust server {server}); if that is intended, an administrator accepts it with countersign trust accept"
+            )
+        }
         _ => format!(" (trust server {server})"),
     }
 }

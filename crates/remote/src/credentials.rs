@@ -1,18 +1,16 @@
-//! Who we are to a registry or trust server, and the tokens that we get for it.
+//! Who we are to a trust server, and the tokens that we get for it.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use thiserror::Error;
 use url::Url;
 
 use crate::challenge::{self, Challenge};
+use crate::docker_config::{Credential, DockerConfig, Secret};
 use crate::http::{HttpClient, HttpError, host_port};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
@@ -27,117 +25,34 @@ const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 /// How many tokens are kept.
 const MAX_TOKENS: usize = 4096;
 
-/// A text that is never shown.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Secret(String);
+/// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
+const MAX_TRIES: usize = 16;
 
-impl Secret {
-    /// Hides a text.
-    #[must_use]
-    pub fn new(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(secret)")
-    }
-}
-
-/// A user name and password for one host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Credential {
-    /// The user's name.
-    pub username: String,
-    /// The password.
-    pub password: Secret,
-}
-
-impl Credential {
-    fn basic(&self) -> Option<HeaderValue> {
-        let encoded = STANDARD.encode(format!("{}:{}", self.username, self.password.0));
-        HeaderValue::from_str(&format!("Basic {encoded}")).ok()
-    }
-}
-
-/// Why a docker configuration cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum DockerConfigError {
-    /// Not JSON, or not of the known shape. The text itself is never shown: it holds secrets.
-    #[error("not a docker config.json (line {line}, column {column})")]
-    Malformed {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
-    },
-    /// An `auth` that is not base64 of `user:password`.
-    #[error("the \"auth\" of {host:?} is not base64 of user:password")]
-    BadAuth {
-        /// The entry.
-        host: String,
-    },
-}
-
-/// The `auths` of a docker `config.json`.
+/// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its
+/// service account. The configured ones come after them, and no credential at all comes last.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DockerConfig {
-    auths: HashMap<String, Credential>,
+pub struct Login {
+    configs: Vec<Arc<DockerConfig>>,
 }
 
-#[derive(Deserialize)]
-struct RawAuth {
-    auth: Option<String>,
-    username: Option<String>,
-    password: Option<String>,
-}
-
-impl DockerConfig {
-    /// Reads a `config.json`, or the data of a `kubernetes.io/dockerconfigjson` secret.
-    ///
-    /// # Errors
-    /// Text of another shape, or an `auth` that cannot be read.
-    pub fn parse(text: &[u8]) -> Result<Self, DockerConfigError> {
-        let malformed =
-            |error: serde_json::Error| DockerConfigError::Malformed { line: error.line(), column: error.column() };
-        // A map first: serde would also take a list for a struct.
-        let raw: HashMap<String, serde_json::Value> = serde_json::from_slice(text).map_err(malformed)?;
-        let entries: HashMap<String, RawAuth> = match raw.get("auths") {
-            Some(entries) => HashMap::deserialize(entries).map_err(malformed)?,
-            None => HashMap::new(),
-        };
-        let mut auths = HashMap::new();
-        for (host, auth) in entries {
-            let pair = match auth.auth.filter(|auth| !auth.is_empty()) {
-                Some(auth) => {
-                    let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-                    let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
-                    let (user, password) = pair.ok_or_else(|| DockerConfigError::BadAuth { host: host.clone() })?;
-                    Some((user.to_owned(), password.to_owned()))
-                }
-                None => auth.username.zip(auth.password),
-            };
-            if let Some((username, password)) = pair {
-                auths.insert(entry_host(&host).to_owned(), Credential { username, password: Secret(password) });
-            }
-        }
-        Ok(Self { auths })
-    }
-
-    /// The credential for a host: an entry for `HOST:PORT`, else one for the bare host.
+impl Login {
+    /// Only what is configured.
     #[must_use]
-    pub fn for_host(&self, host_port: &str) -> Option<&Credential> {
-        let host = host_port.rsplit_once(':').map_or(host_port, |(host, _)| host);
-        self.auths.get(host_port).or_else(|| self.auths.get(host))
+    pub fn none() -> Self {
+        Self::default()
     }
-}
 
-/// The host of an entry's key, which may have a scheme and a path (`https://index.docker.io/v1/`).
-fn entry_host(key: &str) -> &str {
-    let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
+    /// These first.
+    #[must_use]
+    pub fn with(configs: Vec<Arc<DockerConfig>>) -> Self {
+        Self { configs }
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.configs.is_empty()
+    }
 }
 
 /// Why a server's challenge could not be answered. None of these is a decision about the image.
@@ -158,13 +73,27 @@ pub enum AuthError {
         /// The realm.
         realm: String,
     },
-    /// The server refuses what we are.
-    #[error("{host} refuses access{}", by(*.anonymous))]
-    Refused {
+    /// Nobody is let in without a credential, and there is none.
+    #[error(
+        "{host} asks for a login, and there are no credentials for it; add a pull secret to the pod or its service account"
+    )]
+    NoCredentials {
         /// `HOST:PORT`
         host: String,
-        /// Whether we had no credential to show.
-        anonymous: bool,
+    },
+    /// Whoever checks passwords refuses ours.
+    #[error("{host} refuses the login with the credentials at hand: wrong user name, password or token")]
+    WrongCredentials {
+        /// `HOST:PORT` of the trust server, or of the token server that it named.
+        host: String,
+    },
+    /// We are who we say, and may not read the repository.
+    #[error("{host} gives no access to {gun} with the credentials at hand")]
+    NoAccess {
+        /// `HOST:PORT`
+        host: String,
+        /// The repository.
+        gun: String,
     },
     /// The token server's answer makes no sense.
     #[error("the token server {host} answered {what}")]
@@ -179,14 +108,11 @@ pub enum AuthError {
     Http(HttpError),
 }
 
-fn by(anonymous: bool) -> &'static str {
-    if anonymous { " (no credentials are configured for it)" } else { " to the configured user" }
-}
-
 /// Answers challenges: Basic directly, Bearer through its token server. Tokens are kept until shortly before they expire.
 #[derive(Debug, Default)]
 pub struct Authenticator {
-    config: DockerConfig,
+    config: Arc<DockerConfig>,
+    realms: HashMap<String, Vec<String>>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
 }
 
@@ -212,39 +138,76 @@ struct TokenAnswer {
 }
 
 impl Authenticator {
-    /// Takes the credentials that are configured for hosts.
+    /// Takes the credentials that are configured.
     #[must_use]
     pub fn new(config: DockerConfig) -> Self {
-        Self { config, tokens: Mutex::default() }
+        Self { config: Arc::new(config), ..Self::default() }
     }
 
-    /// The `Authorization` that answers the challenges of a server.
+    /// Lets a server (`HOST` or `HOST:PORT`) name token servers on other hosts, which then get credentials too.
+    pub fn allow_realms(&mut self, server: &str, hosts: Vec<String>) {
+        self.realms.entry(server.to_owned()).or_default().extend(hosts);
+    }
+
+    /// The credentials that may be shown to a server, best first: in each configuration those for the server itself, then
+    /// those for the registry of the repository if the server belongs to the same domain.
+    #[must_use]
+    pub fn candidates(&self, login: &Login, server: &Url, gun: &str) -> Vec<Credential> {
+        if server.scheme() != "https" {
+            return Vec::new();
+        }
+        let host = host_port(server);
+        let registry = gun.split('/').next().unwrap_or_default();
+        let shares = Url::parse(&format!("https://{registry}")).is_ok_and(|registry| same_party(&registry, server));
+        let mut found: Vec<Credential> = Vec::new();
+        for config in login.configs.iter().chain([&self.config]) {
+            let images = shares.then(|| config.for_image(gun)).into_iter().flatten();
+            for credential in config.for_server(&host).chain(images) {
+                if !found.contains(credential) && found.len() < MAX_TRIES {
+                    found.push(credential.clone());
+                }
+            }
+        }
+        found
+    }
+
+    /// The `Authorization` that answers the challenges of a server with a credential, or with none.
     ///
     /// A credential goes to the server that asked only over https, and to a token server only if that is on https too and on
-    /// the same host or below the same parent domain. A token server elsewhere is asked anonymously.
+    /// the same host, below the same registrable domain, or allowed by the configuration. A token server elsewhere is
+    /// asked anonymously.
     ///
     /// # Errors
     /// No challenge that can be answered, or a token server that does not give a token.
-    pub async fn answer(&self, http: &HttpClient, url: &Url, headers: &[String]) -> Result<HeaderValue, AuthError> {
+    pub async fn answer(
+        &self,
+        http: &HttpClient,
+        url: &Url,
+        headers: &[String],
+        credential: Option<&Credential>,
+    ) -> Result<HeaderValue, AuthError> {
         let host = host_port(url);
         let challenges: Vec<Challenge> = headers.iter().flat_map(|header| challenge::parse(header)).collect();
-        let credential = self.config.for_host(&host).filter(|_| url.scheme() == "https");
+        let credential = credential.filter(|_| url.scheme() == "https");
         if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
             let token = self.token(http, url, bearer, credential).await?;
-            return bearer_header(&token)
-                .ok_or_else(|| AuthError::BadToken { host, what: "a token that no header can hold".into() });
+            let header = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
+            return header.map_err(|_| AuthError::BadToken { host, what: "a token that no header can hold".into() });
         }
         if !challenges.iter().any(|challenge| challenge.scheme == "basic") {
             return Err(AuthError::Unsupported { host });
         }
-        credential.and_then(Credential::basic).ok_or(AuthError::Refused { host, anonymous: true })
+        credential.and_then(Credential::basic).ok_or(AuthError::NoCredentials { host })
     }
 
-    /// What is said when the server refuses what [`Self::answer`] gave.
-    #[must_use]
-    pub fn refused(&self, url: &Url) -> AuthError {
-        let host = host_port(url);
-        AuthError::Refused { anonymous: self.config.for_host(&host).is_none(), host }
+    fn may_share(&self, server: &Url, realm: &Url) -> bool {
+        let host = host_port(server);
+        let listed = |name: &str| {
+            let hosts = self.realms.get(name).into_iter().flatten();
+            hosts.into_iter().any(|allowed| *allowed == host_port(realm) || Some(allowed.as_str()) == realm.host_str())
+        };
+        let both = server.scheme() == "https" && realm.scheme() == "https";
+        both && (same_party(server, realm) || listed(&host) || listed(server.host_str().unwrap_or_default()))
     }
 
     async fn token(
@@ -256,9 +219,9 @@ impl Authenticator {
     ) -> Result<Secret, AuthError> {
         let named = bearer.parameter("realm").unwrap_or_default();
         let realm = Url::parse(named).ok().filter(|realm| realm.scheme() == "https" && realm.host_str().is_some());
-        let mut realm = realm
+        let realm = realm
             .ok_or_else(|| AuthError::BadRealm { host: host_port(url), realm: named.chars().take(200).collect() })?;
-        let credential = credential.filter(|_| may_share(url, &realm));
+        let credential = credential.filter(|_| self.may_share(url, &realm));
         let key = TokenKey {
             realm: realm.to_string(),
             service: bearer.parameter("service").unwrap_or_default().to_owned(),
@@ -268,20 +231,13 @@ impl Authenticator {
         if let Some(token) = self.kept(&key) {
             return Ok(token);
         }
-        {
-            let mut query = realm.query_pairs_mut();
-            for (name, value) in [("service", &key.service), ("scope", &key.scope)] {
-                if !value.is_empty() {
-                    query.append_pair(name, value);
-                }
-            }
-        }
-        let answer = http.get(&realm, credential.and_then(Credential::basic), MAX_TOKEN_BYTES).await;
-        let answer = answer.map_err(AuthError::Http)?;
+        let answer = ask(http, &realm, &key).await.map_err(AuthError::Http)?;
         let host = host_port(&realm);
         match answer.status {
             200 => {}
-            401 | 403 => return Err(AuthError::Refused { host, anonymous: credential.is_none() }),
+            // Without a credential that is what anybody gets; with one, it is a wrong one.
+            400 | 401 | 403 if credential.is_some() => return Err(AuthError::WrongCredentials { host }),
+            401 | 403 => return Err(AuthError::NoCredentials { host: host_port(url) }),
             status => return Err(AuthError::BadToken { host, what: format!("{status}") }),
         }
         let parsed: Option<TokenAnswer> = Some(&answer.body)
@@ -290,7 +246,7 @@ impl Authenticator {
         let bad = || AuthError::BadToken { host: host.clone(), what: "something that holds no token".into() };
         let parsed = parsed.ok_or_else(bad)?;
         let text = parsed.token.or(parsed.access_token).filter(|token| !token.is_empty()).ok_or_else(bad)?;
-        let text = Secret(text);
+        let text = Secret::new(text);
         let life = parsed.expires_in.map_or(DEFAULT_TOKEN_LIFE, Duration::from_secs).min(Duration::from_secs(3600));
         self.keep(key, Token { text: text.clone(), good_until: Instant::now() + life.saturating_sub(TOKEN_MARGIN) });
         Ok(text)
@@ -314,24 +270,37 @@ impl Authenticator {
     }
 }
 
-fn bearer_header(token: &Secret) -> Option<HeaderValue> {
-    HeaderValue::from_str(&format!("Bearer {}", token.0)).ok()
+/// Asks a token server: by GET with a password or without, by POST with an identity token (the distribution
+/// specification's `OAuth2` form).
+async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<crate::http::Response, HttpError> {
+    let given = [("service", &key.service), ("scope", &key.scope)];
+    let given = given.into_iter().filter(|(_, value)| !value.is_empty());
+    if let Some(Credential::IdentityToken(token)) = &key.credential {
+        let mut form =
+            vec![("grant_type", "refresh_token"), ("client_id", "countersign"), ("refresh_token", token.reveal())];
+        form.extend(given.map(|(name, value)| (name, value.as_str())));
+        return http.post_form(realm, &form, MAX_TOKEN_BYTES).await;
+    }
+    let mut url = realm.clone();
+    {
+        let mut query = url.query_pairs_mut();
+        for (name, value) in given {
+            query.append_pair(name, value);
+        }
+    }
+    if url.query() == Some("") {
+        url.set_query(None);
+    }
+    http.get(&url, key.credential.as_ref().and_then(Credential::basic), MAX_TOKEN_BYTES).await
 }
 
-/// Whether a credential for one server may be shown to a token server: on the same host, or both below one parent domain
-/// of at least two labels (`registry.example.com` and `auth.example.com`).
-fn may_share(server: &Url, realm: &Url) -> bool {
-    if server.scheme() != "https" || realm.scheme() != "https" {
-        return false;
-    }
-    let (Some(url::Host::Domain(server)), Some(url::Host::Domain(realm))) = (server.host(), realm.host()) else {
-        return server.host() == realm.host();
+/// Whether two addresses belong to the same party: the same host, or names below one registrable domain, as the public
+/// suffix list has it (`registry.example.co.uk` and `auth.example.co.uk`, but not `a.co.uk` and `b.co.uk`).
+fn same_party(one: &Url, other: &Url) -> bool {
+    let (Some(url::Host::Domain(one)), Some(url::Host::Domain(other))) = (one.host(), other.host()) else {
+        return one.host().is_some() && one.host() == other.host();
     };
-    let parent = |host: &str| {
-        let parent = host.split_once('.').map(|(_, parent)| parent.to_owned());
-        parent.filter(|parent| parent.contains('.'))
-    };
-    server == realm || parent(server).is_some_and(|shared| Some(shared) == parent(realm))
+    one == other || psl::domain_str(one).is_some_and(|domain| psl::domain_str(other) == Some(domain))
 }
 
 #[cfg(test)]
@@ -339,45 +308,59 @@ mod tests {
     use super::*;
 
     #[test]
-    fn docker_configurations_are_read() {
-        let auth = STANDARD.encode("alice:pass:word");
-        let text = format!(
-            r#"{{"auths":{{"https://reg.example.com:5000/v1/":{{"auth":"{auth}"}},"other.example.com":{{"username":"bob","password":"x"}},"empty":{{}}}}}}"#
-        );
-        let config = DockerConfig::parse(text.as_bytes()).unwrap();
-        let credential =
-            |host: &str| config.for_host(host).map(|found| (found.username.as_str(), found.password.0.as_str()));
-        assert_eq!(credential("reg.example.com:5000"), Some(("alice", "pass:word")));
-        assert_eq!(credential("other.example.com:4443"), Some(("bob", "x")));
-        assert_eq!(credential("reg.example.com:5001"), None);
-        assert_eq!(credential("empty:443"), None);
-        let shown = format!("{config:?}");
-        assert!(shown.contains("alice") && !shown.contains("pass:word") && !shown.contains("word\""), "{shown}");
-    }
-
-    #[test]
-    fn broken_configurations_are_refused_without_showing_them() {
-        for text in ["", "[]", "{\"auths\":3}", "{\"auths\":{\"h\":{\"auth\":\"c2VjcmV0\"}}}"] {
-            let error = DockerConfig::parse(text.as_bytes()).unwrap_err().to_string();
-            assert!(!error.contains("c2VjcmV0") && !error.contains("secret"), "{error}");
-        }
-    }
-
-    #[test]
     fn credentials_stay_home() {
+        let mut authenticator = Authenticator::default();
+        authenticator.allow_realms("far.example.com", vec!["auth.example.org".into(), "auth.example.net:5001".into()]);
         let cases = [
             ("https://reg.example.com:5000", "https://reg.example.com/token", true),
             ("https://reg.example.com", "https://auth.example.com/token", true),
+            ("https://a.b.example.com", "https://auth.example.com/token", true),
             ("https://reg.example.com", "http://reg.example.com/token", false),
             ("https://reg.example.com", "https://example.org/token", false),
+            ("https://reg.example.com", "https://auth.example.org/token", false),
+            ("https://far.example.com:5000", "https://auth.example.org/token", true),
+            ("https://far.example.com", "http://auth.example.org/token", false),
+            ("https://far.example.com", "https://auth.example.net:5001/token", true),
+            ("https://far.example.com", "https://auth.example.net:5002/token", false),
             ("https://a.com", "https://b.com/token", false),
+            ("https://a.co.uk", "https://b.co.uk/token", false),
+            ("https://a.github.io", "https://b.github.io/token", false),
+            ("https://reg.a.co.uk", "https://auth.a.co.uk/token", true),
+            ("https://registry", "https://auth/token", false),
             ("https://127.0.0.1:5000", "https://127.0.0.1:5001/token", true),
             ("https://127.0.0.1:5000", "https://127.0.0.2/token", false),
             ("http://reg.example.com", "https://reg.example.com/token", false),
         ];
         for (server, realm, expected) in cases {
-            let url = |text| Url::parse(text).unwrap();
-            assert_eq!(may_share(&url(server), &url(realm)), expected, "{server} {realm}");
+            let (from, to) = (Url::parse(server).unwrap(), Url::parse(realm).unwrap());
+            assert_eq!(authenticator.may_share(&from, &to), expected, "{server} {realm}");
         }
+    }
+
+    #[test]
+    fn a_trust_server_gets_no_credential_that_is_for_somebody_else() {
+        let config = |host: &str, user: &str| {
+            let text = serde_json::json!({"auths": {host: {"username": user, "password": "p"}}}).to_string();
+            Arc::new(DockerConfig::parse(text.as_bytes()).unwrap())
+        };
+        let authenticator = Authenticator::new(config("notary.example.com", "configured").as_ref().clone());
+        let login = Login::with(vec![config("reg.example.com", "pod"), config("notary.example.com:4443", "account")]);
+        let users = |server: &str, gun: &str| -> Vec<String> {
+            let found = authenticator.candidates(&login, &Url::parse(server).unwrap(), gun);
+            found
+                .into_iter()
+                .map(|credential| match credential {
+                    Credential::Password { username, .. } => username,
+                    Credential::IdentityToken(_) => String::new(),
+                })
+                .collect()
+        };
+        let gun = "reg.example.com/team/app";
+        assert_eq!(users("https://notary.example.com:4443", gun), ["pod", "account", "configured"]);
+        assert_eq!(users("https://notary.example.com:4444", gun), ["pod", "configured"]);
+        // A policy of a tenant may name any server: it gets nothing that is the registry's.
+        assert!(users("https://evil.example.org", gun).is_empty());
+        assert!(users("http://notary.example.com:4443", gun).is_empty());
+        assert_eq!(users("https://notary.example.com:4443", "other.io/x"), ["account", "configured"]);
     }
 }

@@ -5,11 +5,13 @@
 
 pub mod challenge;
 pub mod credentials;
+pub mod docker_config;
 pub mod http;
 pub mod notary;
 pub mod state;
 
-pub use credentials::{AuthError, Authenticator, Credential, DockerConfig, DockerConfigError};
-pub use http::{HttpClient, HttpError, TlsError, TrustedCas};
-pub use notary::{Clock, Failure, NotaryClient, Options};
-pub use state::{StateDir, StateError, StateStore};
+pub use credentials::{AuthError, Authenticator, Login};
+pub use docker_config::{Credential, DockerConfig, DockerConfigError};
+pub use http::{Connections, HttpClient, HttpError, PinnedCertificate, TlsError};
+pub use notary::{Ask, Clock, Failure, NotaryClient, Options};
+pub use state::{Remembered, StateDir, StateError, StateStore};

@@ -14,12 +14,14 @@ use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
+use reqwest::header::HeaderValue;
 use thiserror::Error as ThisError;
 use url::Url;
 
-use crate::credentials::{AuthError, Authenticator};
-use crate::http::{HttpClient, HttpError, host_port};
-use crate::state::{StateError, StateStore};
+use crate::credentials::{AuthError, Authenticator, Login};
+use crate::docker_config::Credential;
+use crate::http::{HttpClient, HttpError, PinnedCertificate, Response, host_port};
+use crate::state::{Remembered, StateError, StateStore};
 
 /// How many files of one repository are fetched at once.
 const PARALLEL_FETCHES: usize = 16;
@@ -52,6 +54,8 @@ pub struct Options {
     pub state: Option<Arc<dyn StateStore>>,
     /// Told of memories that could not be written.
     pub on_trouble: OnTrouble,
+    /// Whether what one login brought is kept from those who have not shown that they may read it too.
+    pub private: bool,
 }
 
 impl std::fmt::Debug for Options {
@@ -117,6 +121,21 @@ impl Failure {
     }
 }
 
+/// A question to a trust server.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// The server.
+    pub server: &'a TrustServer,
+    /// The repository's name there.
+    pub gun: &'a str,
+    /// Root keys, one of which must have signed the repository's root.
+    pub pins: &'a RootPins,
+    /// The one certificate that the server must show, if one is pinned.
+    pub certificate: Option<&'a PinnedCertificate>,
+    /// Credentials that may be tried before the configured ones.
+    pub login: &'a Login,
+}
+
 type Outcome = Result<Arc<Repository>, Failure>;
 type Flight = Shared<BoxFuture<'static, Outcome>>;
 
@@ -125,6 +144,15 @@ type Flight = Shared<BoxFuture<'static, Outcome>>;
 struct Key {
     server: String,
     gun: String,
+    /// What came over a connection that a policy would not take does not count for it.
+    certificate: Option<PinnedCertificate>,
+}
+
+/// What a flight is for: who is let in, and which roots count, differs from policy to policy and from pod to pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Terms {
+    pins: RootPins,
+    login: Login,
 }
 
 /// What is kept of one repository.
@@ -133,7 +161,13 @@ struct Slot {
     kept: Option<Kept>,
     /// Kept even where the repository is dropped: against rollback.
     memory: Option<Memory>,
-    flights: HashMap<RootPins, Flight>,
+    /// When an administrator last accepted a change, as far as is known here.
+    accepted: Option<String>,
+    /// Whether the store has it: if it is gone from there, somebody took it away.
+    stored: bool,
+    flights: Vec<(Terms, Flight)>,
+    /// Which logins were let in, and when.
+    let_in: Vec<(Login, Instant)>,
 }
 
 #[derive(Clone)]
@@ -167,38 +201,58 @@ impl NotaryClient {
         Self { http, auth: Arc::new(auth), options, slots: Arc::default(), writing: Arc::default() }
     }
 
-    /// The verified repository `gun` of a server, whose root stands under the pins.
+    /// The verified repository of a server, whose root stands under the pins.
     ///
     /// Whether it is still valid is checked against the clock by whoever asks it something.
     ///
     /// # Errors
     /// Why it is not trusted, or could not be looked at.
-    pub async fn repository(&self, server: &TrustServer, gun: &str, pins: &RootPins) -> Outcome {
-        let key = Key { server: server.as_str().to_owned(), gun: gun.to_owned() };
+    pub async fn repository(&self, ask: Ask<'_>) -> Outcome {
+        let key = Key {
+            server: ask.server.as_str().to_owned(),
+            gun: ask.gun.to_owned(),
+            certificate: ask.certificate.cloned(),
+        };
         let flight = {
             let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
             let slot = slots.entry(key.clone()).or_default();
+            let fresh = |at: &Instant| at.elapsed() < self.options.refresh;
+            let may_see =
+                !self.options.private || slot.let_in.iter().any(|(login, at)| login == ask.login && fresh(at));
             if let Some(kept) = &mut slot.kept
-                && kept.asked.elapsed() < self.options.refresh
-                && kept.repository.root().satisfies(pins)
+                && may_see
+                && fresh(&kept.asked)
+                && kept.repository.root().satisfies(ask.pins)
             {
                 kept.used = Instant::now();
                 return Ok(Arc::clone(&kept.repository));
             }
-            let start = || self.start(key.clone(), pins.clone());
-            slot.flights.entry(pins.clone()).or_insert_with(start).clone()
+            let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
+            let under_way = slot.flights.iter().find(|(theirs, _)| *theirs == terms);
+            if let Some((_, flight)) = under_way {
+                flight.clone()
+            } else {
+                let flight = self.start(key, terms.clone());
+                slot.flights.push((terms, flight.clone()));
+                flight
+            }
         };
         flight.await
     }
 
+    /// Forgets what is kept in memory, so that the next question goes to the server: for what an administrator accepts.
+    pub fn forget(&self) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
-    fn start(&self, key: Key, pins: RootPins) -> Flight {
+    fn start(&self, key: Key, terms: Terms) -> Flight {
         let client = self.clone();
         let broken = Failure::Broken { gun: key.gun.clone() };
         let task = tokio::spawn(async move {
             let timed_out = Failure::TimedOut { host: host_of(&key.server) };
-            let flown = tokio::time::timeout(client.options.flight, client.fly(&key, &pins)).await;
-            let (outcome, changed) = client.land(&key, &pins, flown.unwrap_or(Err(timed_out)));
+            let flown = tokio::time::timeout(client.options.flight, client.fly(&key, &terms)).await;
+            let (outcome, changed) = client.land(&key, &terms, flown.unwrap_or(Err(timed_out)));
             if changed {
                 client.remember(&key).await;
             }
@@ -207,25 +261,23 @@ impl NotaryClient {
         async move { task.await.unwrap_or(Err(broken)) }.boxed().shared()
     }
 
-    async fn fly(&self, key: &Key, pins: &RootPins) -> Outcome {
-        let (held, mut memory) = {
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = slots.get(key);
-            let held = slot.and_then(|slot| slot.kept.as_ref()).map(|kept| Arc::clone(&kept.repository));
-            (held, slot.and_then(|slot| slot.memory.clone()))
-        };
-        if let (None, Some(state)) = (&memory, &self.options.state) {
-            let (state, server, gun) = (Arc::clone(state), key.server.clone(), key.gun.clone());
-            let loaded = tokio::task::spawn_blocking(move || state.load(&server, &gun)).await;
-            memory = loaded.map_err(|_| Failure::Broken { gun: key.gun.clone() })?.map_err(Failure::State)?;
-        }
+    async fn fly(&self, key: &Key, terms: &Terms) -> Outcome {
+        let (held, memory) = self.known(key).await?;
         let now = (self.options.clock)();
         let untrusted = |error| Failure::Untrusted(Box::new(error));
-        let mut update = Update::start(&key.gun, held, memory.as_ref(), pins.clone(), now).map_err(untrusted)?;
-        let fetcher = Fetcher { client: self, key, budget: AtomicU64::new(MAX_UPDATE_BYTES) };
+        let (gun, pins) = (key.gun.clone(), terms.pins.clone());
+        let mut update = Update::start(&gun, held, memory.as_ref(), pins, now).map_err(untrusted)?;
+        let fetcher = Fetcher::new(self, key, &terms.login);
         let mut answers = Vec::new();
         loop {
-            match update.advance(answers).map_err(untrusted)? {
+            // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread.
+            let worked = tokio::task::spawn_blocking(move || {
+                let step = update.advance(answers);
+                (update, step)
+            });
+            let (after, step) = worked.await.map_err(|_| Failure::Broken { gun: key.gun.clone() })?;
+            update = after;
+            match step.map_err(untrusted)? {
                 Step::Done(repository) => return Ok(Arc::new(*repository)),
                 Step::Fetch(requests) => {
                     let fetches: Vec<_> = requests.iter().map(|request| fetcher.fetch(request)).collect();
@@ -235,16 +287,43 @@ impl NotaryClient {
         }
     }
 
+    /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
+    /// write to it too, and an administrator may take something away or accept a change.
+    async fn known(&self, key: &Key) -> Result<(Option<Arc<Repository>>, Option<Memory>), Failure> {
+        let stored = match &self.options.state {
+            Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
+            None => None,
+        };
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(key.clone()).or_default();
+        match stored {
+            Some(None) if slot.stored => {
+                (slot.kept, slot.memory, slot.stored, slot.accepted) = (None, None, false, None);
+            }
+            None | Some(None) => {}
+            Some(Some(remembered)) => {
+                let own = slot.memory.take().filter(|_| slot.accepted == remembered.accepted);
+                if own.is_none() {
+                    slot.kept = None;
+                }
+                slot.memory = Some(own.unwrap_or_default().join(&remembered.memory));
+                (slot.stored, slot.accepted) = (true, remembered.accepted);
+            }
+        }
+        let held = slot.kept.as_ref().map(|kept| Arc::clone(&kept.repository));
+        Ok((held, slot.memory.clone()))
+    }
+
     /// Keeps what a flight brought. A server that could not be reached leaves what is kept; one that was, and whose
     /// repository is not trusted, does not.
     /// Says too whether there is something new to remember.
-    fn land(&self, key: &Key, pins: &RootPins, outcome: Outcome) -> (Outcome, bool) {
+    fn land(&self, key: &Key, terms: &Terms, outcome: Outcome) -> (Outcome, bool) {
         let now = Instant::now();
         let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(slot) = slots.get_mut(key) else {
             return (outcome, false);
         };
-        slot.flights.remove(pins);
+        slot.flights.retain(|(theirs, _)| theirs != terms);
         let mut changed = false;
         let outcome = match outcome {
             Ok(repository) => {
@@ -252,12 +331,19 @@ impl NotaryClient {
                 changed = slot.memory.as_ref() != Some(&memory);
                 slot.memory = Some(memory);
                 slot.kept = Some(Kept { repository: Arc::clone(&repository), asked: now, used: now });
+                if self.options.private {
+                    slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
+                    slot.let_in.push((terms.login.clone(), now));
+                }
                 Ok(repository)
             }
+            // Whoever is not let in gets nothing, however fresh it is.
+            Err(failure @ Failure::Auth(_)) => Err(failure),
             Err(failure) if failure.is_undecided() => match &slot.kept {
                 Some(kept)
                     if kept.asked.elapsed() < self.options.refresh + self.options.stale
-                        && kept.repository.root().satisfies(pins) =>
+                        && !self.options.private
+                        && kept.repository.root().satisfies(&terms.pins) =>
                 {
                     Ok(Arc::clone(&kept.repository))
                 }
@@ -285,16 +371,23 @@ impl NotaryClient {
             return;
         };
         let _one_at_a_time = self.writing.lock().await;
-        let memory = {
+        let seen = {
             let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            slots.get(key).and_then(|slot| slot.memory.clone())
+            slots
+                .get(key)
+                .and_then(|slot| Some(Remembered { memory: slot.memory.clone()?, accepted: slot.accepted.clone() }))
         };
-        let (Some(memory), key) = (memory, key.clone()) else {
+        let Some(seen) = seen else {
             return;
         };
-        let written = tokio::task::spawn_blocking(move || state.save(&key.server, &key.gun, &memory)).await;
-        if let Ok(Err(error)) = written {
-            (self.options.on_trouble)(&error);
+        match state.save(&key.server, &key.gun, &seen).await {
+            Ok(()) => {
+                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(slot) = slots.get_mut(key) {
+                    slot.stored = true;
+                }
+            }
+            Err(error) => (self.options.on_trouble)(&error),
         }
     }
 }
@@ -318,19 +411,25 @@ fn host_of(server: &str) -> String {
 struct Fetcher<'a> {
     client: &'a NotaryClient,
     key: &'a Key,
+    login: &'a Login,
     budget: AtomicU64,
+    /// What the server let in last: the other files of the repository are asked for with it.
+    authorization: Mutex<Option<HeaderValue>>,
 }
 
-impl Fetcher<'_> {
+impl<'a> Fetcher<'a> {
+    fn new(client: &'a NotaryClient, key: &'a Key, login: &'a Login) -> Self {
+        Self { client, key, login, budget: AtomicU64::new(MAX_UPDATE_BYTES), authorization: Mutex::default() }
+    }
+
     async fn fetch(&self, request: &Request) -> Result<Answer, Failure> {
         let url = self.url(&request.file)?;
         let left = self.budget.load(Ordering::Relaxed);
         let limit = request.limit.min(left);
-        let http = &self.client.http;
-        let mut response = http.get(&url, None, limit).await.map_err(Failure::Http)?;
-        if response.status == 401 {
-            let answer = self.client.auth.answer(http, &url, &response.challenges).await.map_err(Failure::Auth)?;
-            response = http.get(&url, Some(answer), limit).await.map_err(Failure::Http)?;
+        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut response = self.get(&url, known, limit).await?;
+        if matches!(response.status, 401 | 403) {
+            response = self.log_in(&url, response, limit).await?;
         }
         let length = response.body.len() as u64;
         let spent = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(length));
@@ -340,12 +439,76 @@ impl Fetcher<'_> {
             }
             200 => Ok(Answer::Found(response.body)),
             404 => Ok(Answer::Missing),
-            401 | 403 => Err(Failure::Auth(self.client.auth.refused(&url))),
             status => {
                 let path = url.path().to_owned();
                 Err(Failure::Http(HttpError::Status { host: host_port(&url), status, path }))
             }
         }
+    }
+
+    async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, Failure> {
+        let certificate = self.key.certificate.as_ref();
+        self.client.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
+    }
+
+    /// Answers a challenge with each credential in turn, and with none at the end, until the server gives something.
+    async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
+        let auth = &self.client.auth;
+        if refusal.status == 403 && refusal.challenges.is_empty() {
+            return Err(Failure::Auth(AuthError::NoAccess { host: host_port(url), gun: self.key.gun.clone() }));
+        }
+        let candidates = auth.candidates(self.login, url, &self.key.gun);
+        let tries = candidates.iter().map(Some).chain([None]);
+        let mut worst = None;
+        for credential in tries {
+            let failure = match self.try_one(url, &refusal.challenges, credential, limit).await? {
+                Ok(response) => return Ok(response),
+                Err(failure) => failure,
+            };
+            // What was wrong with a credential says more than that nothing is given to nobody.
+            let better = match (&worst, &failure) {
+                (None | Some(AuthError::NoCredentials { .. }), _) => true,
+                (Some(AuthError::WrongCredentials { .. }), AuthError::NoAccess { .. }) => credential.is_some(),
+                _ => false,
+            };
+            if better {
+                worst = Some(failure);
+            }
+        }
+        let host = host_port(url);
+        Err(Failure::Auth(worst.unwrap_or(AuthError::NoCredentials { host })))
+    }
+
+    /// One try: an answer, or why the next credential is to be tried. Fails where no credential could help.
+    async fn try_one(
+        &self,
+        url: &Url,
+        challenges: &[String],
+        credential: Option<&Credential>,
+        limit: u64,
+    ) -> Result<Result<Response, AuthError>, Failure> {
+        let header = match self.client.auth.answer(&self.client.http, url, challenges, credential).await {
+            Ok(header) => header,
+            Err(
+                refused @ (AuthError::NoCredentials { .. }
+                | AuthError::WrongCredentials { .. }
+                | AuthError::NoAccess { .. }),
+            ) => return Ok(Err(refused)),
+            Err(other) => return Err(Failure::Auth(other)),
+        };
+        let basic = header.as_bytes().starts_with(b"Basic ");
+        let response = self.get(url, Some(header.clone()), limit).await?;
+        if !matches!(response.status, 401 | 403) {
+            *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
+            return Ok(Ok(response));
+        }
+        let host = host_port(url);
+        Ok(Err(match credential {
+            None => AuthError::NoCredentials { host },
+            // A password that is refused as such; a token that was given says that the login was right.
+            Some(_) if basic && response.status == 401 => AuthError::WrongCredentials { host },
+            Some(_) => AuthError::NoAccess { host, gun: self.key.gun.clone() },
+        }))
     }
 
     /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_notary::{KeyId, Memory, RoleName, RootKey, RootRecord, Seen, from_hex, to_hex};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -26,35 +27,62 @@ pub struct StateError {
     pub cause: String,
 }
 
+/// What is remembered, and when an administrator last accepted a change of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Remembered {
+    /// What was seen.
+    pub memory: Memory,
+    /// When `countersign trust accept` wrote it, as RFC 3339 text; what was seen before then counts no more.
+    pub accepted: Option<String>,
+}
+
 /// Where memories live.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
     /// What is remembered of a repository on a server; `None` if it was never seen.
     ///
     /// # Errors
     /// Something is there that cannot be read. The repository must not be trusted then.
-    fn load(&self, server: &str, gun: &str) -> Result<Option<Memory>, StateError>;
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>>;
 
-    /// Remembers it, in place of what was remembered.
+    /// Remembers it, joined with what is remembered already. If an administrator accepted a change in the meantime, what
+    /// is there stays as it is.
     ///
     /// # Errors
     /// It could not be written; what was remembered before is still there.
-    fn save(&self, server: &str, gun: &str, memory: &Memory) -> Result<(), StateError>;
+    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: &'a Remembered)
+    -> BoxFuture<'a, Result<(), StateError>>;
+}
+
+/// What is to be written, given what is there; nothing if that says it all.
+#[must_use]
+pub fn merged(there: Option<Remembered>, seen: &Remembered) -> Option<Remembered> {
+    match there {
+        Some(there) if there.accepted != seen.accepted => None,
+        Some(there) => {
+            let memory = there.memory.clone().join(&seen.memory);
+            (memory != there.memory).then_some(Remembered { memory, accepted: there.accepted })
+        }
+        None => Some(seen.clone()),
+    }
 }
 
 /// A directory with one file a repository.
 ///
 /// No file is named by anything that a stranger says: names are hashes. A file is written whole and then renamed into its
 /// place, so that a crash leaves the old one or the new one.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
 }
 
+/// The JSON form of what is remembered, wherever it is kept.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     server: String,
     gun: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    accepted: Option<String>,
     root: String,
     lineage: Vec<Record>,
     seen: BTreeMap<String, Version>,
@@ -89,13 +117,10 @@ impl StateDir {
     }
 
     fn file(&self, server: &str, gun: &str) -> PathBuf {
-        let name = countersign_notary::name_hash(&[server, gun]);
-        self.path.join(format!("{name}.json"))
+        self.path.join(format!("{}.json", name(server, gun)))
     }
-}
 
-impl StateStore for StateDir {
-    fn load(&self, server: &str, gun: &str) -> Result<Option<Memory>, StateError> {
+    fn read(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError {
             action: "read",
@@ -108,14 +133,10 @@ impl StateStore for StateDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed(error.to_string())),
         };
-        let file: File = serde_json::from_slice(&text).map_err(|error| failed(error.to_string()))?;
-        if file.server != server || file.gun != gun {
-            return Err(failed("the file is about another repository".to_owned()));
-        }
-        recall(file).map(Some).ok_or_else(|| failed("a key id, hash or role in it is malformed".to_owned()))
+        decode(server, gun, &text).map(Some).map_err(failed)
     }
 
-    fn save(&self, server: &str, gun: &str, memory: &Memory) -> Result<(), StateError> {
+    fn write(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError {
             action: "write",
@@ -123,8 +144,107 @@ impl StateStore for StateDir {
             place: path.display().to_string(),
             cause,
         };
-        let text = serde_json::to_vec_pretty(&note(server, gun, memory)).map_err(|error| failed(error.to_string()))?;
+        let text = encode(server, gun, seen).map_err(failed)?;
         write_whole(&path, &text).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Everything that is remembered: server, repository, and what was seen.
+    ///
+    /// # Errors
+    /// A directory or file that cannot be read.
+    pub fn list(&self) -> Result<Vec<(String, String, Remembered)>, StateError> {
+        let failed = |place: &Path, cause: String| StateError {
+            action: "read",
+            gun: "the repositories".to_owned(),
+            place: place.display().to_string(),
+            cause,
+        };
+        let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| failed(&self.path, error.to_string()))?.path();
+            if path.extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            let text = fs::read(&path).map_err(|error| failed(&path, error.to_string()))?;
+            let file: File = serde_json::from_slice(&text).map_err(|error| failed(&path, error.to_string()))?;
+            let (server, gun) = (file.server.clone(), file.gun.clone());
+            let seen = recall(file).ok_or_else(|| failed(&path, "a key id, hash or role in it is malformed".into()))?;
+            found.push((server, gun, seen));
+        }
+        found.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+        Ok(found)
+    }
+
+    /// Puts this in place of whatever is remembered.
+    ///
+    /// # Errors
+    /// It could not be written.
+    pub fn replace(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
+        self.write(server, gun, seen)
+    }
+}
+
+/// A name for what is remembered of a repository, made of hex digits alone.
+#[must_use]
+pub fn name(server: &str, gun: &str) -> String {
+    countersign_notary::name_hash(&[server, gun])
+}
+
+/// The JSON text of what is remembered.
+///
+/// # Errors
+/// Why it cannot be written down.
+pub fn encode(server: &str, gun: &str, seen: &Remembered) -> Result<Vec<u8>, String> {
+    serde_json::to_vec_pretty(&note(server, gun, seen)).map_err(|error| error.to_string())
+}
+
+/// Reads such a text back.
+///
+/// # Errors
+/// Text that says nothing, or speaks of another repository.
+pub fn decode(server: &str, gun: &str, text: &[u8]) -> Result<Remembered, String> {
+    let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    if file.server != server || file.gun != gun {
+        return Err("it is about another repository".to_owned());
+    }
+    recall(file).ok_or_else(|| "a key id, hash or role in it is malformed".to_owned())
+}
+
+impl StateStore for StateDir {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+        let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
+        Box::pin(async move {
+            let broken = StateError {
+                action: "read",
+                gun: gun.clone(),
+                place: state.path.display().to_string(),
+                cause: "reading broke off".to_owned(),
+            };
+            tokio::task::spawn_blocking(move || state.read(&server, &gun)).await.unwrap_or(Err(broken))
+        })
+    }
+
+    fn save<'a>(
+        &'a self,
+        server: &'a str,
+        gun: &'a str,
+        seen: &'a Remembered,
+    ) -> BoxFuture<'a, Result<(), StateError>> {
+        let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
+        Box::pin(async move {
+            let broken = StateError {
+                action: "write",
+                gun: gun.clone(),
+                place: state.path.display().to_string(),
+                cause: "writing broke off".to_owned(),
+            };
+            let write = move || match merged(state.read(&server, &gun)?, &seen) {
+                Some(merged) => state.write(&server, &gun, &merged),
+                None => Ok(()),
+            };
+            tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
+        })
     }
 }
 
@@ -138,7 +258,8 @@ fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
     written
 }
 
-fn note(server: &str, gun: &str, memory: &Memory) -> File {
+fn note(server: &str, gun: &str, remembered: &Remembered) -> File {
+    let memory = &remembered.memory;
     let record = |record: &RootRecord| Record {
         version: record.version,
         threshold: record.threshold,
@@ -150,13 +271,14 @@ fn note(server: &str, gun: &str, memory: &Memory) -> File {
     File {
         server: server.to_owned(),
         gun: gun.to_owned(),
+        accepted: remembered.accepted.clone(),
         root: STANDARD.encode(memory.root.as_deref().unwrap_or_default()),
         lineage: memory.lineage.iter().map(record).collect(),
         seen: memory.seen.iter().map(seen).collect(),
     }
 }
 
-fn recall(file: File) -> Option<Memory> {
+fn recall(file: File) -> Option<Remembered> {
     let root: Arc<[u8]> = STANDARD.decode(file.root).ok().filter(|root| !root.is_empty())?.into();
     let key = |[id, canonical]: [String; 2]| {
         Some(RootKey { id: KeyId::from_hex(&id)?, canonical_id: KeyId::from_hex(&canonical)? })
@@ -168,9 +290,10 @@ fn recall(file: File) -> Option<Memory> {
     let seen = |(role, seen): (String, Version)| {
         Some((RoleName::parse(&role)?, Seen { version: seen.version, content: from_hex(&seen.content)? }))
     };
-    Some(Memory {
+    let memory = Memory {
         root: Some(root),
         lineage: file.lineage.into_iter().map(record).collect::<Option<_>>()?,
         seen: file.seen.into_iter().map(seen).collect::<Option<_>>()?,
-    })
+    };
+    Some(Remembered { memory, accepted: file.accepted })
 }

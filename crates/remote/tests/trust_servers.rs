@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use countersign_notary::{Error, Repository, RootPins, Wanted};
 use countersign_policy::TrustServer;
 use countersign_remote::{
-    AuthError, Authenticator, DockerConfig, Failure, HttpClient, HttpError, NotaryClient, Options, StateDir,
-    StateStore, TrustedCas,
+    Ask, AuthError, Authenticator, Connections, DockerConfig, Failure, HttpClient, HttpError, Login, NotaryClient,
+    Options, StateDir, StateStore,
 };
 use forge::{Files, Repo, digest_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -117,19 +117,25 @@ fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {
         stale: Duration::ZERO,
         flight: Duration::from_millis(1500),
         clock: Arc::new(|| forge::NOW),
+        private: false,
         state,
         on_trouble: Arc::new(|problem| panic!("{problem}")),
     }
 }
 
 fn client(options: Options) -> NotaryClient {
-    let http = HttpClient::new(&TrustedCas::default(), Duration::from_secs(1)).unwrap();
+    let http = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
     let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
     NotaryClient::new(http, Authenticator::new(config.unwrap()), options)
 }
 
+async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
+    let (pins, login) = (RootPins::none(), Login::none());
+    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login }).await
+}
+
 async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
-    client.repository(&TrustServer::parse(url).unwrap(), GUN, &RootPins::none()).await
+    ask(client, &TrustServer::parse(url).unwrap(), GUN).await
 }
 
 fn sound() -> Repo {
@@ -175,8 +181,11 @@ async fn hostile_servers() {
             "HTTP/1.1 401 No\r\nWWW-Authenticate: Bearer realm=\"http://127.0.0.1:9/t\"\r\nContent-Length: 0\r\n\r\n",
             "not an https address",
         ),
-        ("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n", "refuses access"),
-        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "refuses access"),
+        (
+            "HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n",
+            "there are no credentials",
+        ),
+        ("HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", "gives no access"),
     ];
     for (text, expected) in texts {
         let (found, server) = failure(Scenario::Text(text.to_owned())).await;
@@ -253,7 +262,7 @@ async fn names_that_an_address_would_change_are_not_asked_for() {
     let client = client(options(Duration::ZERO, None));
     let address = TrustServer::parse(&server.url).unwrap();
     for gun in ["a/../../b", "a/b?c", "a/b#c", "a b", "a/./b", "a%2fb/../c"] {
-        let found = client.repository(&address, gun, &RootPins::none()).await.unwrap_err();
+        let found = ask(&client, &address, gun).await.unwrap_err();
         assert!(matches!(found, Failure::BadName { .. }), "{gun}: {found:?}");
     }
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use countersign_policy::{Applies, Check, Match, PolicyKind};
 
 use super::output::{print, table};
-use super::{exit, trust};
+use super::{exit, reach};
 use crate::source::Moment as _;
 use crate::source::files::Loaded;
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = trust::image(&args.image)?;
+    let image = reach::image(&args.image)?;
     let loaded = Loaded::read(&args.policies)?;
     let mut text =
         format!("image      {}\ncanonical  {}\nnamespace  {}\n\n", args.image, image.canonical(), args.namespace);

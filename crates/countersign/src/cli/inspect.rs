@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use countersign_notary::metadata::{Metadata, Targets};
 use countersign_notary::{Repository, Status, to_hex};
 use countersign_policy::verdict::shown;
+use countersign_remote::{Ask, Login};
 use serde_json::{Value, json};
 
 use super::output::{print, table};
-use super::{exit, trust};
+use super::{exit, reach};
 use crate::enforce;
 
 /// Show who signed which tags of a repository, with which keys, and until when
@@ -25,7 +26,7 @@ pub(crate) struct Args {
     trust_server: Option<String>,
 
     #[command(flatten)]
-    reach: trust::Reach,
+    reach: reach::Reach,
 
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -39,13 +40,15 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = trust::image(&args.image)?;
-    let server = trust::server(args.trust_server.as_deref(), &image)?;
+    let image = reach::image(&args.image)?;
+    let server = reach::server(args.trust_server.as_deref(), &image)?;
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
     let client = args.reach.client()?;
     let pins = countersign_notary::RootPins::none();
-    let found = trust::runtime()?.block_on(client.repository(&server, &image.repository(), &pins));
+    let (gun, login) = (image.repository(), Login::none());
+    let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
+    let found = reach::runtime()?.block_on(client.repository(ask));
     let repository = match found {
         Ok(repository) => repository,
         Err(failure) => {

@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         PlatformName::OpenShift311 => Platform::OpenShift311,
     };
     if args.only == Only::Crds {
-        print(&to_yaml(&crd::policies(platform))?);
+        print(&to_yaml(&crd::all(platform))?);
         return Ok(exit::OK);
     }
     let tls = match (args.tls, &args.ca_bundle) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::output::{print, table, verdict_word};
-use super::{exit, trust};
+use super::{exit, reach};
 use crate::config::ClusterPolicySecrets;
 use crate::documents::{self, Document};
 use crate::enforce::Engine;
@@ -41,7 +41,7 @@ pub(crate) struct Args {
     cluster_policy_secrets: ClusterPolicySecrets,
 
     #[command(flatten)]
-    reach: trust::Reach,
+    reach: reach::Reach,
 
     /// What to print; yaml is the manifests with pinned images, and nothing if one is denied
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -95,15 +95,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         documents.extend(documents::read(path)?);
     }
     let defaults =
-        trust::defaults(&args.secrets_namespace, args.cluster_policy_secrets, &std::collections::BTreeMap::new())?;
+        reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, &std::collections::BTreeMap::new())?;
     let engine = Engine {
         source: FileSource::fixed(loaded),
         notary: args.reach.client()?,
         defaults,
         clock: crate::telemetry::wall_clock(),
         deadline: args.reach.timeout.0,
+        private: false,
     };
-    let reviewed = trust::runtime()?.block_on(review_all(&Arc::new(engine), documents, &args.namespace));
+    let reviewed = reach::runtime()?.block_on(review_all(&Arc::new(engine), documents, &args.namespace));
     let code = exit_code(&reviewed);
     match args.output {
         Format::Table => print(&as_table(&reviewed, &args.namespace)),
@@ -125,7 +126,7 @@ async fn review_all(engine: &Engine, documents: Vec<Document>, namespace: &str) 
             Ok(workload) if workload.images.is_empty() => None,
             Ok(workload) => {
                 let namespace = namespace_of(&document, namespace);
-                Some(Ok(engine.judge(&namespace, &workload.images).await))
+                Some(Ok(engine.judge(&namespace, &workload, &workload.images).await))
             }
         };
         reviewed.push(Reviewed { document, outcome });

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use countersign_policy::Kinds;
-use countersign_remote::{Clock, Options, StateDir, StateStore, TrustedCas};
+use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
 use tracing::{error, info, warn};
 
-use super::{exit, trust};
+use super::{exit, reach};
 use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
 use crate::enforce::Engine;
 use crate::metrics::{Metrics, SharedMetrics};
+use crate::records::Records;
 use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::source::{Source, status};
@@ -40,7 +41,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
     let config = args.settings.or(file).resolve()?;
     telemetry::start_logging(config.log_format, &config.log_level).map_err(anyhow::Error::msg)?;
-    trust::runtime()?.block_on(serve(config))?;
+    reach::runtime()?.block_on(serve(config))?;
     Ok(exit::OK)
 }
 
@@ -64,10 +65,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let engine = Engine {
         source: Arc::clone(&source),
-        notary: notary(&config, &metrics, &clock)?,
-        defaults: trust::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
+        notary: notary(&config, around.as_ref(), &own_namespace, &metrics, &clock)?,
+        defaults: reach::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
         clock: Arc::clone(&clock),
         deadline: config.deadline,
+        private: config.private_trust,
     };
     let reviewer = Arc::new(Reviewer {
         engine,
@@ -132,25 +134,27 @@ fn kinds(config: &Config) -> anyhow::Result<Kinds> {
 
 fn notary(
     config: &Config,
+    around: Option<&Cluster>,
+    own_namespace: &str,
     metrics: &SharedMetrics,
     clock: &countersign_remote::Clock,
 ) -> anyhow::Result<countersign_remote::NotaryClient> {
-    let mut cas = TrustedCas::default();
+    let mut connections = Connections::default();
     for path in &config.trust_ca {
-        trust::add_ca(&mut cas, path)?;
+        reach::add_ca(&mut connections, path)?;
     }
+    let mut authenticator = reach::authenticator(config.registry_config.as_deref(), false)?;
     for (host, settings) in &config.hosts {
-        for path in &settings.trust_ca {
-            let named = || format!("hosts: {host}: {}", path.display());
-            cas.add_for_host(host, &std::fs::read(path).with_context(named)?, &named())?;
-        }
+        reach::add_host(&mut connections, host, settings)?;
+        authenticator.allow_realms(host, settings.token_servers.clone());
     }
-    let state: Option<Arc<dyn StateStore>> = match &config.state_dir {
-        None => None,
-        Some(path) => {
+    let state: Option<Arc<dyn StateStore>> = match (&config.state_dir, around) {
+        (Some(path), _) => {
             let opened = StateDir::open(path);
             Some(Arc::new(opened.with_context(|| format!("--state-dir {} cannot be written", path.display()))?))
         }
+        (None, Some(cluster)) => Some(Records::follow(cluster.client.clone(), own_namespace, clock)),
+        (None, None) => None,
     };
     let metrics = Arc::clone(metrics);
     let options = Options {
@@ -158,13 +162,14 @@ fn notary(
         stale: config.trust_stale,
         flight: config.deadline,
         clock: Arc::clone(clock),
+        private: config.private_trust,
         state,
         on_trouble: Arc::new(move |problem| {
             metrics.state_failed();
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };
-    trust::client(&cas, config.registry_config.as_deref(), options)
+    reach::client(&connections, authenticator, options)
 }
 
 fn certificate(

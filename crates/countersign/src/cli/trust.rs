@@ -1,146 +1,218 @@
-//! What all commands that ask trust servers have in common.
+//! `countersign trust`: what is remembered of repositories, and how an administrator changes it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use countersign_notary::{RootPins, Signer};
-use countersign_policy::{ClusterSecrets, Defaults, ImageReference, TrustServer};
-use countersign_remote::{Authenticator, DockerConfig, HttpClient, NotaryClient, Options, TrustedCas};
+use clap::Subcommand;
+use countersign_notary::{Memory, RoleName};
+use countersign_policy::verdict::shown;
+use countersign_remote::state::Remembered;
+use countersign_remote::{Ask, Login, StateDir, StateStore as _};
+use kube::api::PostParams;
 
-use crate::config::ClusterPolicySecrets;
-use crate::telemetry;
+use super::output::{print, table};
+use super::{exit, reach};
+use crate::cluster::{self, Cluster};
+use crate::{enforce, records, telemetry};
 
-/// How long one file may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+/// Show what is remembered of repositories, and accept a change deliberately
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  countersign trust list --state-dir /var/lib/countersign\n  countersign trust accept registry.example.com/team/app --kubeconfig admin.conf \\\n    --trust-server https://notary.example.com:4443\n\nA repository whose versions went backwards, or whose root changed without a signature by the former root key, is denied\nuntil somebody who has made sure that this is right accepts it. In a cluster, to delete its TrustRecord does the same,\nand leaves it to the next review which root is believed."
+)]
+pub(crate) struct Args {
+    /// Namespace of the installation, in a cluster
+    #[arg(long, global = true, default_value = crate::manifests::NAME)]
+    namespace: String,
 
-/// How to reach trust servers.
-#[derive(Debug, Clone, clap::Args)]
-pub(crate) struct Reach {
-    /// Certificates of authorities to trust for trust servers, PEM (repeatable)
-    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TRUST_CA", value_delimiter = ',')]
-    pub(crate) trust_ca: Vec<PathBuf>,
-
-    /// Docker config.json with credentials for trust servers
-    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
-    pub(crate) registry_config: Option<PathBuf>,
-
-    /// Longest time for one image
-    #[arg(long, value_name = "DURATION", default_value = "20s")]
-    pub(crate) timeout: crate::config::Span,
+    #[command(subcommand)]
+    command: Command,
 }
 
-impl Reach {
-    /// A client that asks each server once and remembers nothing.
-    pub(crate) fn client(&self) -> anyhow::Result<NotaryClient> {
-        let mut cas = TrustedCas::default();
-        for path in &self.trust_ca {
-            add_ca(&mut cas, path)?;
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// List what is remembered
+    List {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Verify a repository as if it were new, and remember it as it is now
+    Accept {
+        /// An image of the repository, or its name
+        image: String,
+
+        /// The trust server [default: the registry's host, port 4443]
+        #[arg(long, value_name = "URL")]
+        trust_server: Option<String>,
+
+        /// A root key that the repository must stand under: its id, or a PEM file (repeatable)
+        #[arg(long, value_name = "ID|FILE")]
+        root_key: Vec<String>,
+
+        #[command(flatten)]
+        place: Place,
+
+        #[command(flatten)]
+        reach: reach::Reach,
+    },
+}
+
+/// Where it is remembered.
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct Place {
+    /// The folder that serve was given
+    #[arg(long, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+
+    /// Kubeconfig of the cluster that serve runs in
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The cluster around this pod
+    #[arg(long)]
+    in_cluster: bool,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    let runtime = reach::runtime()?;
+    match &args.command {
+        Command::List { place } => {
+            let remembered = runtime.block_on(list(place, &args.namespace))?;
+            print(&as_table(&remembered));
+            Ok(exit::OK)
         }
-        let options = Options {
-            refresh: Duration::from_secs(30),
-            stale: Duration::ZERO,
-            flight: self.timeout.0,
-            clock: telemetry::wall_clock(),
-            state: None,
-            on_trouble: Arc::new(|_| ()),
-        };
-        client(&cas, self.registry_config.as_deref(), options)
-    }
-}
-
-/// Trusts the authorities in a file, or in all `.crt` and `.pem` files of a folder.
-pub(crate) fn add_ca(cas: &mut TrustedCas, path: &std::path::Path) -> anyhow::Result<()> {
-    if path.is_dir() {
-        let listed = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
-        let mut files: Vec<_> = listed
-            .with_context(|| format!("cannot read --trust-ca {}", path.display()))?
-            .into_iter()
-            .map(|entry| entry.path())
-            .filter(|file| file.extension().is_some_and(|ending| ending == "crt" || ending == "pem") && file.is_file())
-            .collect();
-        files.sort();
-        return files.iter().try_for_each(|file| add_ca(cas, file));
-    }
-    let pem = std::fs::read(path).with_context(|| format!("cannot read --trust-ca {}", path.display()))?;
-    Ok(cas.add(&pem, &format!("--trust-ca {}", path.display()))?)
-}
-
-/// A client of trust servers.
-pub(crate) fn client(
-    cas: &TrustedCas,
-    registry_config: Option<&std::path::Path>,
-    options: Options,
-) -> anyhow::Result<NotaryClient> {
-    let config = match registry_config {
-        None => DockerConfig::default(),
-        Some(path) => {
-            let named = || format!("--registry-config {}", path.display());
-            DockerConfig::parse(&std::fs::read(path).with_context(named)?).with_context(named)?
-        }
-    };
-    let http = HttpClient::new(cas, REQUEST_TIMEOUT.min(options.flight))?;
-    Ok(NotaryClient::new(http, Authenticator::new(config), options))
-}
-
-/// The defaults of the engine.
-pub(crate) fn defaults(
-    secrets_namespace: &str,
-    secrets: ClusterPolicySecrets,
-    trust_servers: &std::collections::BTreeMap<String, String>,
-) -> anyhow::Result<Defaults> {
-    let cluster_secrets = match secrets {
-        ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
-        ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
-    };
-    let trust_servers = trust_servers
-        .iter()
-        .map(|(host, address)| {
-            let server = TrustServer::parse(address).with_context(|| format!("trust-servers: {host}"))?;
-            Ok((host.clone(), server))
-        })
-        .collect::<anyhow::Result<_>>()?;
-    Ok(Defaults { cluster_secrets, trust_servers })
-}
-
-/// An image on the command line.
-pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
-    ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
-}
-
-/// The trust server for an image on the command line.
-pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
-    match given {
-        Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::default_trust_server(image.host(), &std::collections::BTreeMap::new())
-            .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
-    }
-}
-
-/// `NAME=KEYFILE`
-pub(crate) fn signer(text: &str) -> anyhow::Result<Signer> {
-    let Some((name, path)) = text.split_once('=') else {
-        bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
-    };
-    let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
-    Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
-}
-
-/// A root key id, or a file with a key or certificate in PEM.
-pub(crate) fn root_pins(texts: &[String]) -> anyhow::Result<RootPins> {
-    let mut pins = RootPins::none();
-    for text in texts {
-        if pins.add(text).is_err() {
-            let pem = std::fs::read_to_string(text)
-                .with_context(|| format!("--root-key {text} is neither a key id nor a file"))?;
-            pins.add(&pem).with_context(|| format!("--root-key {text}"))?;
+        Command::Accept { image, trust_server, root_key, place, reach: flags } => {
+            let image = reach::image(image)?;
+            let server = reach::server(trust_server.as_deref(), &image)?;
+            let pins = reach::root_pins(root_key)?;
+            let (gun, login) = (image.repository(), Login::none());
+            let client = flags.client()?;
+            runtime.block_on(async {
+                let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
+                let repository = match client.repository(ask).await {
+                    Ok(repository) => repository,
+                    Err(failure) => {
+                        let reason = enforce::deny(server.host_port(), failure);
+                        eprintln!("error: {}: {reason}; nothing is changed", shown(&gun));
+                        return Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED });
+                    }
+                };
+                let accepted = (telemetry::wall_clock())().to_string();
+                let now = Remembered { memory: repository.memory().clone(), accepted: Some(accepted) };
+                let before = replace(place, &args.namespace, server.as_str(), &gun, &now).await?;
+                print(&change(&gun, before.as_ref(), &now));
+                Ok(exit::OK)
+            })
         }
     }
-    Ok(pins)
 }
 
-/// A runtime for a command that asks servers.
-pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+async fn connect(place: &Place) -> anyhow::Result<Cluster> {
+    Ok(Cluster::connect(place.kubeconfig.as_deref()).await?)
+}
+
+async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(String, String, Remembered)>> {
+    if let Some(folder) = &place.state_dir {
+        return Ok(open(folder)?.list()?);
+    }
+    let api = records::api(connect(place).await?.client, namespace);
+    let listed = cluster::in_time(api.list(&kube::api::ListParams::default())).await;
+    let listed = listed.map_err(|(_, cause)| anyhow!("cannot list trustrecords in namespace {namespace}: {cause}"))?;
+    let read = |record| records::read(record).map_err(|problem| anyhow!("{problem}"));
+    listed.items.iter().map(read).collect()
+}
+
+fn open(folder: &std::path::Path) -> anyhow::Result<StateDir> {
+    if !folder.is_dir() {
+        bail!("--state-dir {} is no folder", folder.display());
+    }
+    StateDir::open(folder).with_context(|| format!("--state-dir {} cannot be written", folder.display()))
+}
+
+/// Puts the new memory in place of the old one, which is given back.
+async fn replace(
+    place: &Place,
+    namespace: &str,
+    server: &str,
+    gun: &str,
+    now: &Remembered,
+) -> anyhow::Result<Option<Remembered>> {
+    if let Some(folder) = &place.state_dir {
+        let state = open(folder)?;
+        // One that cannot be read may be the very reason to accept what is there now.
+        let before = state.load(server, gun).await.ok().flatten();
+        state.replace(server, gun, now)?;
+        return Ok(before);
+    }
+    let api = records::api(connect(place).await?.client, namespace);
+    let name = countersign_remote::state::name(server, gun);
+    let failed = |(_, cause): (Option<u16>, String)| anyhow!("trustrecord {name} in namespace {namespace}: {cause}");
+    let before = cluster::in_time(api.get_opt(&name)).await.map_err(failed)?;
+    let record = records::write(before.as_ref(), server, gun, now, (telemetry::wall_clock())());
+    let record = record.map_err(|problem| anyhow!("{problem}"))?;
+    let params = PostParams::default();
+    match &before {
+        Some(_) => cluster::in_time(api.replace(&name, &params, &record)).await.map_err(failed)?,
+        None => cluster::in_time(api.create(&params, &record)).await.map_err(failed)?,
+    };
+    // One that cannot be read may be the very reason to accept what is there now.
+    Ok(before.as_ref().and_then(|before| records::read(before).ok()).map(|(_, _, seen)| seen))
+}
+
+fn root_of(memory: &Memory) -> (String, String) {
+    let root = memory.lineage.last();
+    let keys = root.map(|root| root.keys.iter().map(|key| key.canonical_id.to_string()).collect::<Vec<_>>().join(" "));
+    (root.map_or_else(|| "-".to_owned(), |root| root.version.to_string()), keys.unwrap_or_default())
+}
+
+fn version(memory: &Memory, role: &RoleName) -> String {
+    memory.seen.get(role).map_or_else(|| "-".to_owned(), |seen| seen.version.to_string())
+}
+
+fn as_table(remembered: &[(String, String, Remembered)]) -> String {
+    let row = |(server, gun, seen): &(String, String, Remembered)| {
+        let (root, keys) = root_of(&seen.memory);
+        vec![
+            shown(gun),
+            shown(server),
+            root,
+            version(&seen.memory, &RoleName::timestamp()),
+            keys,
+            seen.accepted.clone().unwrap_or_default(),
+        ]
+    };
+    let rows: Vec<_> = remembered.iter().map(row).collect();
+    table(&["REPOSITORY", "SERVER", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
+}
+
+fn change(gun: &str, before: Option<&Remembered>, now: &Remembered) -> String {
+    let mut text = format!("{} is remembered as it is now:\n", shown(gun));
+    let line = |what: &str, before: Option<String>, now: String| match before {
+        Some(before) if before == now => format!("  {what}: {now}, as before\n"),
+        Some(before) => format!("  {what}: {now}, was {before}\n"),
+        None => format!("  {what}: {now}\n"),
+    };
+    let old = before.map(|before| &before.memory);
+    text.push_str(&line("root version", old.map(|old| root_of(old).0), root_of(&now.memory).0));
+    text.push_str(&line("root keys", old.map(|old| root_of(old).1), root_of(&now.memory).1));
+    for role in [RoleName::timestamp(), RoleName::snapshot(), RoleName::targets()] {
+        text.push_str(&line(
+            &format!("{role} version"),
+            old.map(|old| version(old, &role)),
+            version(&now.memory, &role),
+        ));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_names_both_sides() {
+        let text = change("h.io/x", Some(&Remembered::default()), &Remembered::default());
+        assert!(text.contains("root version: -, as before"), "{text}");
+    }
 }

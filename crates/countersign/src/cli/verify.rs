@@ -1,10 +1,11 @@
 //! `countersign verify`: one image, without policies.
 
 use countersign_policy::verdict::shown;
+use countersign_remote::{Ask, Login};
 use serde_json::json;
 
 use super::output::print;
-use super::{exit, trust};
+use super::{exit, reach};
 use crate::enforce;
 
 /// Verify one image without policies, and print its signed digest
@@ -29,7 +30,7 @@ pub(crate) struct Args {
     root_key: Vec<String>,
 
     #[command(flatten)]
-    reach: trust::Reach,
+    reach: reach::Reach,
 
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
@@ -43,18 +44,20 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = trust::image(&args.image)?;
-    let server = trust::server(args.trust_server.as_deref(), &image)?;
-    let signers = args.signer.iter().map(|text| trust::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let pins = trust::root_pins(&args.root_key)?;
+    let image = reach::image(&args.image)?;
+    let server = reach::server(args.trust_server.as_deref(), &image)?;
+    let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    let pins = reach::root_pins(&args.root_key)?;
     let wanted = match countersign_policy::plan::wanted(&image) {
         Ok(wanted) => wanted,
         Err(reason) => anyhow::bail!("{reason}"),
     };
     let client = args.reach.client()?;
     let clock = crate::telemetry::wall_clock();
-    let resolved = trust::runtime()?.block_on(async {
-        let repository = client.repository(&server, &image.repository(), &pins).await;
+    let resolved = reach::runtime()?.block_on(async {
+        let (gun, login) = (image.repository(), Login::none());
+        let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
+        let repository = client.repository(ask).await;
         let repository = repository.map_err(|failure| enforce::deny(server.host_port(), failure))?;
         let resolved = repository.resolve(&wanted, &signers, clock());
         resolved.map_err(|error| countersign_policy::DenyReason::untrusted(server.host_port(), error))

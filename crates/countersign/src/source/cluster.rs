@@ -11,14 +11,14 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
 use kube::api::{Api, DynamicObject};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
-use super::{Moment, SecretData, Source, SourceError};
+use super::{Moment, PullData, SecretData, Source, SourceError};
 use crate::api::{self, GROUP};
 use crate::cluster::{self, News};
 use crate::metrics::SharedMetrics;
@@ -261,6 +261,20 @@ impl ClusterSource {
     }
 }
 
+impl ClusterSource {
+    /// The names of the pull secrets of a service account.
+    async fn read_account(&self, namespace: &str, account: &str) -> Result<Vec<String>, SourceError> {
+        let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
+        let found = cluster::in_time(api.get_opt(account)).await.map_err(|(_, cause)| SourceError::ServiceAccount {
+            namespace: namespace.to_owned(),
+            name: account.to_owned(),
+            cause,
+        })?;
+        let secrets = found.and_then(|found| found.image_pull_secrets).unwrap_or_default();
+        Ok(secrets.into_iter().map(|secret| secret.name).filter(|name| !name.is_empty()).collect())
+    }
+}
+
 /// A policy as the engine has it. The API server's schema refuses most of what makes no sense; what it lets through, or let
 /// through before there was a schema, denies.
 fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
@@ -283,7 +297,12 @@ fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
 fn secret_data(secret: Secret) -> (String, SecretData) {
     let mut data = secret.data.unwrap_or_default();
     let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
-    let found = SecretData { name: value("name"), public_key: value("publicKey") };
+    let pull = match secret.type_.as_deref() {
+        Some("kubernetes.io/dockerconfigjson") => value(".dockerconfigjson").map(PullData::Config),
+        Some("kubernetes.io/dockercfg") => value(".dockercfg").map(PullData::Legacy),
+        _ => None,
+    };
+    let found = SecretData { name: value("name"), public_key: value("publicKey"), pull };
     (secret.metadata.name.unwrap_or_default(), found)
 }
 
@@ -300,6 +319,14 @@ impl Moment for ClusterMoment {
 
     fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
         Box::pin(self.source.read_secret(secret))
+    }
+
+    fn account_pull_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        account: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(self.source.read_account(namespace, account))
     }
 }
 

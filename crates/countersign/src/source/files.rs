@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Moment, SecretData, Source, SourceError};
+use super::{Moment, PullData, SecretData, Source, SourceError};
 use crate::api::{PolicyDocument, PolicyFault};
 use crate::documents::{self, Document, DocumentError};
 use crate::metrics::SharedMetrics;
@@ -83,6 +83,8 @@ fn join(faults: &[(String, PolicyFault)]) -> String {
 pub struct Loaded {
     policies: PolicySet,
     secrets: HashMap<SecretRef, SecretData>,
+    /// Pull secrets of service accounts, by namespace and name.
+    accounts: HashMap<(String, String), Vec<String>>,
     /// What was read but is not enforced, with its place.
     pub warnings: Vec<(String, PolicyFault)>,
 }
@@ -94,6 +96,15 @@ impl Moment for Loaded {
 
     fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
         let found = self.secrets.get(secret).cloned();
+        Box::pin(async move { Ok(found) })
+    }
+
+    fn account_pull_secrets<'a>(
+        &'a self,
+        namespace: &'a str,
+        account: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        let found = self.accounts.get(&(namespace.to_owned(), account.to_owned())).cloned().unwrap_or_default();
         Box::pin(async move { Ok(found) })
     }
 }
@@ -144,6 +155,14 @@ impl Loaded {
                     loaded.secrets.insert(secret, data);
                     title
                 }
+                ("v1", "ServiceAccount") => {
+                    let key = (namespace_of(document).to_owned(), document.text_of("/metadata/name").to_owned());
+                    let title = format!("ServiceAccount {}/{}", key.0, key.1);
+                    let listed = document.value.get("imagePullSecrets").and_then(Value::as_array);
+                    let names = listed.into_iter().flatten().filter_map(|secret| secret["name"].as_str());
+                    loaded.accounts.insert(key, names.map(str::to_owned).collect());
+                    title
+                }
                 (api_version, kind) => {
                     let (kind, api_version) = (kind.to_owned(), api_version.to_owned());
                     return Err(LoadError::Kind { place, kind, api_version });
@@ -184,9 +203,18 @@ fn read_secret(document: &Document) -> Result<(SecretRef, SecretData), LoadError
             Some(_) => Err(failed(format!("data.{key} is not a string"))),
         }
     };
-    let namespace = Some(document.text_of("/metadata/namespace")).filter(|text| !text.is_empty()).unwrap_or("default");
-    let data = SecretData { name: value_of("name")?, public_key: value_of("publicKey")? };
-    Ok((SecretRef { namespace: namespace.to_owned(), name: name.clone() }, data))
+    let pull = match document.text_of("/type") {
+        "kubernetes.io/dockerconfigjson" => value_of(".dockerconfigjson")?.map(PullData::Config),
+        "kubernetes.io/dockercfg" => value_of(".dockercfg")?.map(PullData::Legacy),
+        _ => None,
+    };
+    let data = SecretData { name: value_of("name")?, public_key: value_of("publicKey")?, pull };
+    Ok((SecretRef { namespace: namespace_of(document).to_owned(), name: name.clone() }, data))
+}
+
+/// What kubectl would do with a document that names no namespace.
+fn namespace_of(document: &Document) -> &str {
+    Some(document.text_of("/metadata/namespace")).filter(|text| !text.is_empty()).unwrap_or("default")
 }
 
 /// A folder that is watched.

@@ -153,7 +153,7 @@ impl Reviewer {
             let message = "the review names no namespace, so no policy can be found for it".to_owned();
             return Decision::denied(message, Outcome::Denied);
         };
-        let verdict = self.engine.judge(namespace, &images).await;
+        let verdict = self.engine.judge(namespace, &workload, &images).await;
         if verdict.allowed() {
             let proven = verdict.images.iter().any(|image| matches!(image.outcome, ImageOutcome::Proven(_)));
             let outcome = if proven { Outcome::Verified } else { Outcome::Unchecked };

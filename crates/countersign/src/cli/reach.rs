@@ -1,0 +1,185 @@
+//! What all commands that ask trust servers have in common.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use countersign_notary::{RootPins, Signer};
+use countersign_policy::{ClusterSecrets, Defaults, ImageReference, TrustServer};
+use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options};
+
+use crate::config::{ClusterPolicySecrets, HostSettings};
+use crate::telemetry;
+
+use super::helpers;
+
+/// How long one file may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
+
+/// How to reach trust servers.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Reach {
+    /// Certificates of authorities to trust for trust servers, PEM (repeatable)
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TRUST_CA", value_delimiter = ',')]
+    pub(crate) trust_ca: Vec<PathBuf>,
+
+    /// Docker config.json with credentials for trust servers [default: the user's own]
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
+    pub(crate) registry_config: Option<PathBuf>,
+
+    /// Longest time for one image
+    #[arg(long, value_name = "DURATION", default_value = "20s")]
+    pub(crate) timeout: crate::config::Span,
+}
+
+impl Reach {
+    /// A client that asks each server once and remembers nothing.
+    pub(crate) fn client(&self) -> anyhow::Result<NotaryClient> {
+        let mut connections = Connections::default();
+        for path in &self.trust_ca {
+            add_ca(&mut connections, path)?;
+        }
+        let options = Options {
+            refresh: Duration::from_secs(30),
+            stale: Duration::ZERO,
+            flight: self.timeout.0,
+            clock: telemetry::wall_clock(),
+            private: false,
+            state: None,
+            on_trouble: Arc::new(|_| ()),
+        };
+        client(&connections, authenticator(self.registry_config.as_deref(), true)?, options)
+    }
+}
+
+/// Trusts the authorities in a file, or in all `.crt` and `.pem` files of a folder.
+pub(crate) fn add_ca(connections: &mut Connections, path: &std::path::Path) -> anyhow::Result<()> {
+    if path.is_dir() {
+        let listed = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut files: Vec<_> = listed
+            .with_context(|| format!("cannot read --trust-ca {}", path.display()))?
+            .into_iter()
+            .map(|entry| entry.path())
+            .filter(|file| file.extension().is_some_and(|ending| ending == "crt" || ending == "pem") && file.is_file())
+            .collect();
+        files.sort();
+        return files.iter().try_for_each(|file| add_ca(connections, file));
+    }
+    let pem = std::fs::read(path).with_context(|| format!("cannot read --trust-ca {}", path.display()))?;
+    Ok(connections.add(&pem, &format!("--trust-ca {}", path.display()))?)
+}
+
+/// Connects to a host as its settings say.
+pub(crate) fn add_host(connections: &mut Connections, host: &str, settings: &HostSettings) -> anyhow::Result<()> {
+    let read = |path: &std::path::Path| {
+        let named = format!("hosts: {host}: {}", path.display());
+        std::fs::read(path).map(|text| (text, named.clone())).with_context(|| named.clone())
+    };
+    for path in &settings.trust_ca {
+        let (pem, named) = read(path)?;
+        connections.add_for_host(host, &pem, &named)?;
+    }
+    match (&settings.client_cert, &settings.client_key) {
+        (None, None) => {}
+        (Some(certificate), Some(key)) => {
+            let ((chain, named), (key, _)) = (read(certificate)?, read(key)?);
+            connections.set_identity(host, &chain, &key, &named)?;
+        }
+        _ => bail!("hosts: {host}: give client-cert together with client-key"),
+    }
+    if let Some(mirror) = &settings.mirror {
+        connections.set_alias(host, mirror)?;
+    }
+    Ok(())
+}
+
+/// The configured credentials: of a file, or, where nobody names one, of the user who runs a command.
+pub(crate) fn authenticator(registry_config: Option<&std::path::Path>, of_user: bool) -> anyhow::Result<Authenticator> {
+    let own = || {
+        let folder = std::env::var_os("DOCKER_CONFIG").map(PathBuf::from);
+        let folder = folder.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".docker")));
+        folder.map(|folder| folder.join("config.json")).filter(|path| path.exists())
+    };
+    let Some(path) = registry_config.map(std::path::Path::to_owned).or_else(|| own().filter(|_| of_user)) else {
+        return Ok(Authenticator::new(DockerConfig::default()));
+    };
+    let named = || match registry_config {
+        Some(path) => format!("--registry-config {}", path.display()),
+        None => format!("the docker configuration {}", path.display()),
+    };
+    let text = std::fs::read(&path).with_context(named)?;
+    let text = if of_user { helpers::complete(&text) } else { text };
+    Ok(Authenticator::new(DockerConfig::parse(&text).with_context(named)?))
+}
+
+/// A client of trust servers.
+pub(crate) fn client(
+    connections: &Connections,
+    authenticator: Authenticator,
+    options: Options,
+) -> anyhow::Result<NotaryClient> {
+    let http = HttpClient::new(connections, REQUEST_TIMEOUT.min(options.flight))?;
+    Ok(NotaryClient::new(http, authenticator, options))
+}
+
+/// The defaults of the engine.
+pub(crate) fn defaults(
+    secrets_namespace: &str,
+    secrets: ClusterPolicySecrets,
+    trust_servers: &std::collections::BTreeMap<String, String>,
+) -> anyhow::Result<Defaults> {
+    let cluster_secrets = match secrets {
+        ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
+        ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
+    };
+    let trust_servers = trust_servers
+        .iter()
+        .map(|(host, address)| {
+            let server = TrustServer::parse(address).with_context(|| format!("trust-servers: {host}"))?;
+            Ok((host.clone(), server))
+        })
+        .collect::<anyhow::Result<_>>()?;
+    Ok(Defaults { cluster_secrets, trust_servers })
+}
+
+/// An image on the command line.
+pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
+    ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
+}
+
+/// The trust server for an image on the command line.
+pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
+    match given {
+        Some(address) => TrustServer::parse(address).context("--trust-server"),
+        None => countersign_policy::plan::default_trust_server(image.host(), &std::collections::BTreeMap::new())
+            .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
+    }
+}
+
+/// `NAME=KEYFILE`
+pub(crate) fn signer(text: &str) -> anyhow::Result<Signer> {
+    let Some((name, path)) = text.split_once('=') else {
+        bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
+    };
+    let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
+    Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
+}
+
+/// A root key id, or a file with a key or certificate in PEM.
+pub(crate) fn root_pins(texts: &[String]) -> anyhow::Result<RootPins> {
+    let mut pins = RootPins::none();
+    for text in texts {
+        if pins.add(text).is_err() {
+            let pem = std::fs::read_to_string(text)
+                .with_context(|| format!("--root-key {text} is neither a key id nor a file"))?;
+            pins.add(&pem).with_context(|| format!("--root-key {text}"))?;
+        }
+    }
+    Ok(pins)
+}
+
+/// A runtime for a command that asks servers.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")
+}
