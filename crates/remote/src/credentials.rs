@@ -1,7 +1,7 @@
 //! Who we are to a trust server, and the tokens that we get for it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::header::HeaderValue;
@@ -114,6 +114,8 @@ pub struct Authenticator {
     config: Arc<DockerConfig>,
     realms: HashMap<String, Vec<String>>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
+    /// Held while a token is asked for, so that the others who want it wait for that one.
+    asking: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -228,11 +230,27 @@ impl Authenticator {
             scope: bearer.parameter("scope").unwrap_or_default().to_owned(),
             credential: credential.cloned(),
         };
+        let turn =
+            Arc::clone(self.asking.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        let _turn = turn.lock().await;
         if let Some(token) = self.kept(&key) {
             return Ok(token);
         }
-        let answer = ask(http, &realm, &key).await.map_err(AuthError::Http)?;
-        let host = host_port(&realm);
+        let asked = self.ask_for_token(http, url, &realm, &key).await;
+        self.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        asked
+    }
+
+    async fn ask_for_token(
+        &self,
+        http: &HttpClient,
+        url: &Url,
+        realm: &Url,
+        key: &TokenKey,
+    ) -> Result<Secret, AuthError> {
+        let credential = &key.credential;
+        let answer = ask(http, realm, key).await.map_err(AuthError::Http)?;
+        let host = host_port(realm);
         match answer.status {
             200 => {}
             // Without a credential that is what anybody gets; with one, it is a wrong one.
@@ -248,7 +266,10 @@ impl Authenticator {
         let text = parsed.token.or(parsed.access_token).filter(|token| !token.is_empty()).ok_or_else(bad)?;
         let text = Secret::new(text);
         let life = parsed.expires_in.map_or(DEFAULT_TOKEN_LIFE, Duration::from_secs).min(Duration::from_secs(3600));
-        self.keep(key, Token { text: text.clone(), good_until: Instant::now() + life.saturating_sub(TOKEN_MARGIN) });
+        self.keep(
+            key.clone(),
+            Token { text: text.clone(), good_until: Instant::now() + life.saturating_sub(TOKEN_MARGIN) },
+        );
         Ok(text)
     }
 

@@ -560,10 +560,12 @@ fn explain(host: &str, error: &reqwest::Error) -> HttpError {
     HttpError::Unreachable { host, cause: format!("{failed}{last}") }
 }
 
-/// rustls' error, which arrives inside an I/O error.
+/// rustls' error, which arrives inside an I/O error, or inside several.
 fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    let wrapped = || error.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<rustls::Error>();
-    error.downcast_ref::<rustls::Error>().or_else(wrapped)
+    if let Some(found) = error.downcast_ref::<rustls::Error>() {
+        return Some(found);
+    }
+    tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
 }
 
 fn explain_tls(error: &rustls::Error) -> String {
@@ -582,7 +584,9 @@ fn explain_tls(error: &rustls::Error) -> String {
             "its certificate is for another name (names count only as subject alternative names, not as common name)".into()
         }
         CertificateError::ApplicationVerificationFailure => "it shows another certificate than trustServerCertificate pins".into(),
-        CertificateError::BadSignature => "its certificate's signature is wrong".into(),
+        CertificateError::BadSignature => {
+            "its certificate is not signed by the trusted authority of that name; if another one has the same name, give its certificate with --trust-ca".into()
+        }
         CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
             "it serves a CA certificate (CA:TRUE) as its own; give it a certificate signed by that CA instead".into()
         }

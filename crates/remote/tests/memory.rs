@@ -1,0 +1,78 @@
+//! How much memory servers can make the client take that never stop sending. A process of its own, as memory is counted
+//! for the whole process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_notary::RootPins;
+use countersign_policy::TrustServer;
+use countersign_remote::{Ask, Authenticator, Connections, HttpClient, Login, NotaryClient, Options};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+/// The most memory that the process ever had, in KiB (proc(5)).
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Sends headers, and then this again and again.
+async fn endless(headers: &'static str, again: Vec<u8>) -> TrustServer {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = TrustServer::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+    let again = Arc::new(again);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let again = Arc::clone(&again);
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                let _ = stream.write_all(headers.as_bytes()).await;
+                while stream.write_all(&again).await.is_ok() {}
+            });
+        }
+    });
+    server
+}
+
+#[tokio::test]
+async fn endless_answers_take_little_memory() {
+    let http = HttpClient::new(&Connections::default(), Duration::from_secs(3)).unwrap();
+    let options = Options {
+        refresh: Duration::ZERO,
+        stale: Duration::ZERO,
+        flight: Duration::from_secs(4),
+        clock: Arc::new(|| forge::NOW),
+        state: None,
+        on_trouble: Arc::new(|_| ()),
+        private: false,
+    };
+    let client = NotaryClient::new(http, Authenticator::default(), options);
+    let open = "HTTP/1.1 200 OK\r\n\r\n";
+    let servers = [
+        endless(open, vec![b' '; 65_536]).await,
+        endless(open, b"{\"signed\":{\"a\":".repeat(4096)).await,
+        endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n[\r\n".repeat(4096)).await,
+        endless("HTTP/1.1 200 OK\r\n", b"X-Header: some value\r\n".repeat(512)).await,
+        endless("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", vec![b'0'; 65_536]).await,
+        endless("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"", vec![b'x'; 65_536]).await,
+    ];
+    let before = peak();
+    let asked = servers.iter().flat_map(|server| {
+        (0..8).map(|index| {
+            let client = &client;
+            async move {
+                let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
+                client.repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login }).await
+            }
+        })
+    });
+    for outcome in futures::future::join_all(asked).await {
+        assert!(outcome.is_err());
+    }
+    let grown = (peak() - before) / 1024;
+    println!("48 repositories on servers that never stop: {grown} MiB more at the peak");
+    // A root of 4 MiB, a timestamp of 1 MiB, and what it takes to read them, 48 times at once.
+    assert!(grown < 48 * 12, "{grown} MiB");
+}

@@ -1,0 +1,554 @@
+//! Trust servers over TLS: certificates of every wrong kind, pinned ones, logins, and who gets to see a password.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use countersign_notary::{Error, Repository, RootPins};
+use countersign_policy::TrustServer;
+use countersign_remote::{
+    Ask, AuthError, Authenticator, Connections, DockerConfig, Failure, HttpClient, HttpError, Login, NotaryClient,
+    Options, PinnedCertificate,
+};
+use forge::{Files, Repo, digest_of};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::ServerConfig;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+
+const GUN: &str = "registry.example.com/team/app";
+
+/// A password that must turn up nowhere but where it belongs.
+const PASSWORD: &str = "open-sesame-42";
+
+/// An authority of the test.
+struct Authority {
+    params: CertificateParams,
+    key: KeyPair,
+    pem: String,
+}
+
+impl Authority {
+    fn make() -> Self {
+        Self::named("test CA")
+    }
+
+    fn named(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { params, key, pem }
+    }
+
+    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Certificate {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
+        change(&mut params);
+        let issuer = Issuer::from_params(&self.params, &self.key);
+        Certificate::of(&params.signed_by(&key, &issuer).unwrap(), &key)
+    }
+}
+
+#[derive(Clone)]
+struct Certificate {
+    der: CertificateDer<'static>,
+    pem: String,
+    key: Vec<u8>,
+}
+
+impl Certificate {
+    fn of(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
+        Self { der: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_der() }
+    }
+
+    fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        change(&mut params);
+        Self::of(&params.self_signed(&key).unwrap(), &key)
+    }
+}
+
+type Handler = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
+
+/// A server that answers each request with whatever bytes its handler makes of the head, and closes.
+struct Server {
+    host: String,
+    heads: Arc<Mutex<Vec<String>>>,
+}
+
+impl Server {
+    async fn start(certificate: &Certificate, handler: Handler) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der.clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let told = Arc::clone(&heads);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, handler, told) = (acceptor.clone(), Arc::clone(&handler), Arc::clone(&told));
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        match stream.read_u8().await {
+                            Ok(byte) => head.push(byte),
+                            Err(_) => return,
+                        }
+                    }
+                    let mut head = String::from_utf8_lossy(&head).into_owned();
+                    let length = head
+                        .to_lowercase()
+                        .split_once("content-length: ")
+                        .and_then(|(_, rest)| rest.split("\r\n").next().and_then(|number| number.parse().ok()));
+                    let mut body = vec![0; length.unwrap_or(0)];
+                    if stream.read_exact(&mut body).await.is_err() {
+                        return;
+                    }
+                    head.push_str(&String::from_utf8_lossy(&body));
+                    told.lock().unwrap().push(head.clone());
+                    let _ = stream.write_all(&handler(&head)).await;
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        Self { host, heads }
+    }
+
+    fn url(&self) -> TrustServer {
+        TrustServer::parse(&format!("https://{}", self.host)).unwrap()
+    }
+
+    fn saw(&self, text: &str) -> bool {
+        self.heads.lock().unwrap().iter().any(|head| head.contains(text))
+    }
+}
+
+fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+fn path_of(head: &str) -> &str {
+    head.split(' ').nth(1).unwrap_or_default()
+}
+
+fn sound() -> Files {
+    let mut repo = Repo::new(GUN, forge::NOW);
+    repo.tag("targets", "v1", &digest_of("v1"));
+    repo.build()
+}
+
+/// Serves the files of a repository.
+fn files(files: Files) -> Handler {
+    Arc::new(move |head| {
+        let name = path_of(head).rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned();
+        match files.get(&name) {
+            Some(bytes) => answer("200 OK", "", bytes),
+            None => answer("404 Not Found", "", b""),
+        }
+    })
+}
+
+/// Serves them to whoever sends this `Authorization`, and challenges everybody else.
+fn guarded(challenge: String, expected: String) -> Handler {
+    let open = files(sound());
+    Arc::new(move |head| {
+        if head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {expected}"))) {
+            open(head)
+        } else {
+            answer("401 Unauthorized", &format!("WWW-Authenticate: {challenge}\r\n"), b"{}")
+        }
+    })
+}
+
+fn options(private: bool) -> Options {
+    Options {
+        refresh: Duration::from_secs(60),
+        stale: Duration::ZERO,
+        flight: Duration::from_secs(5),
+        clock: Arc::new(|| forge::NOW),
+        state: None,
+        on_trouble: Arc::new(|problem| panic!("{problem}")),
+        private,
+    }
+}
+
+fn config(host: &str, user: &str, password: &str) -> DockerConfig {
+    let text = serde_json::json!({"auths": {host: {"username": user, "password": password}}}).to_string();
+    DockerConfig::parse(text.as_bytes()).unwrap()
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+fn client(authority: &Authority, authenticator: Authenticator, private: bool) -> NotaryClient {
+    let mut connections = Connections::default();
+    connections.add(authority.pem.as_bytes(), "test").unwrap();
+    let http = HttpClient::new(&connections, Duration::from_secs(2)).unwrap();
+    NotaryClient::new(http, authenticator, options(private))
+}
+
+async fn ask(
+    client: &NotaryClient,
+    server: &TrustServer,
+    certificate: Option<&PinnedCertificate>,
+    login: &Login,
+) -> Result<Arc<Repository>, Failure> {
+    let pins = RootPins::none();
+    client.repository(Ask { server, gun: GUN, pins: &pins, certificate, login }).await
+}
+
+#[tokio::test]
+async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
+    let authority = Authority::make();
+    let other = Authority::named("other CA");
+    let namesake = Authority::make();
+    let years = |from: i32, to: i32| {
+        move |params: &mut CertificateParams| {
+            params.not_before = rcgen::date_time_ymd(from, 1, 1);
+            params.not_after = rcgen::date_time_ymd(to, 1, 1);
+        }
+    };
+    let cases: [(&str, Certificate, &str); 7] = [
+        ("another name", authority.issue(|params| params.subject_alt_names.clear()), "is for another name"),
+        ("expired", authority.issue(years(2000, 2001)), "has expired"),
+        ("not yet", authority.issue(years(2100, 2101)), "is not valid yet"),
+        ("unknown authority", other.issue(|_| ()), "signed by an authority that is not trusted"),
+        ("authority of the same name", namesake.issue(|_| ()), "not signed by the trusted authority of that name"),
+        ("self-signed", Certificate::self_signed(|_| ()), "signed by an authority that is not trusted"),
+        (
+            "a CA as a leaf",
+            Certificate::self_signed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+            "the TLS connection",
+        ),
+    ];
+    let nobody = Login::none();
+    for (name, certificate, expected) in cases {
+        let server = Server::start(&certificate, files(sound())).await;
+        let client = client(&authority, Authenticator::default(), false);
+        let refused = ask(&client, &server.url(), None, &nobody).await.unwrap_err();
+        assert!(matches!(refused, Failure::Http(HttpError::Tls { .. })), "{name}: {refused:?}");
+        assert!(
+            refused.to_string().contains(expected) && refused.to_string().contains(&server.host),
+            "{name}: {refused}"
+        );
+        assert!(server.heads.lock().unwrap().is_empty(), "{name}: nothing is asked of it");
+        // With exactly this certificate pinned it will do; with another one it will not.
+        let pinned = PinnedCertificate::parse(&certificate.pem).unwrap();
+        ask(&client, &server.url(), Some(&pinned), &nobody).await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
+        let wrong = PinnedCertificate::parse(&authority.issue(|_| ()).pem).unwrap();
+        let refused = ask(&client, &server.url(), Some(&wrong), &nobody).await.unwrap_err();
+        assert!(
+            refused.to_string().contains("another certificate than trustServerCertificate pins"),
+            "{name}: {refused}"
+        );
+        // What the pinned connection brought says nothing to a policy that asks for a sound one.
+        assert!(ask(&client, &server.url(), None, &nobody).await.is_err(), "{name}");
+    }
+    // A pin is the only thing that counts: a sound certificate that is not it is refused.
+    let sound_one = authority.issue(|_| ());
+    let server = Server::start(&sound_one, files(sound())).await;
+    let client = client(&authority, Authenticator::default(), false);
+    assert!(ask(&client, &server.url(), None, &nobody).await.is_ok());
+    let wrong = PinnedCertificate::parse(&authority.pem).unwrap();
+    assert!(ask(&client, &server.url(), Some(&wrong), &nobody).await.is_err());
+    for text in ["", "rubbish", &format!("{}{}", authority.pem, sound_one.pem)] {
+        assert!(PinnedCertificate::parse(text).is_err());
+    }
+}
+
+#[tokio::test]
+async fn plain_http_where_https_is_asked_for() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let host = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+        }
+    });
+    let client = client(&Authority::make(), Authenticator::default(), false);
+    let server = TrustServer::parse(&format!("https://{host}")).unwrap();
+    let refused = ask(&client, &server, None, &Login::none()).await.unwrap_err();
+    assert!(refused.is_undecided() && refused.to_string().contains(&host.to_string()), "{refused}");
+}
+
+/// A body that ends too early at whatever byte never becomes a repository.
+#[tokio::test]
+async fn a_connection_that_breaks_anywhere() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let good = files(sound());
+    let whole = good("GET /v2/x/_trust/tuf/timestamp.json HTTP/1.1");
+    let tries: Vec<_> = (0..whole.len())
+        .step_by(7)
+        .map(|cut| {
+            let (good, certificate, authority) = (Arc::clone(&good), certificate.clone(), &authority);
+            async move {
+                let broken: Handler = Arc::new(move |head| {
+                    let mut bytes = good(head);
+                    if path_of(head).ends_with("timestamp.json") {
+                        bytes.truncate(cut);
+                    }
+                    bytes
+                });
+                let server = Server::start(&certificate, broken).await;
+                let client = client(authority, Authenticator::default(), false);
+                (cut, ask(&client, &server.url(), None, &Login::none()).await)
+            }
+        })
+        .collect();
+    let started = Instant::now();
+    for (cut, outcome) in futures::future::join_all(tries).await {
+        let failure = outcome.map(|_| ()).unwrap_err();
+        assert!(failure.is_undecided(), "{cut}: {failure:?}");
+    }
+    assert!(started.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn basic_logins_are_tried_in_turn() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let expected = basic("alice", PASSWORD);
+    let server = Server::start(&certificate, guarded("Basic realm=\"notary\"".into(), expected.clone())).await;
+    let host = server.host.clone();
+    let configured = |user: &str| Authenticator::new(config(&host, user, PASSWORD));
+    let login =
+        |users: &[&str]| Login::with(users.iter().map(|user| Arc::new(config(&host, user, PASSWORD))).collect());
+    let nobody = Login::none();
+    // The pod's, wrong and then right; then the configured one; then none.
+    ask(&client(&authority, configured("mallory"), false), &server.url(), None, &login(&["bob", "alice"]))
+        .await
+        .unwrap();
+    ask(&client(&authority, configured("alice"), false), &server.url(), None, &login(&["bob"])).await.unwrap();
+    let wrong = ask(&client(&authority, configured("mallory"), false), &server.url(), None, &login(&["bob"])).await;
+    assert_eq!(wrong.unwrap_err(), Failure::Auth(AuthError::WrongCredentials { host: host.clone() }));
+    let none = ask(&client(&authority, Authenticator::default(), false), &server.url(), None, &nobody).await;
+    assert_eq!(none.unwrap_err(), Failure::Auth(AuthError::NoCredentials { host: host.clone() }));
+    // Credentials that are for somebody else are not shown.
+    let elsewhere = Server::start(&certificate, guarded("Basic realm=\"x\"".into(), "never".into())).await;
+    let other = Authenticator::new(config("registry.example.com", "alice", PASSWORD));
+    let refused = ask(&client(&authority, other, false), &elsewhere.url(), None, &login(&["alice"])).await.unwrap_err();
+    assert!(!elsewhere.saw("uthorization") && !format!("{refused:?}{refused}").contains(PASSWORD), "{refused}");
+}
+
+/// A token server that gives the token `good` to alice, and `weak` to everybody else.
+fn token_server() -> Handler {
+    Arc::new(|head| {
+        let alice = basic("alice", PASSWORD);
+        let mallory = basic("mallory", PASSWORD);
+        let has = |value: &str| head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {value}")));
+        if has(&mallory) || head.contains("refresh_token=stale") {
+            return answer("401 Unauthorized", "", b"{}");
+        }
+        let asked = head.contains("service=notary") && head.contains("scope=repository%3Ateam%2Fapp%3Apull");
+        let good = has(&alice) || head.contains("refresh_token=identity");
+        let token = if good && asked { "good" } else { "weak" };
+        answer("200 OK", "", format!("{{\"token\":\"{token}\",\"expires_in\":300}}").as_bytes())
+    })
+}
+
+#[tokio::test]
+async fn bearer_tokens() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let tokens = Server::start(&certificate, token_server()).await;
+    let challenge =
+        format!("Bearer realm=\"https://{}/token\",service=\"notary\",scope=\"repository:team/app:pull\"", tokens.host);
+    let server = Server::start(&certificate, guarded(challenge, "Bearer good".into())).await;
+    let host = server.host.clone();
+    let of = |user: &str| Authenticator::new(config(&host, user, PASSWORD));
+    let nobody = Login::none();
+
+    let alice = client(&authority, of("alice"), false);
+    ask(&alice, &server.url(), None, &nobody).await.unwrap();
+    // One token for all files of the repository.
+    assert_eq!(tokens.heads.lock().unwrap().len(), 1);
+    assert!(!server.saw(&STANDARD.encode(format!("alice:{PASSWORD}"))), "the password is for the token server alone");
+
+    let bob = ask(&client(&authority, of("bob"), false), &server.url(), None, &nobody).await.unwrap_err();
+    assert_eq!(bob, Failure::Auth(AuthError::NoAccess { host: host.clone(), gun: GUN.into() }));
+    let mallory = ask(&client(&authority, of("mallory"), false), &server.url(), None, &nobody).await.unwrap_err();
+    assert_eq!(mallory, Failure::Auth(AuthError::WrongCredentials { host: tokens.host.clone() }));
+    let none =
+        ask(&client(&authority, Authenticator::default(), false), &server.url(), None, &nobody).await.unwrap_err();
+    assert_eq!(none, Failure::Auth(AuthError::NoCredentials { host: host.clone() }));
+
+    let identity = |token: &str| {
+        let text = serde_json::json!({"auths": {host.as_str(): {"identitytoken": token}}}).to_string();
+        Authenticator::new(DockerConfig::parse(text.as_bytes()).unwrap())
+    };
+    ask(&client(&authority, identity("identity"), false), &server.url(), None, &nobody).await.unwrap();
+    let stale = ask(&client(&authority, identity("stale"), false), &server.url(), None, &nobody).await.unwrap_err();
+    assert_eq!(stale, Failure::Auth(AuthError::WrongCredentials { host: tokens.host.clone() }));
+}
+
+/// A realm on another host gets no password, unless the configuration allows that host.
+#[tokio::test]
+async fn a_realm_elsewhere_gets_no_password() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let tokens = Server::start(&certificate, token_server()).await;
+    // `localhost` is another party than 127.0.0.1.
+    let elsewhere = tokens.host.replace("127.0.0.1", "localhost");
+    let challenge =
+        format!("Bearer realm=\"https://{elsewhere}/token\",service=\"notary\",scope=\"repository:team/app:pull\"");
+    let server = Server::start(&certificate, guarded(challenge, "Bearer good".into())).await;
+    let mut authenticator = Authenticator::new(config(&server.host, "alice", PASSWORD));
+    let refused =
+        ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap_err();
+    assert!(matches!(refused, Failure::Auth(_)), "{refused:?}");
+    assert!(!tokens.saw("uthorization"), "{:?}", tokens.heads.lock().unwrap());
+    authenticator = Authenticator::new(config(&server.host, "alice", PASSWORD));
+    authenticator.allow_realms("127.0.0.1", vec!["localhost".into()]);
+    ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap();
+}
+
+/// What alice brought is everybody's, as it is public to whoever may pull; unless the operator says otherwise.
+#[tokio::test]
+async fn what_is_shared_and_what_is_not() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let server = Server::start(&certificate, guarded("Basic realm=\"x\"".into(), basic("alice", PASSWORD))).await;
+    let alice = Login::with(vec![Arc::new(config(&server.host, "alice", PASSWORD))]);
+    let bob = Login::with(vec![Arc::new(config(&server.host, "bob", PASSWORD))]);
+    for (private, shared) in [(false, true), (true, false)] {
+        let client = client(&authority, Authenticator::default(), private);
+        assert!(ask(&client, &server.url(), None, &bob).await.is_err());
+        ask(&client, &server.url(), None, &alice).await.unwrap();
+        assert_eq!(ask(&client, &server.url(), None, &bob).await.is_ok(), shared, "private: {private}");
+        assert_eq!(ask(&client, &server.url(), None, &Login::none()).await.is_ok(), shared, "private: {private}");
+        let asked = server.heads.lock().unwrap().len();
+        ask(&client, &server.url(), None, &alice).await.unwrap();
+        assert_eq!(server.heads.lock().unwrap().len(), asked, "alice was let in a moment ago");
+    }
+}
+
+#[tokio::test]
+async fn mirrors_and_client_certificates() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let server = Server::start(&certificate, files(sound())).await;
+    let mut connections = Connections::default();
+    connections.add(authority.pem.as_bytes(), "test").unwrap();
+    connections.set_alias("notary.example.com", &server.host).unwrap();
+    assert!(connections.set_alias("x", "a/b").is_err() && connections.set_alias("x", "user@h").is_err());
+    let http = HttpClient::new(&connections, Duration::from_secs(2)).unwrap();
+    let client = NotaryClient::new(http, Authenticator::default(), options(false));
+    let named = TrustServer::parse("https://notary.example.com:4443").unwrap();
+    ask(&client, &named, None, &Login::none()).await.unwrap();
+    assert!(server.saw(&format!("/v2/{GUN}/_trust/tuf/root.json")));
+}
+
+/// A server that says nothing costs one review its time, and the others next to none.
+#[tokio::test]
+async fn a_dead_server_costs_one_timeout() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = TrustServer::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+    let client = client(&Authority::make(), Authenticator::default(), false);
+    let started = Instant::now();
+    let first = ask(&client, &server, None, &Login::none()).await.unwrap_err();
+    let waited = started.elapsed();
+    assert!(first.to_string().contains("did not answer in time"), "{first}");
+    let again = Instant::now();
+    for _ in 0..20 {
+        assert_eq!(ask(&client, &server, None, &Login::none()).await.unwrap_err(), first);
+    }
+    assert!(again.elapsed() < waited, "twenty more took {:?}, the first one {waited:?}", again.elapsed());
+}
+
+/// Two reviews that differ in nothing but the login do not wait for each other's refusal.
+#[tokio::test]
+async fn one_login_does_not_spoil_another() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let server = Server::start(&certificate, guarded("Basic realm=\"x\"".into(), basic("alice", PASSWORD))).await;
+    let client = client(&authority, Authenticator::default(), false);
+    let alice = Login::with(vec![Arc::new(config(&server.host, "alice", PASSWORD))]);
+    let bob = Login::with(vec![Arc::new(config(&server.host, "bob", PASSWORD))]);
+    let url = server.url();
+    let (one, other) = tokio::join!(ask(&client, &url, None, &bob), ask(&client, &url, None, &alice));
+    assert!(other.is_ok() && one.is_err(), "{:?}", one.map(|_| ()));
+}
+
+/// A repository that takes long to verify leaves others their time: theirs is done first, though it came last.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_heavy_repository_does_not_hold_up_others() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let mut repo = Repo::new(GUN, forge::NOW);
+    for tag in 0..100_000 {
+        repo.tag("targets", &format!("v{tag}"), &digest_of("v"));
+    }
+    let heavy = repo.build();
+    let light = sound();
+    let served: HashMap<&str, Files> = HashMap::from([("heavy", heavy), ("light", light)]);
+    let handler: Handler = Arc::new(move |head| {
+        let path = path_of(head).to_owned();
+        let which = if path.starts_with("/heavy/") { "heavy" } else { "light" };
+        files(served[which].clone())(head)
+    });
+    let server = Server::start(&certificate, handler).await;
+    let client = client(&authority, Authenticator::default(), false);
+    let at = |name: &str| TrustServer::parse(&format!("https://{}/{name}", server.host)).unwrap();
+    let (heavy, light) = (at("heavy"), at("light"));
+    let nobody = Login::none();
+    let order = Mutex::new(Vec::new());
+    let timed = |name: &'static str, server: &TrustServer| {
+        let (client, nobody, order, server) = (&client, &nobody, &order, server.clone());
+        async move {
+            let outcome = ask(client, &server, None, nobody).await;
+            order.lock().unwrap().push(name);
+            outcome
+        }
+    };
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        timed("light", &light).await
+    };
+    let (first, second) = tokio::join!(timed("heavy", &heavy), later);
+    second.unwrap();
+    let repository = first.unwrap();
+    assert_eq!(
+        repository.resolve(&countersign_notary::Wanted::Tag("v99999".into()), &[], forge::NOW).unwrap().digest.sha256(),
+        &digest_of("v")
+    );
+    assert_eq!(*order.lock().unwrap(), ["light", "heavy"]);
+}
+
+/// More signatures than anybody needs are not tried.
+#[tokio::test]
+async fn a_flood_of_signatures_is_refused() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let mut repo = Repo::new(GUN, forge::NOW);
+    let key = forge::Key::p256("signer");
+    for index in 0..40 {
+        repo.signer(&format!("s{index}"), &key);
+        repo.sign(&format!("s{index}"), "v1", &digest_of("v1"));
+        repo.file(Box::leak(format!("targets/s{index}").into_boxed_str())).signers = vec![key.clone(); 200];
+    }
+    let server = Server::start(&certificate, files(repo.build())).await;
+    let client = client(&authority, Authenticator::default(), false);
+    let refused = ask(&client, &server.url(), None, &Login::none()).await.unwrap_err();
+    assert!(
+        matches!(&refused, Failure::Untrusted(error) if matches!(**error, Error::TooManySignatures { .. })),
+        "{refused:?}"
+    );
+}
