@@ -59,13 +59,11 @@ async fn endless_answers_take_little_memory() {
         endless("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"", vec![b'x'; 65_536]).await,
     ];
     let before = peak();
+    let client = &client;
     let asked = servers.iter().flat_map(|server| {
-        (0..8).map(|index| {
-            let client = &client;
-            async move {
-                let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-                client.repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login }).await
-            }
+        (0..8).map(move |index| async move {
+            let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
+            client.repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login }).await
         })
     });
     for outcome in futures::future::join_all(asked).await {
