@@ -60,6 +60,9 @@ pub struct EntryPolicy {
     /// Whether admitted images are pinned to their signed digest; true if absent.
     #[serde(default)]
     pub mutate_image: Option<bool>,
+    /// Whether the registry must have the signed content; goes with trust alone.
+    #[serde(default)]
+    pub require_present: Option<bool>,
     /// Content trust.
     #[serde(default, deserialize_with = "not_null")]
     pub trust: Option<Trust>,
@@ -194,10 +197,16 @@ fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<P
         .filter(|(_, value)| value.is_some())
         .map(|(name, _)| (format!("policy.{name}"), "is not enforced by Countersign".to_owned()))
         .collect();
+    let require_present = asked.require_present.unwrap_or_default();
     let (check, problems) = match asked.trust.filter(|trust| trust.enabled) {
+        None if require_present => {
+            let problem = "says which signed content must be there, so it needs trust.enabled".to_owned();
+            (Check::Nothing, vec![("policy.requirePresent".to_owned(), problem)])
+        }
         None => (Check::Nothing, Vec::new()),
         Some(trust) => {
             let (trust, problems) = convert_trust(&trust);
+            let trust = TrustPolicy { require_present, ..trust };
             let placed = |(member, problem)| (format!("policy.trust.{member}"), problem);
             (Check::Trust(trust), problems.into_iter().map(placed).collect())
         }
@@ -296,6 +305,7 @@ fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
             signer_secrets,
             root_keys: trust.root_keys.clone(),
             root_secrets,
+            require_present: false,
         },
         faults,
     )

@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod doctor;
 mod explain;
 mod helpers;
 mod inspect;
@@ -48,6 +49,7 @@ enum Command {
     Manifests(manifests::Args),
     Openshift(openshift::Args),
     Trust(trust::Args),
+    Doctor(doctor::Args),
 }
 
 /// Runs the command that was typed, and says on standard error what kept it from its work.
@@ -72,6 +74,7 @@ pub fn main() -> ExitCode {
         Command::Manifests(args) => manifests::run(&args),
         Command::Openshift(args) => openshift::run(&args),
         Command::Trust(args) => trust::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -172,6 +172,10 @@ pub struct Settings {
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
     pub registry_config: Option<PathBuf>,
 
+    /// Hosts, with or without port, that an ImagePolicy may name as trust server (repeatable) [default: any]
+    #[arg(long, value_name = "HOST", env = "COUNTERSIGN_NAMESPACE_TRUST_SERVERS", value_delimiter = ',')]
+    pub namespace_trust_servers: Option<Vec<String>>,
+
     /// Ask the trust server for each pod whether its credentials may read a repository, although another's could
     #[arg(long, env = "COUNTERSIGN_PRIVATE_TRUST")]
     #[serde(default)]
@@ -305,6 +309,8 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// See [`Settings::registry_config`].
     pub registry_config: Option<PathBuf>,
+    /// See [`Settings::namespace_trust_servers`].
+    pub namespace_trust_servers: Option<Vec<String>>,
     /// See [`Settings::private_trust`].
     pub private_trust: bool,
     /// Countersign's own namespace.
@@ -390,6 +396,7 @@ impl Settings {
             trust_stale: self.trust_stale.or(file.trust_stale),
             state_dir: self.state_dir.or(file.state_dir),
             registry_config: self.registry_config.or(file.registry_config),
+            namespace_trust_servers: self.namespace_trust_servers.or(file.namespace_trust_servers),
             private_trust: self.private_trust || file.private_trust,
             secrets_namespace: self.secrets_namespace.or(file.secrets_namespace),
             cluster_policy_secrets: self.cluster_policy_secrets.or(file.cluster_policy_secrets),
@@ -463,6 +470,7 @@ impl Settings {
             trust_stale: self.trust_stale.map_or(Duration::ZERO, |span| span.0),
             state_dir: self.state_dir,
             registry_config: self.registry_config,
+            namespace_trust_servers: self.namespace_trust_servers,
             private_trust: self.private_trust,
             secrets_namespace: self.secrets_namespace.unwrap_or_else(|| "countersign".to_owned()),
             cluster_policy_secrets: self.cluster_policy_secrets.unwrap_or_default(),

@@ -199,6 +199,10 @@ fn repository() -> Value {
                         "type": "boolean", "nullable": true,
                         "description": "Whether an admitted image is pinned to the digest that was signed. True if absent. Without it the kubelet may pull other content than was verified.",
                     },
+                    "requirePresent": {
+                        "type": "boolean", "nullable": true,
+                        "description": "Whether the registry must have the signed content as well. False if absent: then it is the kubelet that finds it missing.",
+                    },
                     "trust": trust(),
                     "va": {
                         "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,

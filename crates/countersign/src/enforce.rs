@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_notary::{Repository, RootPins, Signer};
+use countersign_notary::{ProvenDigest, Repository, RootPins, Signer};
 use countersign_policy::verdict::shown;
 use countersign_policy::{
     ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, Workload,
     plan,
 };
-use countersign_remote::{Ask, Clock, DockerConfig, Failure, Login, NotaryClient, PinnedCertificate};
+use countersign_remote::{Ask, Clock, DockerConfig, Failure, Login, NotaryClient, PinnedCertificate, RegistryClient};
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -30,6 +30,8 @@ pub struct Engine {
     pub source: Arc<dyn Source>,
     /// Where signatures come from.
     pub notary: NotaryClient,
+    /// Where images are.
+    pub registry: RegistryClient,
     /// What holds where policies are silent.
     pub defaults: Defaults,
     /// The wall clock, read once a review.
@@ -81,7 +83,7 @@ impl Engine {
         pull: &PullSecrets<'_>,
         now: Timestamp,
         until: tokio::time::Instant,
-    ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
+    ) -> Result<ProvenDigest, DenyReason> {
         let proven = tokio::time::timeout_at(until, self.prove(moment, need, pull, now)).await;
         proven.unwrap_or_else(|_| {
             let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
@@ -95,7 +97,7 @@ impl Engine {
         need: &TrustNeed,
         pull: &PullSecrets<'_>,
         now: Timestamp,
-    ) -> Result<countersign_notary::ProvenDigest, DenyReason> {
+    ) -> Result<ProvenDigest, DenyReason> {
         let mut signers = Vec::new();
         for secret in &need.signer_secrets {
             signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
@@ -114,11 +116,32 @@ impl Engine {
         let repository = self.repository(need, &pins, certificate.as_ref(), pull).await;
         let repository = repository.map_err(|failure| deny(server, failure))?;
         let resolved = repository.resolve(&need.wanted, &signers, now);
-        resolved.map(|resolved| resolved.digest).map_err(|error| DenyReason::untrusted(server, error))
+        let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
+        if need.require_present {
+            self.check_present(need, &digest, pull).await?;
+        }
+        Ok(digest)
     }
 }
 
 impl Engine {
+    /// Whether the registry has what was signed.
+    async fn check_present(
+        &self,
+        need: &TrustNeed,
+        digest: &ProvenDigest,
+        pull: &PullSecrets<'_>,
+    ) -> Result<(), DenyReason> {
+        let found = self.registry.has(&need.reference, digest.sha256(), pull.login().await).await;
+        match found {
+            Ok(true) => Ok(()),
+            Ok(false) => {
+                Err(DenyReason::NotPresent { digest: digest.to_string(), host: RegistryClient::host(&need.reference) })
+            }
+            Err(error) => Err(DenyReason::Undecided { cause: error.to_string() }),
+        }
+    }
+
     /// Asks without the pod's credentials first, as most of what is kept was verified already; where somebody wants a
     /// login, or what one login brought is not for everybody, with them.
     async fn repository(

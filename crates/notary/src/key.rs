@@ -270,7 +270,8 @@ fn key_id(key_type: &str, public: &[u8]) -> KeyId {
 }
 
 /// The sha256 of some bytes.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     let mut hash = [0; 32];
     hash.copy_from_slice(digest::digest(&digest::SHA256, bytes).as_ref());
     hash

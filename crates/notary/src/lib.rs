@@ -24,7 +24,7 @@ mod update;
 pub use certificate::certificate_expiry;
 pub use collection::{ProvenDigest, Repository, Resolved, RoleState, Status, Wanted};
 pub use error::Error;
-pub use key::{KeyId, KeyProblem, PublicKey, Signer, SignerError, from_hex, name_hash, to_hex};
+pub use key::{KeyId, KeyProblem, PublicKey, Signer, SignerError, from_hex, name_hash, sha256, to_hex};
 pub use memory::{Memory, Seen};
 pub use metadata::RoleName;
 pub use root::{KnownRoot, MAX_ROOT_BYTES, MAX_ROTATIONS, RootKey, RootPins, RootRecord};

@@ -43,6 +43,8 @@ pub struct Defaults {
     pub cluster_secrets: ClusterSecrets,
     /// Trust servers of registries, by the registry's host (with its port, if it has one).
     pub trust_servers: BTreeMap<String, TrustServer>,
+    /// The hosts (`HOST` or `HOST:PORT`) that an `ImagePolicy` may name as a trust server; anyone's, if nothing is said.
+    pub tenants_may_name: Option<Vec<String>>,
 }
 
 /// What is to become of an image.
@@ -86,6 +88,8 @@ pub struct TrustNeed {
     pub root_keys: Vec<String>,
     /// Secrets that hold pinned root keys.
     pub root_secrets: Vec<SecretRef>,
+    /// Whether the registry must have the signed content too.
+    pub require_present: bool,
     /// Whether the image is pinned once it is proven.
     pub mutate: bool,
 }
@@ -143,6 +147,9 @@ fn need_of(
         Check::Trust(trust) => trust,
     };
     let server = match &trust.trust_server {
+        Some(server) if !may_name(&found.policy.kind, server, defaults) => {
+            return Err(DenyReason::TrustServerNotAllowed { host: server.host_port().to_owned() });
+        }
         Some(server) => server.clone(),
         None => default_trust_server(reference.host(), &defaults.trust_servers)?,
     };
@@ -165,9 +172,20 @@ fn need_of(
         signer_secrets: secrets(&trust.signer_secrets),
         root_keys: trust.root_keys.clone(),
         root_secrets: secrets(&trust.root_secrets),
+        require_present: trust.require_present,
         mutate: found.entry.mutate_image,
         reference,
     })))
+}
+
+/// Whoever writes a namespace's policy makes Countersign send requests into its network, so that may be restricted.
+fn may_name(kind: &PolicyKind, server: &TrustServer, defaults: &Defaults) -> bool {
+    match (kind, &defaults.tenants_may_name) {
+        (PolicyKind::Cluster, _) | (_, None) => true,
+        (PolicyKind::Image { .. }, Some(hosts)) => {
+            hosts.iter().any(|host| host == server.host_port() || host == server.host())
+        }
+    }
 }
 
 /// What a reference asks of a trust server. Targets are known by their sha256, so no other digest can be looked up.
@@ -249,7 +267,7 @@ mod tests {
 
     fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {
         let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
-        let defaults = Defaults { cluster_secrets, trust_servers: BTreeMap::new() };
+        let defaults = Defaults { cluster_secrets, trust_servers: BTreeMap::new(), tenants_may_name: None };
         plan(policies, "work", &[image], &defaults, now).remove(0).need
     }
 
@@ -289,6 +307,23 @@ mod tests {
             };
             assert_eq!(found, expected.map(str::to_owned), "{image}");
         }
+    }
+
+    #[test]
+    fn tenants_name_only_what_they_may() {
+        let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
+        let allowed = |kind, server| {
+            let hosts = vec!["good.io".to_owned(), "other.io:4443".to_owned()];
+            let defaults =
+                Defaults { cluster_secrets: own(), trust_servers: BTreeMap::new(), tenants_may_name: Some(hosts) };
+            let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
+            matches!(planned.need, Need::Trust(_))
+        };
+        let tenant = || PolicyKind::Image { namespace: "work".into() };
+        assert!(allowed(tenant(), Some("https://good.io:1")) && allowed(tenant(), Some("https://other.io:4443")));
+        assert!(!allowed(tenant(), Some("https://other.io:1")) && !allowed(tenant(), Some("https://127.0.0.1:1")));
+        // The registry's own default is nobody's choice, and an administrator may choose freely.
+        assert!(allowed(tenant(), None) && allowed(PolicyKind::Cluster, Some("https://127.0.0.1:1")));
     }
 
     #[test]

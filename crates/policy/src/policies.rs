@@ -92,6 +92,8 @@ pub struct TrustPolicy {
     pub root_keys: Vec<String>,
     /// Names of secrets that hold pinned root keys.
     pub root_secrets: Vec<String>,
+    /// Whether the registry must have the signed content too.
+    pub require_present: bool,
 }
 
 /// Why an address cannot be that of a trust server.

@@ -92,6 +92,14 @@ pub enum DenyReason {
         /// When.
         day: &'static str,
     },
+    /// A namespace's policy names a trust server that the administrator does not allow there.
+    #[error(
+        "failed to get content trust information: the ImagePolicy names the trust server {host}, which is not one that policies of namespaces may name; ask an administrator to allow it, or to put the entry into a ClusterImagePolicy"
+    )]
+    TrustServerNotAllowed {
+        /// `HOST:PORT`
+        host: String,
+    },
     /// The registry has no trust server, and the policy names none.
     #[error(
         "failed to get content trust information: {host} has no trust server (Docker retires notary.docker.io on 2026-12-08); sign the image on a Notary server of your own and name it as trustServer in the policy"
@@ -107,6 +115,16 @@ pub enum DenyReason {
     DigestAlgorithm {
         /// The algorithm.
         algorithm: String,
+    },
+    /// The content is signed, and the registry does not have it.
+    #[error(
+        "failed to get content trust information: {digest} is signed, but the registry {host} does not have it; push the signed image again"
+    )]
+    NotPresent {
+        /// `sha256:…`
+        digest: String,
+        /// `HOST:PORT`
+        host: String,
     },
     /// It could not be decided.
     #[error("failed to get content trust information: {}", shown(cause))]
@@ -148,7 +166,9 @@ impl DenyReason {
             Self::NoTrustData { .. } => "no-trust-data",
             Self::Untrusted { .. } => "untrusted",
             Self::Retired { .. } | Self::NoTrustServer { .. } => "no-trust-server",
+            Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
             Self::DigestAlgorithm { .. } => "digest-algorithm",
+            Self::NotPresent { .. } => "not-present",
             Self::Undecided { .. } => "undecided",
             Self::InvalidName => "invalid-name",
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use futures::future::BoxFuture;
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use thiserror::Error;
@@ -11,7 +12,7 @@ use url::Url;
 
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Credential, DockerConfig, Secret};
-use crate::http::{HttpClient, HttpError, host_port};
+use crate::http::{HttpClient, HttpError, Response, host_port};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -105,6 +106,17 @@ pub enum AuthError {
     },
     /// The token server could not be reached.
     #[error("token server: {0}")]
+    Http(HttpError),
+}
+
+/// Why nobody was let in.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LoginError {
+    /// For want of a credential that would do.
+    #[error(transparent)]
+    Auth(AuthError),
+    /// The server could not be asked again.
+    #[error(transparent)]
     Http(HttpError),
 }
 
@@ -202,6 +214,52 @@ impl Authenticator {
         credential.and_then(Credential::basic).ok_or(AuthError::NoCredentials { host })
     }
 
+    /// Answers the challenges of a refusal with each credential in turn, and with none at the end, until the server gives
+    /// something. `send` asks it again with an `Authorization`; that which was let in is given back too.
+    ///
+    /// # Errors
+    /// What was wrong with the best of the credentials, or what kept them from being tried.
+    pub async fn log_in<'a>(
+        &self,
+        http: &HttpClient,
+        url: &Url,
+        gun: &str,
+        login: &Login,
+        refusal: &Response,
+        send: &(dyn Fn(HeaderValue) -> BoxFuture<'a, Result<Response, HttpError>> + Sync),
+    ) -> Result<(Response, HeaderValue), LoginError> {
+        let host = host_port(url);
+        let no_access = || AuthError::NoAccess { host: host.clone(), gun: gun.to_owned() };
+        if refusal.status == 403 && refusal.challenges.is_empty() {
+            return Err(LoginError::Auth(no_access()));
+        }
+        let mut worst = AuthError::NoCredentials { host: host.clone() };
+        for credential in self.candidates(login, url, gun).iter().map(Some).chain([None]) {
+            let header = match self.answer(http, url, &refusal.challenges, credential).await {
+                Ok(header) => header,
+                Err(refused @ (AuthError::NoCredentials { .. } | AuthError::WrongCredentials { .. })) => {
+                    worst = worse(worst, refused);
+                    continue;
+                }
+                Err(other) => return Err(LoginError::Auth(other)),
+            };
+            let response = send(header.clone()).await.map_err(LoginError::Http)?;
+            if !matches!(response.status, 401 | 403) {
+                return Ok((response, header));
+            }
+            // A token that was given says that the login was right; a password that is refused as such was wrong.
+            let basic = header.as_bytes().starts_with(b"Basic ");
+            worst = match credential {
+                Some(_) if basic && response.status == 401 => {
+                    worse(worst, AuthError::WrongCredentials { host: host.clone() })
+                }
+                Some(_) => worse(worst, no_access()),
+                None => worst,
+            };
+        }
+        Err(LoginError::Auth(worst))
+    }
+
     fn may_share(&self, server: &Url, realm: &Url) -> bool {
         let host = host_port(server);
         let listed = |name: &str| {
@@ -291,9 +349,19 @@ impl Authenticator {
     }
 }
 
+/// Of two refusals the one that says more: who was let in and may not read knows more than who was not let in.
+fn worse(one: AuthError, other: AuthError) -> AuthError {
+    let rank = |error: &AuthError| match error {
+        AuthError::NoCredentials { .. } => 0,
+        AuthError::WrongCredentials { .. } => 1,
+        _ => 2,
+    };
+    if rank(&other) > rank(&one) { other } else { one }
+}
+
 /// Asks a token server: by GET with a password or without, by POST with an identity token (the distribution
 /// specification's `OAuth2` form).
-async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<crate::http::Response, HttpError> {
+async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response, HttpError> {
     let given = [("service", &key.service), ("scope", &key.scope)];
     let given = given.into_iter().filter(|(_, value)| !value.is_empty());
     if let Some(Credential::IdentityToken(token)) = &key.credential {

@@ -6,10 +6,12 @@
 use std::collections::HashMap;
 use std::error::Error as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
 use reqwest::redirect::{Attempt, Policy};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -237,6 +239,12 @@ pub enum HttpError {
         /// What was refused, and the cure.
         cause: String,
     },
+    /// An address that no trust server has: cloud machines find their own credentials there.
+    #[error("{host} is at a link-local address, which is never asked")]
+    LinkLocal {
+        /// `HOST:PORT`
+        host: String,
+    },
     /// The server sends us elsewhere.
     #[error("{host} redirects to {to}, which is not followed; name the final address as the trust server")]
     Redirected {
@@ -381,6 +389,14 @@ impl HttpClient {
         let name = [host.as_str(), url.host_str().unwrap_or_default()]
             .into_iter()
             .find(|name| shared.connections.by_host.contains_key(*name));
+        let literal = match url.host() {
+            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+            _ => None,
+        };
+        if literal.is_some_and(is_link_local) {
+            return Err(HttpError::LinkLocal { host });
+        }
         let general = HostConnection::default();
         let particular = name.and_then(|name| shared.connections.by_host.get(name)).unwrap_or(&general);
         let target = match &particular.alias {
@@ -522,6 +538,7 @@ fn build(
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
+        .dns_resolver(Arc::new(NoLinkLocal))
         .redirect(Policy::custom(follow))
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(timeout)
@@ -530,6 +547,39 @@ fn build(
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| TlsError::Client(error.to_string()))
+}
+
+/// Whether an address is one that a machine's own cloud answers at, with credentials for whoever asks (169.254.169.254).
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified(),
+        IpAddr::V6(address) => {
+            address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_link_local() || mapped.is_unspecified())
+                || address.is_unicast_link_local()
+                || address.is_unspecified()
+                // The metadata service of one large cloud, which is not link-local there.
+                || address.segments() == [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254]
+        }
+    }
+}
+
+/// Looks names up as the system does, and leaves out what is never asked. The check stands here, and not before the
+/// connection, so that a name cannot have another address by then.
+#[derive(Debug)]
+struct NoLinkLocal;
+
+impl Resolve for NoLinkLocal {
+    fn resolve(&self, name: Name) -> Resolving {
+        Box::pin(async move {
+            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
+            let (bad, good): (Vec<SocketAddr>, Vec<SocketAddr>) = found.partition(|found| is_link_local(found.ip()));
+            if good.is_empty() && !bad.is_empty() {
+                return Err("its name leads to a link-local address, which is never asked".into());
+            }
+            let addresses: Addrs = Box::new(good.into_iter());
+            Ok(addresses)
+        })
+    }
 }
 
 /// Only within the origin that was asked: elsewhere another party would answer in its place.
@@ -591,5 +641,41 @@ fn explain_tls(error: &rustls::Error) -> String {
             "it serves a CA certificate (CA:TRUE) as its own; give it a certificate signed by that CA instead".into()
         }
         other => format!("its certificate is refused ({other})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clouds_are_not_asked_for_their_credentials() {
+        let cases = [
+            ("169.254.169.254", true),
+            ("169.254.0.1", true),
+            ("0.0.0.0", true),
+            ("::ffff:169.254.169.254", true),
+            ("fe80::1", true),
+            ("fd00:ec2::254", true),
+            ("::", true),
+            ("127.0.0.1", false),
+            ("10.0.0.1", false),
+            ("::1", false),
+            ("fd00::1", false),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(is_link_local(text.parse().unwrap()), expected, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn link_local_addresses_are_refused_as_written() {
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
+        for text in
+            ["http://169.254.169.254/latest", "https://[fe80::1]/", "https://[::ffff:a9fe:a9fe]/", "http://2852039166/"]
+        {
+            let refused = client.get(&Url::parse(text).unwrap(), None, 1).await.unwrap_err();
+            assert!(matches!(refused, HttpError::LinkLocal { .. }), "{text}: {refused}");
+        }
     }
 }

@@ -8,10 +8,12 @@ pub mod credentials;
 pub mod docker_config;
 pub mod http;
 pub mod notary;
+pub mod registry;
 pub mod state;
 
-pub use credentials::{AuthError, Authenticator, Login};
+pub use credentials::{AuthError, Authenticator, Login, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use http::{Connections, HttpClient, HttpError, PinnedCertificate, TlsError};
 pub use notary::{Ask, Clock, Failure, NotaryClient, Options};
+pub use registry::{RegistryClient, RegistryError};
 pub use state::{Remembered, StateDir, StateError, StateStore};

@@ -18,8 +18,7 @@ use reqwest::header::HeaderValue;
 use thiserror::Error as ThisError;
 use url::Url;
 
-use crate::credentials::{AuthError, Authenticator, Login};
-use crate::docker_config::Credential;
+use crate::credentials::{AuthError, Authenticator, Login, LoginError};
 use crate::http::{HttpClient, HttpError, PinnedCertificate, Response, host_port};
 use crate::state::{Remembered, StateError, StateStore};
 
@@ -121,6 +120,15 @@ impl Failure {
     }
 }
 
+impl From<LoginError> for Failure {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Auth(error) => Self::Auth(error),
+            LoginError::Http(error) => Self::Http(error),
+        }
+    }
+}
+
 /// A question to a trust server.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -197,8 +205,8 @@ impl std::fmt::Debug for NotaryClient {
 impl NotaryClient {
     /// Makes a client.
     #[must_use]
-    pub fn new(http: HttpClient, auth: Authenticator, options: Options) -> Self {
-        Self { http, auth: Arc::new(auth), options, slots: Arc::default(), writing: Arc::default() }
+    pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
+        Self { http, auth, options, slots: Arc::default(), writing: Arc::default() }
     }
 
     /// The verified repository of a server, whose root stands under the pins.
@@ -451,64 +459,16 @@ impl<'a> Fetcher<'a> {
         self.client.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
     }
 
-    /// Answers a challenge with each credential in turn, and with none at the end, until the server gives something.
+    /// Answers a challenge; what the server lets in is kept for the other files of the repository.
     async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
-        let auth = &self.client.auth;
-        if refusal.status == 403 && refusal.challenges.is_empty() {
-            return Err(Failure::Auth(AuthError::NoAccess { host: host_port(url), gun: self.key.gun.clone() }));
-        }
-        let candidates = auth.candidates(self.login, url, &self.key.gun);
-        let tries = candidates.iter().map(Some).chain([None]);
-        let mut worst = None;
-        for credential in tries {
-            let failure = match self.try_one(url, &refusal.challenges, credential, limit).await? {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            // What was wrong with a credential says more than that nothing is given to nobody.
-            let better = match (&worst, &failure) {
-                (None | Some(AuthError::NoCredentials { .. }), _) => true,
-                (Some(AuthError::WrongCredentials { .. }), AuthError::NoAccess { .. }) => credential.is_some(),
-                _ => false,
-            };
-            if better {
-                worst = Some(failure);
-            }
-        }
-        let host = host_port(url);
-        Err(Failure::Auth(worst.unwrap_or(AuthError::NoCredentials { host })))
-    }
-
-    /// One try: an answer, or why the next credential is to be tried. Fails where no credential could help.
-    async fn try_one(
-        &self,
-        url: &Url,
-        challenges: &[String],
-        credential: Option<&Credential>,
-        limit: u64,
-    ) -> Result<Result<Response, AuthError>, Failure> {
-        let header = match self.client.auth.answer(&self.client.http, url, challenges, credential).await {
-            Ok(header) => header,
-            Err(
-                refused @ (AuthError::NoCredentials { .. }
-                | AuthError::WrongCredentials { .. }
-                | AuthError::NoAccess { .. }),
-            ) => return Ok(Err(refused)),
-            Err(other) => return Err(Failure::Auth(other)),
+        let (http, auth) = (&self.client.http, &self.client.auth);
+        let send = |header| {
+            let certificate = self.key.certificate.as_ref();
+            http.get_from(url, certificate, Some(header), limit).boxed()
         };
-        let basic = header.as_bytes().starts_with(b"Basic ");
-        let response = self.get(url, Some(header.clone()), limit).await?;
-        if !matches!(response.status, 401 | 403) {
-            *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
-            return Ok(Ok(response));
-        }
-        let host = host_port(url);
-        Ok(Err(match credential {
-            None => AuthError::NoCredentials { host },
-            // A password that is refused as such; a token that was given says that the login was right.
-            Some(_) if basic && response.status == 401 => AuthError::WrongCredentials { host },
-            Some(_) => AuthError::NoAccess { host, gun: self.key.gun.clone() },
-        }))
+        let (response, header) = auth.log_in(http, url, &self.key.gun, self.login, &refusal, &send).await?;
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
+        Ok(response)
     }
 
     /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another

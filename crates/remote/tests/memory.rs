@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_notary::RootPins;
 use countersign_policy::TrustServer;
-use countersign_remote::{Ask, Authenticator, Connections, HttpClient, Login, NotaryClient, Options};
+use countersign_remote::{Ask, Connections, HttpClient, Login, NotaryClient, Options};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -48,7 +48,7 @@ async fn endless_answers_take_little_memory() {
         on_trouble: Arc::new(|_| ()),
         private: false,
     };
-    let client = NotaryClient::new(http, Authenticator::default(), options);
+    let client = NotaryClient::new(http, Arc::default(), options);
     let open = "HTTP/1.1 200 OK\r\n\r\n";
     let servers = [
         endless(open, vec![b' '; 65_536]).await,

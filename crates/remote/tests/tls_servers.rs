@@ -201,7 +201,7 @@ fn client(authority: &Authority, authenticator: Authenticator, private: bool) ->
     let mut connections = Connections::default();
     connections.add(authority.pem.as_bytes(), "test").unwrap();
     let http = HttpClient::new(&connections, Duration::from_secs(2)).unwrap();
-    NotaryClient::new(http, authenticator, options(private))
+    NotaryClient::new(http, Arc::new(authenticator), options(private))
 }
 
 async fn ask(
@@ -450,7 +450,7 @@ async fn mirrors_and_client_certificates() {
     connections.set_alias("notary.example.com", &server.host).unwrap();
     assert!(connections.set_alias("x", "a/b").is_err() && connections.set_alias("x", "user@h").is_err());
     let http = HttpClient::new(&connections, Duration::from_secs(2)).unwrap();
-    let client = NotaryClient::new(http, Authenticator::default(), options(false));
+    let client = NotaryClient::new(http, Arc::default(), options(false));
     let named = TrustServer::parse("https://notary.example.com:4443").unwrap();
     ask(&client, &named, None, &Login::none()).await.unwrap();
     assert!(server.saw(&format!("/v2/{GUN}/_trust/tuf/root.json")));

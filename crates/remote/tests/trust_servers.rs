@@ -126,7 +126,7 @@ fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {
 fn client(options: Options) -> NotaryClient {
     let http = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
     let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
-    NotaryClient::new(http, Authenticator::new(config.unwrap()), options)
+    NotaryClient::new(http, Arc::new(Authenticator::new(config.unwrap())), options)
 }
 
 async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {

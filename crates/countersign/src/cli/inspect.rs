@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use countersign_notary::metadata::{Metadata, Targets};
 use countersign_notary::{Repository, Status, to_hex};
+use countersign_policy::ImageReference;
 use countersign_policy::verdict::shown;
-use countersign_remote::{Ask, Login};
+use countersign_remote::{Ask, Login, RegistryClient};
 use serde_json::{Value, json};
 
 use super::output::{print, table};
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     reach: reach::Reach,
 
+    /// Ask the registry too, and show which tags have moved since they were signed
+    #[arg(long)]
+    registry: bool,
+
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -44,11 +49,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let server = reach::server(args.trust_server.as_deref(), &image)?;
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
-    let client = args.reach.client()?;
+    let clients = args.reach.clients()?;
+    let client = &clients.notary;
     let pins = countersign_notary::RootPins::none();
     let (gun, login) = (image.repository(), Login::none());
     let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
-    let found = reach::runtime()?.block_on(client.repository(ask));
+    let runtime = reach::runtime()?;
+    let found = runtime.block_on(client.repository(ask));
     let repository = match found {
         Ok(repository) => repository,
         Err(failure) => {
@@ -58,11 +65,55 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         }
     };
     let roles = roles(&repository);
+    let there = if args.registry {
+        match runtime.block_on(in_registry(&clients.registry, &image, &roles, tag)) {
+            Ok(there) => Some(there),
+            Err(problem) => {
+                eprintln!("error: {problem}");
+                return Ok(exit::UNDECIDED);
+            }
+        }
+    } else {
+        None
+    };
     print(&match args.output {
-        Format::Table => as_table(&repository, &roles, tag),
-        Format::Json => format!("{:#}\n", as_json(&repository, &roles, tag)),
+        Format::Table => as_table(&repository, &roles, tag, there.as_ref()),
+        Format::Json => format!("{:#}\n", as_json(&repository, &roles, tag, there.as_ref())),
     });
     Ok(exit::OK)
+}
+
+/// What the registry has under each signed tag now.
+type InRegistry = BTreeMap<String, Option<String>>;
+
+async fn in_registry(
+    registry: &RegistryClient,
+    image: &ImageReference,
+    roles: &[Role<'_>],
+    only: Option<&str>,
+) -> Result<InRegistry, String> {
+    let mut found = InRegistry::new();
+    for (tag, _) in tags(roles, only).into_keys() {
+        if found.contains_key(&tag) {
+            continue;
+        }
+        // A target need not be named like a tag; then no registry has it.
+        let digest = match ImageReference::parse(&format!("{}:{tag}", image.repository())) {
+            Ok(named) => registry.digest(&named, &Login::none()).await.map_err(|error| error.to_string())?,
+            Err(_) => None,
+        };
+        found.insert(tag, digest.map(|digest| format!("sha256:{}", to_hex(&digest))));
+    }
+    Ok(found)
+}
+
+fn moved(there: Option<&InRegistry>, tag: &str, digest: &str) -> &'static str {
+    match there.and_then(|there| there.get(tag)) {
+        None => "",
+        Some(None) => "not there",
+        Some(Some(found)) if found == digest => "as signed",
+        Some(Some(_)) => "moved since it was signed",
+    }
 }
 
 /// A role as it is shown.
@@ -132,7 +183,7 @@ fn tags(roles: &[Role<'_>], only: Option<&str>) -> BTreeMap<(String, String), Ve
     tags
 }
 
-fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> String {
+fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>, there: Option<&InRegistry>) -> String {
     let short = |ids: &[String]| ids.iter().map(|id| &id[..12]).collect::<Vec<_>>().join(", ");
     let tags: Vec<_> = tags(roles, only)
         .into_iter()
@@ -140,7 +191,12 @@ fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> 
             let released = roles.iter().any(|role| role == "targets/releases" || role == "targets");
             let signers = roles.iter().filter(|role| *role != "targets/releases" && *role != "targets");
             let signers = signers.map(|role| role.trim_start_matches("targets/")).collect::<Vec<_>>().join(", ");
-            vec![shown(&tag), digest, if released { "yes".into() } else { "no".to_owned() }, signers]
+            let registry = moved(there, &tag, &digest).to_owned();
+            let mut row = vec![shown(&tag), digest, if released { "yes".into() } else { "no".to_owned() }, signers];
+            if there.is_some() {
+                row.push(registry);
+            }
+            row
         })
         .collect();
     let rows: Vec<_> = roles
@@ -154,7 +210,8 @@ fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> 
     let signed = if tags.is_empty() {
         "No tag is signed.\n".to_owned()
     } else {
-        table(&["TAG", "DIGEST", "RELEASED", "SIGNERS"], &tags)
+        let heads = ["TAG", "DIGEST", "RELEASED", "SIGNERS", "REGISTRY"];
+        table(&heads[..if there.is_some() { 5 } else { 4 }], &tags)
     };
     format!(
         "{}\n\n{signed}\n{}",
@@ -163,10 +220,17 @@ fn as_table(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> 
     )
 }
 
-fn as_json(repository: &Repository, roles: &[Role<'_>], only: Option<&str>) -> Value {
+fn as_json(repository: &Repository, roles: &[Role<'_>], only: Option<&str>, there: Option<&InRegistry>) -> Value {
     let tags: Vec<_> = tags(roles, only)
         .into_iter()
-        .map(|((tag, digest), roles)| json!({"tag": tag, "digest": digest, "roles": roles}))
+        .map(|((tag, digest), roles)| {
+            let mut row = json!({"tag": tag, "digest": digest, "roles": roles});
+            if let Some(found) = there.and_then(|there| there.get(&tag)) {
+                row["registry"] =
+                    json!({"digest": found, "moved": found.as_ref().is_some_and(|found| *found != digest)});
+            }
+            row
+        })
         .collect();
     let roles: Vec<_> = roles
         .iter()

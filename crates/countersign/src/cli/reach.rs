@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use countersign_notary::{RootPins, Signer};
 use countersign_policy::{ClusterSecrets, Defaults, ImageReference, TrustServer};
-use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options};
+use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
 use crate::telemetry;
@@ -34,8 +34,8 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// A client that asks each server once and remembers nothing.
-    pub(crate) fn client(&self) -> anyhow::Result<NotaryClient> {
+    /// Clients that ask each server once and remember nothing.
+    pub(crate) fn clients(&self) -> anyhow::Result<Clients> {
         let mut connections = Connections::default();
         for path in &self.trust_ca {
             add_ca(&mut connections, path)?;
@@ -49,7 +49,7 @@ impl Reach {
             state: None,
             on_trouble: Arc::new(|_| ()),
         };
-        client(&connections, authenticator(self.registry_config.as_deref(), true)?, options)
+        clients(&connections, authenticator(self.registry_config.as_deref(), true)?, options)
     }
 }
 
@@ -113,14 +113,29 @@ pub(crate) fn authenticator(registry_config: Option<&std::path::Path>, of_user: 
     Ok(Authenticator::new(DockerConfig::parse(&text).with_context(named)?))
 }
 
-/// A client of trust servers.
-pub(crate) fn client(
+/// The clients of a command.
+pub(crate) struct Clients {
+    /// For anything.
+    pub(crate) http: HttpClient,
+    /// For trust servers.
+    pub(crate) notary: NotaryClient,
+    /// For registries.
+    pub(crate) registry: RegistryClient,
+}
+
+/// The clients, connected as given.
+pub(crate) fn clients(
     connections: &Connections,
     authenticator: Authenticator,
     options: Options,
-) -> anyhow::Result<NotaryClient> {
+) -> anyhow::Result<Clients> {
     let http = HttpClient::new(connections, REQUEST_TIMEOUT.min(options.flight))?;
-    Ok(NotaryClient::new(http, authenticator, options))
+    let auth = Arc::new(authenticator);
+    Ok(Clients {
+        notary: NotaryClient::new(http.clone(), Arc::clone(&auth), options),
+        registry: RegistryClient::new(http.clone(), auth),
+        http,
+    })
 }
 
 /// The defaults of the engine.
@@ -140,7 +155,7 @@ pub(crate) fn defaults(
             Ok((host.clone(), server))
         })
         .collect::<anyhow::Result<_>>()?;
-    Ok(Defaults { cluster_secrets, trust_servers })
+    Ok(Defaults { cluster_secrets, trust_servers, tenants_may_name: None })
 }
 
 /// An image on the command line.

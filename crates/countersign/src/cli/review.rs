@@ -96,9 +96,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     }
     let defaults =
         reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, &std::collections::BTreeMap::new())?;
+    let clients = args.reach.clients()?;
     let engine = Engine {
         source: FileSource::fixed(loaded),
-        notary: args.reach.client()?,
+        notary: clients.notary,
+        registry: clients.registry,
         defaults,
         clock: crate::telemetry::wall_clock(),
         deadline: args.reach.timeout.0,

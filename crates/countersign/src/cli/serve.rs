@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use countersign_policy::Kinds;
+use countersign_policy::{Defaults, Kinds};
 use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
 use tracing::{error, info, warn};
 
@@ -63,10 +63,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (Some(cluster), None) => cluster.namespace.clone(),
     };
     let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
+    let clients = clients(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let engine = Engine {
         source: Arc::clone(&source),
-        notary: notary(&config, around.as_ref(), &own_namespace, &metrics, &clock)?,
-        defaults: reach::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?,
+        notary: clients.notary,
+        registry: clients.registry,
+        defaults: Defaults {
+            tenants_may_name: config.namespace_trust_servers.clone(),
+            ..reach::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?
+        },
         clock: Arc::clone(&clock),
         deadline: config.deadline,
         private: config.private_trust,
@@ -132,13 +137,13 @@ fn kinds(config: &Config) -> anyhow::Result<Kinds> {
     Ok(kinds)
 }
 
-fn notary(
+fn clients(
     config: &Config,
     around: Option<&Cluster>,
     own_namespace: &str,
     metrics: &SharedMetrics,
     clock: &countersign_remote::Clock,
-) -> anyhow::Result<countersign_remote::NotaryClient> {
+) -> anyhow::Result<reach::Clients> {
     let mut connections = Connections::default();
     for path in &config.trust_ca {
         reach::add_ca(&mut connections, path)?;
@@ -169,7 +174,7 @@ fn notary(
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };
-    reach::client(&connections, authenticator, options)
+    reach::clients(&connections, authenticator, options)
 }
 
 fn certificate(

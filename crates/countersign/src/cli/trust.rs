@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             let server = reach::server(trust_server.as_deref(), &image)?;
             let pins = reach::root_pins(root_key)?;
             let (gun, login) = (image.repository(), Login::none());
-            let client = flags.client()?;
+            let client = flags.clients()?.notary;
             runtime.block_on(async {
                 let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
                 let repository = match client.repository(ask).await {

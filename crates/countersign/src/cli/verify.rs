@@ -29,6 +29,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ID|FILE")]
     root_key: Vec<String>,
 
+    /// Ask the registry too, and say whether the tag has moved since it was signed
+    #[arg(long)]
+    registry: bool,
+
     #[command(flatten)]
     reach: reach::Reach,
 
@@ -52,9 +56,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Ok(wanted) => wanted,
         Err(reason) => anyhow::bail!("{reason}"),
     };
-    let client = args.reach.client()?;
+    let clients = args.reach.clients()?;
+    let client = &clients.notary;
     let clock = crate::telemetry::wall_clock();
-    let resolved = reach::runtime()?.block_on(async {
+    let runtime = reach::runtime()?;
+    let resolved = runtime.block_on(async {
         let (gun, login) = (image.repository(), Login::none());
         let ask = Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login };
         let repository = client.repository(ask).await;
@@ -62,14 +68,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         let resolved = repository.resolve(&wanted, &signers, clock());
         resolved.map_err(|error| countersign_policy::DenyReason::untrusted(server.host_port(), error))
     });
+    let there = args.registry.then(|| runtime.block_on(clients.registry.digest(&image, &Login::none()))).transpose();
+    let there = match there {
+        Ok(there) => there.map(|digest| digest.map(|digest| format!("sha256:{}", countersign_notary::to_hex(&digest)))),
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return Ok(exit::UNDECIDED);
+        }
+    };
     match (resolved, args.output) {
         (Ok(resolved), Format::Text) => {
-            print(&format!("{}\n", resolved.digest));
+            let digest = resolved.digest.to_string();
+            print(&format!("{digest}\n"));
+            match there {
+                Some(None) => eprintln!("warning: the registry does not have {}", shown(&args.image)),
+                Some(Some(there)) if there != digest => {
+                    eprintln!("warning: the registry has {there} under this name now: it moved since it was signed");
+                }
+                _ => {}
+            }
             Ok(exit::OK)
         }
         (Ok(resolved), Format::Json) => {
             let digest = resolved.digest.to_string();
-            print(&format!("{}\n", json!({"image": args.image, "digest": digest, "signers": resolved.signers})));
+            let mut answer = json!({"image": args.image, "digest": digest, "signers": resolved.signers});
+            if let Some(there) = there {
+                answer["registry"] =
+                    json!({"digest": there, "moved": there.as_ref().is_some_and(|there| *there != digest)});
+            }
+            print(&format!("{answer}\n"));
             Ok(exit::OK)
         }
         (Err(reason), format) => {

@@ -1,0 +1,382 @@
+//! `countersign doctor`: walks the whole way to a trust server, and says where it ends and what helps.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail};
+use countersign_notary::{RootPins, Signer};
+use countersign_policy::verdict::shown;
+use countersign_policy::{ContainerImage, ImageReference, Need, SecretRef, TrustServer, plan};
+use countersign_remote::{Ask, AuthError, Failure, HttpError, Login, PinnedCertificate};
+use tokio::net::TcpStream;
+use url::Url;
+
+use super::output::print;
+use super::{exit, reach};
+use crate::cluster::Cluster;
+use crate::config::ClusterPolicySecrets;
+use crate::enforce;
+use crate::source::cluster::{ClusterHandle, ClusterSource};
+use crate::source::files::FileSource;
+use crate::source::{Moment, Source};
+use crate::telemetry;
+
+/// How long the policies of a cluster may take to be listed.
+const LISTING: Duration = Duration::from_secs(10);
+
+/// Walk the whole way to a trust server, and say where it ends and what helps
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  countersign doctor registry.example.com/team/app:v1 --policies ./policies -n payments\n  countersign doctor registry.example.com/team/app:v1 --trust-server https://notary.example.com:4443\n\nExit codes: 0 all is well, 1 the image is not trusted, 2 wrong usage, 3 something on the way does not work"
+)]
+pub(crate) struct Args {
+    /// The image, as a container would name it
+    image: String,
+
+    /// Namespace whose policies apply
+    #[arg(short, long, default_value = "default")]
+    namespace: String,
+
+    /// Folder of policies and secrets
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "trust_server"])]
+    policies: Option<PathBuf>,
+
+    /// Kubeconfig of the cluster whose policies apply
+    #[arg(long, value_name = "FILE", conflicts_with = "trust_server")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Namespace of the signer secrets of cluster policies
+    #[arg(long, value_name = "NAMESPACE", default_value = crate::manifests::NAME)]
+    secrets_namespace: String,
+
+    /// The trust server, without policies [default: the registry's host, port 4443]
+    #[arg(long, value_name = "URL")]
+    trust_server: Option<String>,
+
+    /// A signer who must have signed, and the file with their public key, without policies (repeatable)
+    #[arg(long, value_name = "NAME=KEYFILE")]
+    signer: Vec<String>,
+
+    #[command(flatten)]
+    reach: reach::Reach,
+}
+
+/// What is to be found out.
+struct Patient {
+    image: ImageReference,
+    server: TrustServer,
+    certificate: Option<PinnedCertificate>,
+    pins: RootPins,
+    signers: Vec<Signer>,
+}
+
+/// Why the walk ended, what helps, and the exit code.
+struct Trouble {
+    cause: String,
+    cure: String,
+    code: u8,
+}
+
+fn trouble(cause: impl Into<String>, cure: impl Into<String>) -> Trouble {
+    Trouble { cause: cause.into(), cure: cure.into(), code: exit::UNDECIDED }
+}
+
+/// Prints each step as it is done.
+struct Walk {
+    begun: Instant,
+}
+
+impl Walk {
+    fn step(&mut self, name: &str, said: &str) {
+        let took = self.begun.elapsed();
+        print(&format!("ok    {name:<12} {:>7.1} ms  {said}\n", took.as_secs_f64() * 1000.0));
+        self.begun = Instant::now();
+    }
+
+    fn end(&self, name: &str, trouble: &Trouble) -> u8 {
+        let took = self.begun.elapsed();
+        print(&format!(
+            "FAIL  {name:<12} {:>7.1} ms  {}\n\n{}\n",
+            took.as_secs_f64() * 1000.0,
+            trouble.cause,
+            trouble.cure
+        ));
+        trouble.code
+    }
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    reach::runtime()?.block_on(walk(args))
+}
+
+async fn walk(args: &Args) -> anyhow::Result<u8> {
+    let image = reach::image(&args.image)?;
+    let clients = args.reach.clients()?;
+    let mut walk = Walk { begun: Instant::now() };
+    let patient = match examine(args, image).await? {
+        Ok(None) => {
+            walk.step("policy", "the entry that applies asks for no trust: the image is allowed with no further check");
+            return Ok(exit::OK);
+        }
+        Ok(Some((patient, said))) => {
+            walk.step("policy", &said);
+            patient
+        }
+        Err(trouble) => return Ok(walk.end("policy", &trouble)),
+    };
+    let steps = async {
+        let said = resolve_name(&patient.server).await.map_err(|trouble| ("name", trouble))?;
+        walk.step("name", &said);
+        let said = connect(&patient.server).await.map_err(|trouble| ("connection", trouble))?;
+        walk.step("connection", &said);
+        let said = greet(&clients, &patient).await.map_err(|trouble| ("https", trouble))?;
+        walk.step("https", &said);
+        let said = verify(&clients, &patient, &mut walk).await?;
+        walk.step("signatures", &said);
+        let said = compare(&clients, &patient).await.map_err(|trouble| ("registry", trouble))?;
+        walk.step("registry", &said);
+        Ok::<_, (&str, Trouble)>(())
+    };
+    match steps.await {
+        Ok(()) => Ok(exit::OK),
+        Err((name, trouble)) => Ok(walk.end(name, &trouble)),
+    }
+}
+
+/// Finds the server, the signers and the pins: from policies, or from what was typed.
+async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Option<(Patient, String)>, Trouble>> {
+    let moment: Arc<dyn Moment> = if let Some(folder) = &args.policies {
+        let loaded = crate::source::files::Loaded::read(folder).with_context(|| folder.display().to_string())?;
+        FileSource::fixed(loaded).now()?
+    } else if let Some(kubeconfig) = &args.kubeconfig {
+        let cluster = Cluster::connect(Some(kubeconfig)).await?;
+        match listed(&cluster, &args.secrets_namespace).await {
+            Ok(moment) => moment,
+            Err(cause) => {
+                return Ok(Err(trouble(cause, "Look at the API server, the kubeconfig and the rights of its user.")));
+            }
+        }
+    } else {
+        let server = reach::server(args.trust_server.as_deref(), &image)?;
+        let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let said = format!("none asked; trust server {server}");
+        return Ok(Ok(Some((Patient { image, server, certificate: None, pins: RootPins::none(), signers }, said))));
+    };
+    if !args.signer.is_empty() {
+        bail!("--signer goes with --trust-server; with policies the signers are theirs");
+    }
+    let defaults = reach::defaults(
+        &args.secrets_namespace,
+        ClusterPolicySecrets::OwnNamespace,
+        &std::collections::BTreeMap::new(),
+    )?;
+    let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: args.image.clone() };
+    let now = (telemetry::wall_clock())().as_second();
+    let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
+    let denied = |cause: String, cure: &str| Ok(Err(Trouble { cause, cure: cure.to_owned(), code: exit::DENIED }));
+    let need = match planned.need {
+        Need::Nothing => return Ok(Ok(None)),
+        Need::Denied(reason) => {
+            return denied(
+                reason.to_string(),
+                "countersign explain shows which entries there are, and which would match.",
+            );
+        }
+        Need::Trust(need) => need,
+    };
+    let mut signers = Vec::new();
+    for secret in &need.signer_secrets {
+        let data = read(moment.as_ref(), secret).await?;
+        match enforce::read_signer(secret, data.as_ref()) {
+            Ok(signer) => signers.push(signer),
+            Err(reason) => {
+                let cure = format!(
+                    "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",
+                    secret.name, secret.namespace
+                );
+                return denied(reason.to_string(), &cure);
+            }
+        }
+    }
+    let mut pins = RootPins::none();
+    for key in &need.root_keys {
+        pins.add(key).context("rootKeys")?;
+    }
+    for secret in &need.root_secrets {
+        let data = read(moment.as_ref(), secret).await?;
+        match enforce::read_pin(secret, data.as_ref()) {
+            Ok(pin) => pins.extend(pin),
+            Err(reason) => {
+                return denied(reason.to_string(), "Put the root's key or certificate into publicKey, as PEM.");
+            }
+        }
+    }
+    let certificate = need.server_certificate.as_deref().map(PinnedCertificate::parse).transpose()?;
+    let entry =
+        planned.entry.map_or_else(String::new, |entry| format!("{} {}, entry {}", entry.kind, entry.name, entry.entry));
+    let said = format!("{entry}: {} signers, trust server {}", signers.len(), need.server);
+    Ok(Ok(Some((Patient { image, server: need.server.clone(), certificate, pins, signers }, said))))
+}
+
+async fn read(moment: &dyn Moment, secret: &SecretRef) -> anyhow::Result<Option<crate::source::SecretData>> {
+    Ok(moment.secret(secret).await?)
+}
+
+async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
+    let source = ClusterHandle(ClusterSource::start(cluster.client.clone(), own_namespace, Arc::default()));
+    let end = Instant::now() + LISTING;
+    loop {
+        match source.now() {
+            Ok(moment) => return Ok(moment),
+            Err(error) if Instant::now() > end => return Err(error.to_string()),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Whether requests go through a proxy, which then looks names up and connects itself.
+fn proxied() -> bool {
+    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {
+    if proxied() {
+        return Ok("left to the proxy".to_owned());
+    }
+    match tokio::net::lookup_host(server.host_port()).await {
+        Ok(found) => {
+            let found: Vec<_> = found.map(|address| address.ip().to_string()).collect();
+            Ok(found.join(", "))
+        }
+        Err(error) => {
+            let cure = format!(
+                "{} is not known to this machine's DNS. Is it spelt as the server is named? In a pod, the cluster's DNS must know it.",
+                server.host()
+            );
+            Err(trouble(error.to_string(), cure))
+        }
+    }
+}
+
+async fn connect(server: &TrustServer) -> Result<String, Trouble> {
+    if proxied() {
+        return Ok("through the proxy of the environment".to_owned());
+    }
+    let connected = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(server.host_port())).await;
+    match connected {
+        Ok(Ok(stream)) => Ok(stream.peer_addr().map_or_else(|_| String::new(), |peer| peer.to_string())),
+        Ok(Err(error)) => Err(trouble(
+            error.to_string(),
+            "Does the server run, and listen on this port? Is a firewall or a NetworkPolicy in between?",
+        )),
+        Err(_) => Err(trouble(
+            "no connection within 5 s",
+            "Something swallows the connection: a firewall, a NetworkPolicy, or a wrong address. A proxy is used if HTTPS_PROXY names one.",
+        )),
+    }
+}
+
+async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
+    let url = Url::parse(&format!("{}/v2/", patient.server)).map_err(|error| trouble(error.to_string(), ""))?;
+    let answered = clients.http.get_from(&url, patient.certificate.as_ref(), None, 64 << 10).await;
+    match answered {
+        Ok(response) if response.status == 401 => {
+            Ok(format!("it wants a login: {}", shown(&response.challenges.join("; "))))
+        }
+        Ok(response) => Ok(format!("it answers {}", response.status)),
+        Err(error) => {
+            let cure = match &error {
+                HttpError::Tls { .. } => {
+                    "The certificate must be for this name, valid now, and signed by an authority that is trusted (--trust-ca). One that cannot be replaced can be pinned: trustServerCertificate."
+                }
+                HttpError::Redirected { .. } => "Name the final address as trustServer.",
+                HttpError::TimedOut { .. } => {
+                    "The server takes connections and says nothing. Is this the port of its HTTPS interface?"
+                }
+                _ => "Is there an HTTPS server at this port?",
+            };
+            Err(trouble(error.to_string(), cure))
+        }
+    }
+}
+
+async fn verify<'a>(
+    clients: &reach::Clients,
+    patient: &Patient,
+    walk: &mut Walk,
+) -> Result<String, (&'a str, Trouble)> {
+    let (gun, login) = (patient.image.repository(), Login::none());
+    let ask = Ask {
+        server: &patient.server,
+        gun: &gun,
+        pins: &patient.pins,
+        certificate: patient.certificate.as_ref(),
+        login: &login,
+    };
+    let repository = match clients.notary.repository(ask).await {
+        Ok(repository) => repository,
+        Err(Failure::Auth(error)) => {
+            let cure = match &error {
+                AuthError::NoCredentials { .. } => {
+                    "Log in (docker login), give --registry-config, or in a cluster add a pull secret to the pod or its service account."
+                }
+                AuthError::WrongCredentials { .. } => {
+                    "The user name, password or token is wrong or has expired: log in again, and renew the pull secret."
+                }
+                AuthError::NoAccess { .. } => {
+                    "The login is right; whoever keeps the registry must let this user read the repository."
+                }
+                AuthError::BadRealm { .. } => "The server's configuration must name a token server on https.",
+                _ => "Look at the server's configuration of logins.",
+            };
+            return Err(("login", trouble(error.to_string(), cure)));
+        }
+        Err(failure) => {
+            let denied = !failure.is_undecided();
+            let reason = enforce::deny(patient.server.host_port(), failure).to_string();
+            let code = if denied { exit::DENIED } else { exit::UNDECIDED };
+            let cure = "countersign inspect shows what a repository holds; docs/messages.md says what helps with each message.".to_owned();
+            return Err(("metadata", Trouble { cause: reason, cure, code }));
+        }
+    };
+    let root = repository.root().trusted().body();
+    walk.step(
+        "metadata",
+        &format!(
+            "verified; root version {}, {} delegations",
+            countersign_notary::metadata::Metadata::version(root),
+            repository.roles().count()
+        ),
+    );
+    let wanted = countersign_policy::plan::wanted(&patient.image).map_err(|reason| {
+        ("signatures", Trouble { cause: reason.to_string(), cure: String::new(), code: exit::DENIED })
+    })?;
+    let resolved = repository.resolve(&wanted, &patient.signers, (telemetry::wall_clock())());
+    let resolved = resolved.map_err(|error| {
+        let reason = countersign_policy::DenyReason::untrusted(patient.server.host_port(), error).to_string();
+        let cure = format!(
+            "countersign inspect {gun} shows who signed what. To sign: docker trust sign IMAGE, as each of the signers."
+        );
+        ("signatures", Trouble { cause: reason, cure, code: exit::DENIED })
+    })?;
+    Ok(format!(
+        "{} by {}",
+        resolved.digest,
+        if resolved.signers.is_empty() { "the repository".to_owned() } else { resolved.signers.join(", ") }
+    ))
+}
+
+/// What the registry has is no part of trust: a pod pulls what was signed, or nothing.
+async fn compare(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
+    let cure =
+        "The image is signed, but a node may not be able to pull it. Look at the registry, and at its credentials.";
+    let found = clients.registry.digest(&patient.image, &Login::none()).await;
+    match found {
+        Ok(Some(digest)) => Ok(format!("the image is sha256:{} there", countersign_notary::to_hex(&digest))),
+        Ok(None) => Err(trouble("the registry does not have the image", "Push the signed image again.")),
+        Err(error) => Err(trouble(error.to_string(), cure)),
+    }
+}

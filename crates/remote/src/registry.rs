@@ -1,0 +1,149 @@
+//! Registries: which content a tag or digest has there now.
+
+use std::sync::Arc;
+
+use countersign_notary::{from_hex, to_hex};
+use countersign_policy::ImageReference;
+use futures::FutureExt as _;
+use reqwest::Method;
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use thiserror::Error;
+use url::Url;
+
+use crate::credentials::{AuthError, Authenticator, Login, LoginError};
+use crate::http::{HttpClient, HttpError, Response, host_port};
+
+/// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
+const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+
+/// Every kind of manifest that an image can have. A registry that is not told so may answer with another, older one, which
+/// has another digest.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// Why a registry did not say.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RegistryError {
+    /// It could not be asked.
+    #[error("registry: {0}")]
+    Http(HttpError),
+    /// It wants a login that we do not have.
+    #[error("registry: {0}")]
+    Auth(AuthError),
+    /// It gave other content than was asked for, or none that has a digest.
+    #[error("the registry {host} answered {what}")]
+    Nonsense {
+        /// `HOST:PORT`
+        host: String,
+        /// What it answered.
+        what: String,
+    },
+}
+
+impl From<LoginError> for RegistryError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Auth(error) => Self::Auth(error),
+            LoginError::Http(error) => Self::Http(error),
+        }
+    }
+}
+
+/// Client of any number of registries.
+#[derive(Debug, Clone)]
+pub struct RegistryClient {
+    http: HttpClient,
+    auth: Arc<Authenticator>,
+}
+
+impl RegistryClient {
+    /// Makes a client.
+    #[must_use]
+    pub fn new(http: HttpClient, auth: Arc<Authenticator>) -> Self {
+        Self { http, auth }
+    }
+
+    /// The sha256 that an image's manifest has in its registry now; `None` if it is not there. A reference with a digest is
+    /// asked for by that, one without by its tag.
+    ///
+    /// # Errors
+    /// The registry did not say.
+    pub async fn digest(&self, image: &ImageReference, login: &Login) -> Result<Option<[u8; 32]>, RegistryError> {
+        let asked = image.digest().map(ToString::to_string);
+        let tag = image.tag().unwrap_or("latest");
+        self.look(image, asked.as_deref().unwrap_or(tag), login).await
+    }
+
+    /// Whether the registry has a manifest with this sha256 in the image's repository.
+    ///
+    /// # Errors
+    /// The registry did not say.
+    pub async fn has(&self, image: &ImageReference, sha256: &[u8; 32], login: &Login) -> Result<bool, RegistryError> {
+        let found = self.look(image, &format!("sha256:{}", to_hex(sha256)), login).await?;
+        Ok(found.as_ref() == Some(sha256))
+    }
+
+    async fn look(&self, image: &ImageReference, name: &str, login: &Login) -> Result<Option<[u8; 32]>, RegistryError> {
+        // Docker Hub's registry has another name than its images say.
+        let host = if image.host() == "docker.io" { "registry-1.docker.io" } else { image.host() };
+        let repository = image.repository();
+        let path = repository.split_once('/').map_or("", |(_, path)| path);
+        let nonsense = |what: &str| RegistryError::Nonsense { host: host.to_owned(), what: what.to_owned() };
+        let url = Url::parse(&format!("https://{host}/v2/{path}/manifests/{name}"));
+        let url = url.map_err(|_| nonsense("to no address that can be written"))?;
+        let head = self.request(Method::HEAD, &url, &repository, login).await?;
+        let digest = match (head.status, head.digest.as_deref()) {
+            (404, _) => return Ok(None),
+            (200, Some(digest)) => digest.strip_prefix("sha256:").and_then(from_hex),
+            (200, None) => None,
+            (status, _) => return Err(nonsense(&status.to_string())),
+        };
+        let digest = if let Some(digest) = digest {
+            digest
+        } else {
+            // A registry that names no sha256 is asked for the manifest itself.
+            let whole = self.request(Method::GET, &url, &repository, login).await?;
+            if whole.status != 200 || whole.body.len() as u64 > MAX_MANIFEST_BYTES {
+                return Err(nonsense("without a manifest that can be read"));
+            }
+            countersign_notary::sha256(&whole.body)
+        };
+        if let Some(asked) = name.strip_prefix("sha256:")
+            && asked != to_hex(&digest)
+        {
+            return Err(nonsense("with other content than was asked for"));
+        }
+        Ok(Some(digest))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        url: &Url,
+        repository: &str,
+        login: &Login,
+    ) -> Result<Response, RegistryError> {
+        let send = |authorization: Option<HeaderValue>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
+            if let Some(mut value) = authorization {
+                value.set_sensitive(true);
+                headers.insert(AUTHORIZATION, value);
+            }
+            self.http.read(method.clone(), url, headers, MAX_MANIFEST_BYTES)
+        };
+        let response = send(None).await.map_err(RegistryError::Http)?;
+        if !matches!(response.status, 401 | 403) {
+            return Ok(response);
+        }
+        let again = |header| send(Some(header)).boxed();
+        let (response, _) = self.auth.log_in(&self.http, url, repository, login, &response, &again).await?;
+        Ok(response)
+    }
+
+    /// `HOST:PORT` of the registry of an image.
+    #[must_use]
+    pub fn host(image: &ImageReference) -> String {
+        Url::parse(&format!("https://{}", image.host())).map_or_else(|_| image.host().to_owned(), |url| host_port(&url))
+    }
+}
