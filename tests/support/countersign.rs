@@ -74,6 +74,18 @@ impl Countersign {
         run(Command::new(program()).args(arguments))
     }
 
+    /// The program, to be run in other ways than here.
+    #[must_use]
+    pub fn program() -> &'static Path {
+        program()
+    }
+
+    /// The program, as a command without arguments.
+    #[must_use]
+    pub fn command() -> Command {
+        Command::new(program())
+    }
+
     /// Starts the webhook, and waits until it is ready.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ mod notary;
 mod process;
 mod registry;
 mod serve;
+mod tokens;
 
 pub use control_plane::{ControlPlane, Kubectl};
 pub use countersign::{Countersign, Finished, run};
@@ -17,6 +18,7 @@ pub use notary::{Client, NotaryServer};
 pub use process::{Ca, Part, free_port, wait_for};
 pub use registry::{Pushed, Registry};
 pub use serve::FileServer;
+pub use tokens::{TokenServer, User};
 
 /// What a test fails with.
 pub type Problem = Box<dyn std::error::Error>;

@@ -45,13 +45,21 @@ impl Part {
     /// # Errors
     /// The program ended, or nothing listens in time; with the program's log.
     pub fn listening_on(&mut self, port: u16) -> Result<(), Problem> {
+        self.listening_at(&format!("127.0.0.1:{port}"))
+    }
+
+    /// Waits until something listens at an address.
+    ///
+    /// # Errors
+    /// The program ended, or nothing listens in time; with the program's log.
+    pub fn listening_at(&mut self, address: &str) -> Result<(), Problem> {
         let end = Instant::now() + START;
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        while TcpStream::connect(address).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("{} ended with {status}:\n{}", self.name, self.log_text()).into());
             }
             if Instant::now() > end {
-                return Err(format!("{} does not listen on {port}:\n{}", self.name, self.log_text()).into());
+                return Err(format!("{} does not listen on {address}:\n{}", self.name, self.log_text()).into());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -135,7 +143,7 @@ impl Ca {
         let ca = params.self_signed(&ca_key)?;
         let issuer = Issuer::from_params(&params, &ca_key);
         let key = KeyPair::generate()?;
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()])?;
+        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = leaf.signed_by(&key, &issuer)?;
         let write = |name: &str, text: String| -> Result<PathBuf, Problem> {

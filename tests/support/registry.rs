@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use crate::process::{Ca, Part, free_port};
+use crate::tokens::TokenServer;
 use crate::{Problem, run};
 
 /// A running registry.
@@ -16,6 +17,8 @@ pub struct Registry {
     pub host: String,
     ca: PathBuf,
     folder: PathBuf,
+    /// The token server's address, and who pushes.
+    guard: Option<(String, String)>,
     _part: Part,
 }
 
@@ -36,17 +39,31 @@ impl Registry {
     /// # Errors
     /// It does not start.
     pub fn start(ca: &Ca, folder: &Path) -> Result<Self, Problem> {
+        Self::start_as(None, ca, folder)
+    }
+
+    /// Starts it for whoever has a token of this server; `user` is who pushes, as `NAME:PASSWORD`.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_as(guard: Option<(&TokenServer, &str)>, ca: &Ca, folder: &Path) -> Result<Self, Problem> {
         let port = free_port()?;
         let host = format!("127.0.0.1:{port}");
-        let config = json!({
+        let mut config = json!({
             "version": 0.1, "log": {"level": "error"}, "storage": {"inmemory": {}},
             "http": {"addr": host, "tls": {"certificate": ca.certificate, "key": ca.key}},
         });
+        if let Some((tokens, _)) = guard {
+            config["auth"] = json!({"token": {
+                "realm": tokens.realm, "service": "registry", "issuer": "countersign-test", "rootcertbundle": tokens.root,
+            }});
+        }
         let file = folder.join("registry.json");
         fs::write(&file, config.to_string())?;
         let mut part = Part::start("docker-registry", Command::new("docker-registry").arg("serve").arg(&file), folder)?;
         part.listening_on(port)?;
-        Ok(Self { host, ca: ca.ca.clone(), folder: folder.to_owned(), _part: part })
+        let guard = guard.map(|(tokens, user)| (tokens.realm.clone(), user.to_owned()));
+        Ok(Self { host, guard, ca: ca.ca.clone(), folder: folder.to_owned(), _part: part })
     }
 
     /// Pushes an image that differs from every other one by its label.
@@ -111,6 +128,17 @@ impl Registry {
     fn curl(&self, arguments: &[&str]) -> Result<String, Problem> {
         let mut command = Command::new("curl");
         command.args(["-sS", "-D", "-", "-o", "/dev/null", "--cacert"]).arg(&self.ca).args(arguments);
+        if let Some((realm, user)) = &self.guard {
+            // `https://HOST/v2/REPOSITORY/…`: what is pushed to is what a token is needed for.
+            let url = arguments.last().unwrap_or(&"");
+            let path = url.split_once("/v2/").map_or("", |(_, path)| path);
+            let end = path.find("/blobs/").or_else(|| path.find("/manifests/")).unwrap_or(path.len());
+            let scope = format!("{realm}?service=registry&scope=repository:{}:pull,push", &path[..end]);
+            let given = run(Command::new("curl").args(["-sS", "-u", user, "--cacert"]).arg(&self.ca).arg(scope))?;
+            let given: Value = serde_json::from_str(&given.stdout)?;
+            let token = given["token"].as_str().ok_or("no token")?;
+            command.args(["-H", &format!("Authorization: Bearer {token}")]);
+        }
         let finished = run(&mut command)?;
         if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
     }

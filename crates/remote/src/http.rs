@@ -76,6 +76,7 @@ pub enum TlsError {
 pub struct Connections {
     everywhere: Vec<CertificateDer<'static>>,
     by_host: HashMap<String, HostConnection>,
+    proxied: bool,
 }
 
 /// What is particular to one host.
@@ -116,6 +117,11 @@ impl Connections {
         let certificates = read_certificates(pem, origin)?;
         self.by_host.entry(host.to_owned()).or_default().authorities.extend(certificates);
         Ok(())
+    }
+
+    /// Says whether the environment names a proxy, for messages.
+    pub fn set_proxied(&mut self, proxied: bool) {
+        self.proxied = proxied;
     }
 
     /// Shows a client certificate to one host.
@@ -424,7 +430,8 @@ impl HttpClient {
     async fn send(&self, url: &Url, request: reqwest::RequestBuilder, limit: u64) -> Result<Response, HttpError> {
         let host = host_port(url);
         self.left_alone(&host)?;
-        let response = request.send().await.map_err(|error| explain(&host, &error));
+        let proxied = self.0.connections.proxied;
+        let response = request.send().await.map_err(|error| explain(&host, &error, proxied));
         // A slow body may be that of one large file; a server that says nothing at all is down.
         if let Err(error @ HttpError::TimedOut { .. }) = &response {
             self.leave_alone(&host, error);
@@ -477,7 +484,7 @@ async fn read_response(
     let digest = headers.get("docker-content-digest").and_then(text);
     let mut body = Vec::new();
     while body.len() as u64 <= limit {
-        match response.chunk().await.map_err(|error| explain(host, &error))? {
+        match response.chunk().await.map_err(|error| explain(host, &error, false))? {
             Some(chunk) => body.extend_from_slice(&chunk),
             None => break,
         }
@@ -589,7 +596,7 @@ fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
 }
 
 /// Says what went wrong. The URL is left out of the cause, as the host is named already.
-fn explain(host: &str, error: &reqwest::Error) -> HttpError {
+fn explain(host: &str, error: &reqwest::Error, proxied: bool) -> HttpError {
     let host = host.to_owned();
     if error.is_timeout() {
         return HttpError::TimedOut { host };
@@ -606,6 +613,11 @@ fn explain(host: &str, error: &reqwest::Error) -> HttpError {
     }
     if last.is_empty() {
         last = error.to_string();
+    }
+    if last.starts_with("tunnel error") {
+        last = format!("the proxy does not let the connection through ({last})");
+    } else if proxied {
+        last.push_str(" (a proxy is set in the environment, and may be what fails)");
     }
     HttpError::Unreachable { host, cause: format!("{failed}{last}") }
 }

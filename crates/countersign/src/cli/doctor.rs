@@ -235,15 +235,8 @@ async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment
     }
 }
 
-/// Whether requests go through a proxy, which then looks names up and connects itself.
-fn proxied() -> bool {
-    ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"]
-        .iter()
-        .any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
 async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {
-    if proxied() {
+    if reach::proxied() {
         return Ok("left to the proxy".to_owned());
     }
     match tokio::net::lookup_host(server.host_port()).await {
@@ -262,7 +255,7 @@ async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {
 }
 
 async fn connect(server: &TrustServer) -> Result<String, Trouble> {
-    if proxied() {
+    if reach::proxied() {
         return Ok("through the proxy of the environment".to_owned());
     }
     let connected = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(server.host_port())).await;

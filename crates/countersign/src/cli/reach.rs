@@ -70,6 +70,12 @@ pub(crate) fn add_ca(connections: &mut Connections, path: &std::path::Path) -> a
     Ok(connections.add(&pem, &format!("--trust-ca {}", path.display()))?)
 }
 
+/// Whether the environment names a proxy for https: it then looks names up and connects itself.
+pub(crate) fn proxied() -> bool {
+    let names = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
+    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
 /// Connects to a host as its settings say.
 pub(crate) fn add_host(connections: &mut Connections, host: &str, settings: &HostSettings) -> anyhow::Result<()> {
     let read = |path: &std::path::Path| {
@@ -129,7 +135,9 @@ pub(crate) fn clients(
     authenticator: Authenticator,
     options: Options,
 ) -> anyhow::Result<Clients> {
-    let http = HttpClient::new(connections, REQUEST_TIMEOUT.min(options.flight))?;
+    let mut connections = connections.clone();
+    connections.set_proxied(proxied());
+    let http = HttpClient::new(&connections, REQUEST_TIMEOUT.min(options.flight))?;
     let auth = Arc::new(authenticator);
     Ok(Clients {
         notary: NotaryClient::new(http.clone(), Arc::clone(&auth), options),
