@@ -1,6 +1,8 @@
 //! Installing, and the ordinary life of workloads.
 
-use countersign_tests::{Problem, wait_for};
+use std::collections::BTreeMap;
+
+use countersign_tests::{Client, NotaryServer, Problem, TokenServer, User, free_port, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{World, assert_denied, pod, workload};
@@ -355,6 +357,65 @@ pub(crate) fn tenants_secret(world: &mut World) -> Result<(), Problem> {
         &world.create(&pod("tenant", "q", "nginx"))?,
         "Deny \"nginx\", no matching repositories in ClusterImagePolicy and no ImagePolicies in the \"tenant\" namespace",
     );
+    Ok(())
+}
+
+/// A trust server that wants a login gets that of the pod, or of its service account, and no other.
+pub(crate) fn pull_secrets(world: &mut World) -> Result<(), Problem> {
+    const PASSWORD: &str = "a-secret-of-the-cluster-test";
+    let folder = world.folder.path().join("private");
+    std::fs::create_dir(&folder)?;
+    let gun = format!("{}/private/app", world.registry.host);
+    let alice = User { password: PASSWORD.to_owned(), repositories: vec![gun.clone()] };
+    let tokens = TokenServer::start(&world.ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
+    let address = format!("127.0.0.1:{}", free_port()?);
+    let notary = NotaryServer::start_as(&address, Some(&tokens), &world.ca, &folder)?;
+    let owner = Client::new(&notary.url, &world.ca, &folder.join("owner")).with_login(&format!("alice:{PASSWORD}"));
+    owner.run(&["init", &gun, "--publish"])?;
+    let pushed = world.registry.push("private/app", "v1", "private")?;
+    owner.run(&["addhash", &gun, "v1", "523", "--sha256", &pushed.digest, "--publish"])?;
+
+    world.namespace("private")?;
+    let trust = json!({"trust": {"enabled": true, "trustServer": notary.url}});
+    world.policy(Some("private"), "p", &json!({"repositories": [{"name": gun, "policy": trust}]}))?;
+    for (name, password) in [("right", PASSWORD), ("wrong", "another password")] {
+        let (server, password) =
+            (format!("--docker-server={}", world.registry.host), format!("--docker-password={password}"));
+        let create = [
+            "create",
+            "secret",
+            "docker-registry",
+            name,
+            "-n",
+            "private",
+            &server,
+            "--docker-username=alice",
+            &password,
+        ];
+        world.plane.kubectl("admin", &create)?;
+    }
+    let image = world.image("private/app", "v1");
+    let with = |name: &str, secret: Option<&str>| {
+        let mut object = pod("private", name, &image);
+        if let Some(secret) = secret {
+            object["spec"]["imagePullSecrets"] = json!([{"name": secret}]);
+        }
+        object
+    };
+    let none = format!(
+        "Deny \"{image}\", failed to get content trust information: {address} asks for a login, and there are no credentials for it; add a pull secret to the pod or its service account"
+    );
+    world.settled(&with("none", None), &none)?;
+    let wrong = world.create(&with("wrong", Some("wrong")))?;
+    assert!(wrong.as_ref().is_err_and(|message| message.contains("wrong user name, password or token")), "{wrong:?}");
+    let account = r#"{"imagePullSecrets":[{"name":"right"}]}"#;
+    world.plane.kubectl("admin", &["create", "serviceaccount", "builder", "-n", "private"])?;
+    world.plane.kubectl("admin", &["patch", "serviceaccount", "builder", "-n", "private", "-p", account])?;
+    let mut built = with("built", None);
+    built["spec"]["serviceAccountName"] = json!("builder");
+    wait_for("the account's token", || world.create(&built).is_ok_and(|done| done.is_ok()))?;
+    assert_eq!(world.create(&with("own", Some("right")))?, Ok(()));
+    assert!(!world.logs_hold(PASSWORD), "a password is in a log");
     Ok(())
 }
 

@@ -52,6 +52,11 @@ impl World {
         self.replicas.iter().map(|replica| tail(replica.part.log_text())).collect::<Vec<_>>().join("\n----\n")
     }
 
+    /// Whether a text stands in the log of a replica.
+    pub(crate) fn logs_hold(&self, text: &str) -> bool {
+        self.replicas.iter().any(|replica| replica.part.log_text().contains(text))
+    }
+
     /// What `countersign manifests` prints.
     pub(crate) fn manifests(&self, more: &[&str]) -> Result<String, Problem> {
         let finished = Countersign::run(&[&["manifests", "--for", self.platform], more].concat())?;
