@@ -1,0 +1,267 @@
+//! What a verified repository answers later, by digest, and to whom it is compared: what a folder of files cannot show.
+
+use std::sync::Arc;
+
+use countersign_notary::{
+    Answer, Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer, Step, Update, Wanted,
+};
+use forge::{Cert, Delegation, Files, Key, NOW, Repo, digest_of};
+use jiff::{Timestamp, ToSpan as _};
+
+const GUN: &str = "registry.example.com/team/app";
+
+fn hours(hours: i64) -> Timestamp {
+    NOW.checked_add(hours.hours()).unwrap()
+}
+
+/// Runs an update, and gives the names of the files that it asked for too.
+fn run(
+    files: &Files,
+    held: Option<Arc<Repository>>,
+    memory: Option<&Memory>,
+    pins: &RootPins,
+) -> (Result<Repository, Error>, Vec<String>) {
+    let mut asked = Vec::new();
+    let mut update = match Update::start(GUN, held, memory, pins.clone(), NOW) {
+        Ok(update) => update,
+        Err(error) => return (Err(error), asked),
+    };
+    let mut answers = Vec::new();
+    loop {
+        match update.advance(answers) {
+            Err(error) => return (Err(error), asked),
+            Ok(Step::Done(repository)) => return (Ok(*repository), asked),
+            Ok(Step::Fetch(requests)) => {
+                asked.extend(requests.iter().map(|request| request.file.clone()));
+                let answer =
+                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
+                answers = requests.iter().map(|request| answer(&request.file)).collect();
+            }
+        }
+    }
+}
+
+fn verified(repo: &Repo) -> Repository {
+    run(&repo.clone().build(), None, None, &RootPins::none()).0.unwrap()
+}
+
+fn signer(name: &str, key: &Key) -> Signer {
+    Signer::new(name, key.pem().as_bytes()).unwrap()
+}
+
+fn signed() -> (Repo, Key) {
+    let alice = Key::p256("alice");
+    let mut repo = Repo::new(GUN, NOW);
+    repo.signer("alice", &alice).sign("alice", "v1", &digest_of("v1"));
+    (repo, alice)
+}
+
+/// A repository that is kept answers nothing once any of its roles has expired, though it was sound when it was fetched.
+#[test]
+fn what_is_kept_expires() {
+    let tag = Wanted::Tag("v1".into());
+    for role in ["root", "timestamp", "snapshot", "targets"] {
+        let (mut repo, _) = signed();
+        repo.file(role).expires = hours(1);
+        let repository = verified(&repo);
+        assert!(repository.resolve(&tag, &[], NOW).is_ok(), "{role}");
+        let late = repository.resolve(&tag, &[], hours(2)).unwrap_err();
+        assert!(matches!(&late, Error::Expired { role: expired, .. } if expired.as_str() == role), "{role}: {late:?}");
+        // To the second: at its expiry it has expired.
+        assert!(repository.resolve(&tag, &[], hours(1)).is_err(), "{role}");
+    }
+    for (role, signers) in [("targets/releases", false), ("targets/alice", true)] {
+        let (mut repo, alice) = signed();
+        repo.file(role).expires = hours(1);
+        let repository = verified(&repo);
+        let signers = if signers { vec![signer("alice", &alice)] } else { Vec::new() };
+        assert!(repository.resolve(&tag, &signers, NOW).is_ok(), "{role}");
+        assert!(repository.resolve(&tag, &signers, hours(2)).is_err(), "{role}");
+    }
+}
+
+/// The certificate of a signer, or of the root, may end before the file that it signed.
+#[test]
+fn certificates_end_too() {
+    let alice = Key::p256("alice").certified(&Cert::new("alice", NOW).valid(hours(-1), hours(1)));
+    let mut repo = Repo::new(GUN, NOW);
+    repo.signer("alice", &alice).sign("alice", "v1", &digest_of("v1"));
+    let repository = verified(&repo);
+    let tag = Wanted::Tag("v1".into());
+    assert!(repository.resolve(&tag, &[signer("alice", &alice)], NOW).is_ok());
+    assert!(repository.resolve(&tag, &[signer("alice", &alice)], hours(2)).is_err());
+
+    let (mut repo, _) = signed();
+    let root = Key::p256("short").certified(&Cert::new(GUN, NOW).valid(hours(-1), hours(1)));
+    repo.set_key("root", &root);
+    let repository = verified(&repo);
+    assert!(repository.resolve(&tag, &[], NOW).is_ok());
+    assert!(matches!(repository.resolve(&tag, &[], hours(2)), Err(Error::ThresholdNotMet { .. })));
+}
+
+/// A digest that only somebody signed, under a tag that was released with another one, is not released.
+#[test]
+fn a_digest_of_a_tag_that_moved() {
+    let (mut repo, alice) = signed();
+    repo.tag("targets/releases", "v1", &digest_of("newer"));
+    let repository = verified(&repo);
+    let by_digest = |name: &str| Wanted::Digest(digest_of(name));
+    let old = repository.resolve(&by_digest("v1"), &[], NOW);
+    assert!(matches!(old, Err(Error::DigestNotSigned { .. })), "{old:?}");
+    let new = repository.resolve(&by_digest("newer"), &[], NOW).unwrap();
+    assert_eq!((new.digest.sha256(), new.tag.as_str()), (&digest_of("newer"), "v1"));
+    // Alice and the releases disagree about the only tag that has it.
+    assert!(repository.resolve(&by_digest("v1"), &[signer("alice", &alice)], NOW).is_err());
+    assert!(repository.resolve(&by_digest("newer"), &[signer("alice", &alice)], NOW).is_err());
+    let never = repository.resolve(&by_digest("never"), &[], NOW);
+    assert!(matches!(never, Err(Error::DigestNotSigned { .. })), "{never:?}");
+}
+
+#[test]
+fn an_answer_names_digest_tag_and_signers() {
+    let (mut repo, alice) = signed();
+    let bob = Key::p256("bob");
+    repo.signer("bob", &bob).tag("targets/bob", "v1", &digest_of("other")).tag("targets/bob", "v2", &digest_of("v1"));
+    let carol = Key::p256("carol");
+    repo.signer("carol", &carol).tag("targets/carol", "v1", &digest_of("v1"));
+    repo.file("targets/carol").signers = vec![Key::p256("mallory")];
+    let repository = verified(&repo);
+    assert_eq!(repository.gun(), GUN);
+    assert_eq!(repository.roles().count(), 4);
+    let resolved = repository.resolve(&Wanted::Tag("v1".into()), &[signer("alice", &alice)], NOW).unwrap();
+    assert_eq!(resolved.digest.sha256(), &digest_of("v1"));
+    assert_eq!(resolved.digest.to_string(), format!("sha256:{}", forge::hex(&digest_of("v1"))));
+    assert!(format!("{:?}", resolved.digest).contains(&forge::hex(&digest_of("v1"))));
+    // Bob signed another digest for it, and what Carol's role says is not hers.
+    assert_eq!(resolved.signers, ["alice"]);
+}
+
+/// An update of what is held asks only for what changed, and believes no file under keys that it was not verified with.
+#[test]
+fn unchanged_files_are_not_asked_for_again() {
+    let (mut repo, _) = signed();
+    let bob = Key::p256("bob");
+    repo.delegate("targets", Delegation::new("targets/bob", &bob));
+    repo.tag("targets/bob", "v1", &digest_of("v1"));
+    let held = Arc::new(verified(&repo));
+    let (same, asked) = run(&repo.clone().build(), Some(Arc::clone(&held)), None, &RootPins::none());
+    assert!(same.is_ok() && asked == ["timestamp.json"], "{asked:?}");
+
+    for role in ["timestamp", "snapshot", "targets/alice"] {
+        repo.file(role).version += 1;
+    }
+    repo.tag("targets/alice", "v2", &digest_of("v2"));
+    let (newer, asked) = run(&repo.clone().build(), Some(Arc::clone(&held)), None, &RootPins::none());
+    assert!(newer.is_ok(), "{newer:?}");
+    let of = |role: &str| asked.iter().filter(|file| file.starts_with(&format!("{role}."))).count();
+    assert_eq!(
+        (of("targets/alice"), of("targets/bob"), of("targets/releases"), asked.len()),
+        (1, 0, 0, 3),
+        "{asked:?}"
+    );
+
+    // The same file, delegated to somebody else since: it counts no more.
+    for role in ["timestamp", "snapshot", "targets"] {
+        repo.file(role).version += 1;
+    }
+    repo.delegation("targets/bob").keys = vec![Key::p256("mallory")];
+    let (changed, _) = run(&repo.clone().build(), Some(held), None, &RootPins::none());
+    let found = changed.unwrap().resolve(&Wanted::Tag("v1".into()), &[signer("bob", &bob)], NOW);
+    assert!(found.is_err(), "{found:?}");
+}
+
+/// What two processes saw is put together; neither can lose what the other knows.
+#[test]
+fn memories_are_joined() {
+    let (mut repo, _) = signed();
+    let older = verified(&repo).memory().clone();
+    let new_root = Key::p256("root 2").certified(&Cert::new(GUN, NOW));
+    repo.rotate_root().set_root_key(&new_root).advance();
+    let (newer, _) = run(&repo.clone().build(), None, Some(&older), &RootPins::none());
+    let newer = newer.unwrap().memory().clone();
+    assert!(newer.lineage.len() == 2 && older.lineage.len() == 1);
+    for (one, other) in [(&older, &newer), (&newer, &older)] {
+        let joined = one.clone().join(other);
+        assert_eq!(joined.root, newer.root);
+        assert_eq!(joined.lineage, newer.lineage);
+        assert_eq!(joined.seen, newer.seen);
+    }
+    assert_eq!(older.clone().join(&older), older);
+    assert_eq!(Memory::default().join(&newer), newer);
+    // Of one version, what was seen here stays: whoever saw other content is told so.
+    let timestamp = RoleName::timestamp();
+    let mut other = newer.clone();
+    other.seen.get_mut(&timestamp).unwrap().content = [7; 32];
+    assert_eq!(newer.clone().join(&other).seen[&timestamp], newer.seen[&timestamp]);
+    // An update from a joined memory refuses what either has seen the end of.
+    let (mut old_repo, _) = signed();
+    let (refused, _) = run(&old_repo.advance().build(), None, Some(&older.join(&newer)), &RootPins::none());
+    assert!(refused.is_err());
+}
+
+/// A remembered root is recalled with the roots before it, and not with those after.
+#[test]
+fn a_recalled_root_keeps_its_line() {
+    let (mut repo, _) = signed();
+    let first = repo.keys("root").keys[0].clone();
+    let before = verified(&repo).memory().clone();
+    let new_root = Key::p256("root 2").certified(&Cert::new(GUN, NOW));
+    repo.rotate_root().set_root_key(&new_root).advance();
+    let (after, _) = run(&repo.clone().build(), None, Some(&before), &RootPins::none());
+    let memory = after.unwrap().memory().clone();
+    let mut pins = RootPins::none();
+    let mut more = RootPins::none();
+    more.add(&first.id()).unwrap();
+    pins.extend(more);
+    assert!(!pins.is_empty());
+    // Pinned to the first root, which a process that was started since knows only from its memory.
+    let (recalled, asked) = run(&repo.clone().build(), None, Some(&memory), &pins);
+    let recalled = recalled.unwrap();
+    assert!(!asked.iter().any(|file| file.contains("root")), "{asked:?}");
+    let versions: Vec<_> = recalled.root().lineage().iter().map(|record| record.version).collect();
+    assert_eq!(versions, [memory.lineage[0].version, memory.lineage[1].version]);
+    assert_eq!(recalled.memory().lineage, memory.lineage);
+}
+
+#[test]
+fn limits_are_as_said() {
+    let spaces = |count: usize| {
+        move |bytes: Vec<u8>| {
+            let missing = count - bytes.len();
+            [vec![b' '; missing], bytes].concat()
+        }
+    };
+    for (role, limit) in [("root", 4_usize << 20), ("timestamp", 1 << 20)] {
+        for (length, fits) in [(limit, true), (limit + 1, false)] {
+            let (mut repo, _) = signed();
+            repo.file(role).edit_bytes(spaces(length));
+            let (outcome, _) = run(&repo.clone().build(), None, None, &RootPins::none());
+            let too_long = matches!(outcome, Err(Error::TooLong { .. }));
+            assert_eq!((outcome.is_ok(), too_long), (fits, !fits), "{role} {length}");
+        }
+    }
+    let many = |count: usize| {
+        let (mut repo, alice) = signed();
+        repo.file("targets/alice").signers = vec![alice; count];
+        run(&repo.clone().build(), None, None, &RootPins::none()).0
+    };
+    assert!(many(256).is_ok());
+    assert!(matches!(many(257), Err(Error::TooManySignatures { limit: 256, .. })));
+    // All files together: each may have 256, but not all of them.
+    let flood = |roles: usize, each: usize| {
+        let mut repo = Repo::new(GUN, NOW);
+        let key = Key::p256("flood");
+        for index in 0..roles {
+            let name = format!("targets/s{index}");
+            repo.delegate("targets", Delegation::new(&name, &key));
+            repo.file(&name).signers = vec![key.clone(); each];
+        }
+        run(&repo.build(), None, None, &RootPins::none()).0
+    };
+    // Three more come with timestamp, snapshot and targets.
+    assert!(flood((MAX_UPDATE_SIGNATURES - 3) / 32, 32).is_ok());
+    assert!(matches!(
+        flood(MAX_UPDATE_SIGNATURES / 32, 32),
+        Err(Error::TooManySignatures { limit: MAX_UPDATE_SIGNATURES, .. })
+    ));
+}
