@@ -43,7 +43,6 @@ impl NotaryServer {
     /// # Errors
     /// One of them does not start.
     pub fn start_as(address: &str, tokens: Option<&TokenServer>, ca: &Ca, folder: &Path) -> Result<Self, Problem> {
-        let port: u16 = address.rsplit(':').next().unwrap_or_default().parse()?;
         let signer_port = free_port()?;
         let common = json!({"level": "error"});
         let signer = json!({
