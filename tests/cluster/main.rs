@@ -37,6 +37,7 @@ fn kubernetes() -> Result<(), Problem> {
             ("forged owners", today::forged_owners),
             ("a tenant's secret", today::tenants_secret),
             ("pull secrets", today::pull_secrets),
+            ("doctor", today::doctor),
             ("children while the trust server is down", trouble::trust_server_down),
             ("a repository that was made anew", trouble::made_anew),
             ("policies change at once", trouble::policies_change),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_tests::{Client, NotaryServer, Problem, TokenServer, User, free_port, wait_for};
+use countersign_tests::{Client, Countersign, NotaryServer, Problem, TokenServer, User, free_port, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{World, assert_denied, pod, workload};
@@ -40,6 +40,11 @@ pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
     // Applied a second time, nothing changes.
     let again = world.plane.send("admin", "apply", &manifests)?;
     assert!(again.code == 0 && !again.stdout.contains("created"), "{again:?}");
+    if world.platform == "kubernetes" {
+        let rendered = world.chart()?.replace("policy/v1\n", "policy/v1beta1\n");
+        let done = world.plane.send("admin", "apply", &rendered)?;
+        assert!(done.code == 0 && !done.stdout.contains("created"), "the chart is something else: {done:?}");
+    }
     world.point_service_here()?;
     for _ in 0..2 {
         let replica = world.start_replica()?;
@@ -416,6 +421,28 @@ pub(crate) fn pull_secrets(world: &mut World) -> Result<(), Problem> {
     wait_for("the account's token", || world.create(&built).is_ok_and(|done| done.is_ok()))?;
     assert_eq!(world.create(&with("own", Some("right")))?, Ok(()));
     assert!(!world.logs_hold(PASSWORD), "a password is in a log");
+    Ok(())
+}
+
+/// The walk of `doctor`, with the policies and secrets of the cluster.
+pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
+    let kubeconfig = world.plane.kubeconfig("admin").display().to_string();
+    let ca = world.ca.ca.display().to_string();
+    let walk = |image: &str| {
+        Countersign::run(&["doctor", image, "-n", "work", "--kubeconfig", &kubeconfig, "--trust-ca", &ca])
+    };
+    let good = walk(&world.image("team/app", "v1"))?;
+    let steps = ["policy", "name", "connection", "https", "metadata", "signatures", "registry"];
+    assert!(good.code == 0 && steps.iter().all(|step| good.stdout.contains(&format!("ok    {step}"))), "{good:?}");
+    let unsigned = walk(&world.image("team/app", "v3"))?;
+    assert!(
+        unsigned.code == 1
+            && unsigned.stdout.contains("FAIL  signatures")
+            && unsigned.stdout.contains("docker trust sign"),
+        "{unsigned:?}"
+    );
+    let unlisted = walk("nginx")?;
+    assert!(unlisted.code == 1 && unlisted.stdout.contains("FAIL  policy"), "{unlisted:?}");
     Ok(())
 }
 

@@ -63,6 +63,26 @@ impl World {
         if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
     }
 
+    /// What the chart renders to.
+    pub(crate) fn chart(&self) -> Result<String, Problem> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let helm = run(&mut Command::new(root.join("scripts/helm")))?;
+        let chart = root.join("charts/countersign");
+        let mut template = Command::new(helm.stdout.trim());
+        template.args([
+            "template",
+            "countersign",
+            "-n",
+            "countersign",
+            "--include-crds",
+            "--set",
+            "namespace.create=true",
+        ]);
+        template.args(["--set", "image.repository=countersign.example.com/countersign", "--set", "image.tag=test"]);
+        let rendered = run(template.arg(chart))?;
+        if rendered.code == 0 { Ok(rendered.stdout) } else { Err(rendered.stderr.into()) }
+    }
+
     /// One more replica, as the service account that the manifests made.
     pub(crate) fn start_replica(&mut self) -> Result<Countersign, Problem> {
         self.started += 1;

@@ -15,6 +15,7 @@ use countersign_remote::{
 use forge::{Files, Repo, digest_of};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -85,14 +86,25 @@ struct Server {
 
 impl Server {
     async fn start(certificate: &Certificate, handler: Handler) -> Self {
+        Self::start_for(certificate, None, handler).await
+    }
+
+    /// For clients with a certificate of this authority, if one is given.
+    async fn start_for(certificate: &Certificate, clients: Option<&Authority>, handler: Handler) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_no_client_auth()
-            .with_single_cert(vec![certificate.der.clone()], key)
-            .unwrap();
+        let config =
+            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+        let config = match clients {
+            None => config.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = rustls::RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+                let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+                config.with_client_cert_verifier(verifier.build().unwrap())
+            }
+        };
+        let config = config.with_single_cert(vec![certificate.der.clone()], key).unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let host = listener.local_addr().unwrap().to_string();
@@ -440,8 +452,40 @@ async fn what_is_shared_and_what_is_not() {
     }
 }
 
+/// Authorities and client certificates that are one host's go to no other.
 #[tokio::test]
-async fn mirrors_and_client_certificates() {
+async fn settings_of_one_host() {
+    let (theirs, ours) = (Authority::named("their CA"), Authority::named("our CA"));
+    let server = Server::start_for(&theirs.issue(|_| ()), Some(&ours), files(sound())).await;
+    let me = ours.issue(|params| params.subject_alt_names.clear());
+    let key = PrivateKeyDer::try_from(me.key.clone()).unwrap();
+    let key_pem =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(key.secret_der()));
+    let outcome = async |host: &str, identity: bool| {
+        let mut connections = Connections::default();
+        connections.add_for_host(host, theirs.pem.as_bytes(), "test").unwrap();
+        if identity {
+            connections.set_identity(host, me.pem.as_bytes(), key_pem.as_bytes(), "test").unwrap();
+        }
+        let http = HttpClient::new(&connections, Duration::from_secs(2)).unwrap();
+        let client = NotaryClient::new(http, Arc::default(), options(false));
+        ask(&client, &server.url(), None, &Login::none()).await
+    };
+    for host in [server.host.as_str(), "127.0.0.1"] {
+        assert!(outcome(host, true).await.is_ok(), "{host}");
+        let without = outcome(host, false).await.unwrap_err();
+        assert!(without.is_undecided(), "{without:?}");
+    }
+    let elsewhere = outcome("notary.example.com", true).await.unwrap_err();
+    assert!(elsewhere.to_string().contains("signed by an authority that is not trusted"), "{elsewhere}");
+    let mut connections = Connections::default();
+    assert!(connections.set_identity("h", me.pem.as_bytes(), b"rubbish", "test").is_err());
+    assert!(connections.set_identity("h", b"rubbish", key_pem.as_bytes(), "test").is_err());
+    assert!(connections.add_for_host("h", b"rubbish", "test").is_err());
+}
+
+#[tokio::test]
+async fn mirrors() {
     let authority = Authority::make();
     let certificate = authority.issue(|_| ());
     let server = Server::start(&certificate, files(sound())).await;
