@@ -41,7 +41,7 @@ pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
     let again = world.plane.send("admin", "apply", &manifests)?;
     assert!(again.code == 0 && !again.stdout.contains("created"), "{again:?}");
     if world.platform == "kubernetes" {
-        let rendered = world.chart()?.replace("policy/v1\n", "policy/v1beta1\n");
+        let rendered = World::chart()?.replace("policy/v1\n", "policy/v1beta1\n");
         let done = world.plane.send("admin", "apply", &rendered)?;
         assert!(done.code == 0 && !done.stdout.contains("created"), "the chart is something else: {done:?}");
     }

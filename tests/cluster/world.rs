@@ -64,7 +64,7 @@ impl World {
     }
 
     /// What the chart renders to.
-    pub(crate) fn chart(&self) -> Result<String, Problem> {
+    pub(crate) fn chart() -> Result<String, Problem> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let helm = run(&mut Command::new(root.join("scripts/helm")))?;
         let chart = root.join("charts/countersign");
