@@ -37,9 +37,12 @@ pub fn run(command: &mut Command) -> Result<Finished, Problem> {
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let built = Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "countersign", "--bin", "countersign"])
-            .status();
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--quiet", "--package", "countersign", "--bin", "countersign"]);
+        if std::env::current_exe().is_ok_and(|path| path.components().any(|part| part.as_os_str() == "release")) {
+            build.arg("--release");
+        }
+        let built = build.status();
         assert!(built.is_ok_and(|status| status.success()), "countersign does not build");
         // Tests lie in the folder `deps` beside the program.
         let mut folder = std::env::current_exe().expect("a test has a path");

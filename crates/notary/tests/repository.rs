@@ -265,3 +265,38 @@ fn limits_are_as_said() {
         Err(Error::TooManySignatures { limit: MAX_UPDATE_SIGNATURES, .. })
     ));
 }
+
+/// What is held is of no use where another root is remembered: an administrator has accepted it since.
+#[test]
+fn what_is_held_under_another_root() {
+    let (repo, _) = signed();
+    let held = Arc::new(verified(&repo));
+    let mut anew = Repo::new(GUN, NOW);
+    anew.set_key("root", &Key::p256("anew").certified(&Cert::new(GUN, NOW)));
+    anew.tag("targets", "v1", &digest_of("anew"));
+    let files = anew.clone().build();
+    let accepted = verified(&anew).memory().clone();
+    let (outcome, _) = run(&files, Some(Arc::clone(&held)), Some(&accepted), &RootPins::none());
+    let resolved = outcome.unwrap().resolve(&Wanted::Tag("v1".into()), &[], NOW).unwrap();
+    assert_eq!(resolved.digest.sha256(), &digest_of("anew"));
+    // Without that, it was swapped.
+    for memory in [None, Some(held.memory())] {
+        let (outcome, _) = run(&files, Some(Arc::clone(&held)), memory, &RootPins::none());
+        assert!(matches!(outcome, Err(Error::RootNotChained { .. })), "{outcome:?}");
+    }
+}
+
+#[test]
+fn rotations_are_bounded() {
+    for (jump, too_far) in [(64, false), (65, true)] {
+        let (mut repo, _) = signed();
+        let before = verified(&repo).memory().clone();
+        let version = repo.file("root").version + jump;
+        repo.rotate_root().file("root").version = version;
+        let (outcome, asked) = run(&repo.build(), None, Some(&before), &RootPins::none());
+        let refused = outcome.unwrap_err();
+        assert_eq!(matches!(refused, Error::RootTooFar { .. }), too_far, "{jump}: {refused:?}");
+        let steps = asked.iter().filter(|file| file.ends_with(".root.json")).count() as u64;
+        assert_eq!(steps, if too_far { 0 } else { jump - 1 });
+    }
+}

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::error::Error as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
@@ -32,6 +32,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// For how long a host is left alone that did not answer in time.
 const LEFT_ALONE: Duration = Duration::from_secs(5);
+
+/// How often in a row a host may take a connection and not answer before it is left alone.
+const SILENT_TIMES: u32 = 3;
 
 /// How many such hosts are remembered.
 const MAX_SILENT: usize = 1024;
@@ -301,8 +304,18 @@ struct Shared {
     by_host: HashMap<String, reqwest::Client>,
     /// Clients that take one certificate only, by host and certificate.
     pinned: Mutex<HashMap<(String, PinnedCertificate), reqwest::Client>>,
-    /// Hosts that did not answer a moment ago: until when they are left alone, and what was wrong.
-    silent: Mutex<HashMap<String, (Instant, HttpError)>>,
+    /// Hosts that did not answer a moment ago.
+    silent: Mutex<HashMap<String, Silence>>,
+}
+
+/// A host that did not answer in time since it last did.
+struct Silence {
+    /// How often.
+    times: u32,
+    /// Until when it is left alone, if it is.
+    until: Option<Instant>,
+    /// What was wrong.
+    error: HttpError,
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -430,37 +443,54 @@ impl HttpClient {
     async fn send(&self, url: &Url, request: reqwest::RequestBuilder, limit: u64) -> Result<Response, HttpError> {
         let host = host_port(url);
         self.left_alone(&host)?;
-        let proxied = self.0.connections.proxied;
-        let response = request.send().await.map_err(|error| explain(&host, &error, proxied));
-        // A slow body may be that of one large file; a server that says nothing at all is down.
-        if let Err(error @ HttpError::TimedOut { .. }) = &response {
-            self.leave_alone(&host, error);
+        match request.send().await {
+            Ok(response) => {
+                self.answers(&host);
+                read_response(url, &host, response, limit).await
+            }
+            Err(error) => {
+                let found = explain(&host, &error, self.0.connections.proxied);
+                if error.is_timeout() {
+                    self.says_nothing(&host, &found, error.is_connect());
+                }
+                Err(found)
+            }
         }
-        read_response(url, &host, response?, limit).await
+    }
+
+    fn silent(&self) -> MutexGuard<'_, HashMap<String, Silence>> {
+        self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails at once for a host that let somebody wait in vain a moment ago: a dead server costs one review its time, not
     /// every one.
     fn left_alone(&self, host: &str) -> Result<(), HttpError> {
-        let mut silent = self.0.silent.lock().unwrap_or_else(PoisonError::into_inner);
-        match silent.get(host) {
-            Some((until, error)) if *until > Instant::now() => Err(error.clone()),
-            Some(_) => {
-                silent.remove(host);
-                Ok(())
-            }
-            None => Ok(()),
+        match self.silent().get(host) {
+            Some(silence) if silence.until.is_some_and(|until| until > Instant::now()) => Err(silence.error.clone()),
+            _ => Ok(()),
         }
     }
 
-    fn leave_alone(&self, host: &str, error: &HttpError) {
-        let mut silent = self.0.silent.lock().unwrap_or_else(PoisonError::into_inner);
+    fn answers(&self, host: &str) {
+        self.silent().remove(host);
+    }
+
+    /// Takes note of a host that did not answer in time. One that does not even take a connection is down; one that does may
+    /// be slow with one request, and is left alone when that goes on.
+    fn says_nothing(&self, host: &str, error: &HttpError, unconnected: bool) {
+        let mut silent = self.silent();
+        let now = Instant::now();
         if silent.len() >= MAX_SILENT {
-            let now = Instant::now();
-            silent.retain(|_, (until, _)| *until > now);
+            silent.retain(|_, silence| silence.until.is_some_and(|until| until > now));
         }
-        if silent.len() < MAX_SILENT {
-            silent.insert(host.to_owned(), (Instant::now() + LEFT_ALONE, error.clone()));
+        if silent.len() >= MAX_SILENT && !silent.contains_key(host) {
+            return;
+        }
+        let silence =
+            silent.entry(host.to_owned()).or_insert_with(|| Silence { times: 0, until: None, error: error.clone() });
+        silence.times += 1;
+        if unconnected || silence.times >= SILENT_TIMES {
+            silence.until = Some(now + LEFT_ALONE);
         }
     }
 }
@@ -547,7 +577,8 @@ fn build(
         .tls_backend_preconfigured(tls)
         .dns_resolver(Arc::new(NoLinkLocal))
         .redirect(Policy::custom(follow))
-        .connect_timeout(CONNECT_TIMEOUT)
+        // Less than the whole, so that a dead host is told from a slow answer.
+        .connect_timeout(CONNECT_TIMEOUT.min(timeout * 2 / 3))
         .timeout(timeout)
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .pool_idle_timeout(Duration::from_secs(60))

@@ -517,6 +517,26 @@ async fn a_dead_server_costs_one_timeout() {
     assert!(again.elapsed() < waited, "twenty more took {:?}, the first one {waited:?}", again.elapsed());
 }
 
+/// One request that hangs does not make a server a dead one: what else it has is still had.
+#[tokio::test]
+async fn one_slow_repository_is_no_dead_server() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let open = files(sound());
+    let handler: Handler = Arc::new(move |head| {
+        if path_of(head).starts_with("/slow/") {
+            std::thread::sleep(Duration::from_secs(3));
+        }
+        open(head)
+    });
+    let server = Server::start(&certificate, handler).await;
+    let client = client(&authority, Authenticator::default(), false);
+    let at = |name: &str| TrustServer::parse(&format!("https://{}/{name}", server.host)).unwrap();
+    let slow = ask(&client, &at("slow"), None, &Login::none()).await.unwrap_err();
+    assert!(slow.to_string().contains("did not answer in time"), "{slow}");
+    ask(&client, &at("good"), None, &Login::none()).await.unwrap();
+}
+
 /// Two reviews that differ in nothing but the login do not wait for each other's refusal.
 #[tokio::test]
 async fn one_login_does_not_spoil_another() {
