@@ -28,6 +28,9 @@ const PARALLEL_FETCHES: usize = 16;
 /// The most bytes that one update of one repository may bring in all: twice the largest file that is read.
 const MAX_UPDATE_BYTES: u64 = 64 << 20;
 
+/// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
+const HEAVY_BYTES: usize = 256 << 10;
+
 /// How many verified repositories are kept. Beyond that the one that was used longest ago is dropped; what is
 /// remembered against rollback stays.
 const MAX_KEPT: usize = 4096;
@@ -194,6 +197,8 @@ pub struct NotaryClient {
     slots: Arc<Mutex<HashMap<Key, Slot>>>,
     /// Held while a memory is written, so that an older one never replaces a newer one.
     writing: Arc<tokio::sync::Mutex<()>>,
+    /// Turns at verifying what is heavy: half of the processors stay free for everything else.
+    heavy: Arc<tokio::sync::Semaphore>,
 }
 
 impl std::fmt::Debug for NotaryClient {
@@ -206,7 +211,9 @@ impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
-        Self { http, auth, options, slots: Arc::default(), writing: Arc::default() }
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let heavy = Arc::new(tokio::sync::Semaphore::new((processors / 2).max(1)));
+        Self { http, auth, options, slots: Arc::default(), writing: Arc::default(), heavy }
     }
 
     /// The verified repository of a server, whose root stands under the pins.
@@ -278,9 +285,16 @@ impl NotaryClient {
         let fetcher = Fetcher::new(self, key, &terms.login);
         let mut answers = Vec::new();
         loop {
-            // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread.
+            // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread, nor find
+            // every processor taken.
+            let turn = match weight(&answers) {
+                0..HEAVY_BYTES => None,
+                _ => Arc::clone(&self.heavy).acquire_owned().await.ok(),
+            };
             let worked = tokio::task::spawn_blocking(move || {
                 let step = update.advance(answers);
+                // Held until the work is done, even where nobody waits for it any more.
+                drop(turn);
                 (update, step)
             });
             let (after, step) = worked.await.map_err(|_| Failure::Broken { gun: key.gun.clone() })?;
@@ -398,6 +412,15 @@ impl NotaryClient {
             Err(error) => (self.options.on_trouble)(&error),
         }
     }
+}
+
+/// How many bytes are to be verified.
+fn weight(answers: &[Answer]) -> usize {
+    let bytes = |answer: &Answer| match answer {
+        Answer::Found(bytes) => bytes.len(),
+        Answer::Missing => 0,
+    };
+    answers.iter().map(bytes).sum()
 }
 
 fn drop_oldest(slots: &mut HashMap<Key, Slot>) {
