@@ -190,6 +190,10 @@ impl Records {
 }
 
 impl StateStore for Records {
+    fn is_ready(&self) -> bool {
+        self.known().sight != Sight::Never
+    }
+
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
         let known = self.known();
         let loaded = match known.sight {

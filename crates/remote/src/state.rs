@@ -38,6 +38,11 @@ pub struct Remembered {
 
 /// Where memories live.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
+    /// Whether it can be asked yet. Until then every load fails, and so every verification.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
     /// What is remembered of a repository on a server; `None` if it was never seen.
     ///
     /// # Errors

@@ -63,7 +63,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         (Some(cluster), None) => cluster.namespace.clone(),
     };
     let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
-    let clients = clients(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
+    let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
+    let clients = clients(&config, state.clone(), &metrics, &clock)?;
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
@@ -96,6 +97,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         if !serving.is_there() {
             return Some("there is no serving certificate yet".to_owned());
+        }
+        if state.as_ref().is_some_and(|state| !state.is_ready()) {
+            return Some("what is remembered of repositories is not listed yet".to_owned());
         }
         source.now().err().map(|error| error.to_string())
     });
@@ -137,12 +141,28 @@ fn kinds(config: &Config) -> anyhow::Result<Kinds> {
     Ok(kinds)
 }
 
-fn clients(
+/// Where repositories are remembered: in a folder, or in the cluster.
+fn state_store(
     config: &Config,
     around: Option<&Cluster>,
     own_namespace: &str,
+    clock: &Clock,
+) -> anyhow::Result<Option<Arc<dyn StateStore>>> {
+    Ok(match (&config.state_dir, around) {
+        (Some(path), _) => {
+            let opened = StateDir::open(path);
+            Some(Arc::new(opened.with_context(|| format!("--state-dir {} cannot be written", path.display()))?))
+        }
+        (None, Some(cluster)) => Some(Records::follow(cluster.client.clone(), own_namespace, clock)),
+        (None, None) => None,
+    })
+}
+
+fn clients(
+    config: &Config,
+    state: Option<Arc<dyn StateStore>>,
     metrics: &SharedMetrics,
-    clock: &countersign_remote::Clock,
+    clock: &Clock,
 ) -> anyhow::Result<reach::Clients> {
     let mut connections = Connections::default();
     for path in &config.trust_ca {
@@ -153,14 +173,6 @@ fn clients(
         reach::add_host(&mut connections, host, settings)?;
         authenticator.allow_realms(host, settings.token_servers.clone());
     }
-    let state: Option<Arc<dyn StateStore>> = match (&config.state_dir, around) {
-        (Some(path), _) => {
-            let opened = StateDir::open(path);
-            Some(Arc::new(opened.with_context(|| format!("--state-dir {} cannot be written", path.display()))?))
-        }
-        (None, Some(cluster)) => Some(Records::follow(cluster.client.clone(), own_namespace, clock)),
-        (None, None) => None,
-    };
     let metrics = Arc::clone(metrics);
     let options = Options {
         refresh: config.trust_refresh,
