@@ -193,6 +193,9 @@ fn memories_are_joined() {
     let mut other = newer.clone();
     other.seen.get_mut(&timestamp).unwrap().content = [7; 32];
     assert_eq!(newer.clone().join(&other).seen[&timestamp], newer.seen[&timestamp]);
+    let mut other = newer.clone();
+    other.root = Some(b"another root of that version".as_slice().into());
+    assert_eq!(newer.clone().join(&other).root, newer.root);
     // An update from a joined memory refuses what either has seen the end of.
     let (mut old_repo, _) = signed();
     let (refused, _) = run(&old_repo.advance().build(), None, Some(&older.join(&newer)), &RootPins::none());
@@ -299,4 +302,19 @@ fn rotations_are_bounded() {
         let steps = asked.iter().filter(|file| file.ends_with(".root.json")).count() as u64;
         assert_eq!(steps, if too_far { 0 } else { jump - 1 });
     }
+}
+
+/// Of a root that was replaced since, the expiry does not matter; of the one in use it does.
+#[test]
+fn a_pin_reaches_over_an_expired_step() {
+    let certified = |name: &'static str| Key::p256(name).certified(&Cert::new(GUN, NOW));
+    let (mut repo, _) = signed();
+    let mut pins = RootPins::none();
+    pins.add(&repo.keys("root").keys[0].id()).unwrap();
+    repo.rotate_root().set_root_key(&certified("root 2")).file("root").expires = hours(-1);
+    repo.rotate_root().set_root_key(&certified("root 3")).file("root").expires = hours(1000);
+    let (outcome, asked) = run(&repo.clone().build(), None, None, &pins);
+    assert!(outcome.is_ok() && asked.iter().any(|file| file.ends_with(".root.json")), "{outcome:?} {asked:?}");
+    repo.file("root").expires = hours(-1);
+    assert!(matches!(run(&repo.build(), None, None, &pins).0, Err(Error::Expired { .. })));
 }
