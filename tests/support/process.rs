@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::Problem;
 
 /// How long a part may take to start.
-const START: Duration = Duration::from_secs(30);
+const START: Duration = Duration::from_secs(90);
 
 /// A port on loopback that nothing listens on.
 ///
@@ -81,7 +81,7 @@ impl Part {
     /// Waits until it has ended by itself.
     ///
     /// # Errors
-    /// It has not after half a minute.
+    /// It has not after a minute and a half.
     pub fn ended(&mut self) -> Result<std::process::ExitStatus, Problem> {
         let end = Instant::now() + START;
         loop {
@@ -106,7 +106,7 @@ impl Drop for Part {
 /// Asks again and again until something is true.
 ///
 /// # Errors
-/// It is not, after half a minute; `what` says what was waited for.
+/// It is not, after a minute and a half; `what` says what was waited for.
 pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) -> Result<(), Problem> {
     let end = Instant::now() + START;
     while !is_true() {
