@@ -1,10 +1,9 @@
-//! Any bytes as a docker config.json.
+//! Any bytes as a docker config.json, and as the older form of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
-    if let Ok(config) = countersign_remote::DockerConfig::parse(data) {
-        let _ = config.for_host("registry.example.com:5000");
-    }
+    let _ = countersign_remote::DockerConfig::parse(data);
+    let _ = countersign_remote::DockerConfig::parse_legacy(data);
 });
