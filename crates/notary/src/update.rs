@@ -114,7 +114,12 @@ impl Update {
         pins: RootPins,
         now: Time,
     ) -> Result<Self, Error> {
-        let held = held.filter(|held| memory.is_none_or(|memory| memory.root == held.memory().root));
+        // Nor is one that is behind what others have seen: its files would be used again without a look at their versions.
+        let held = held.filter(|held| {
+            memory.is_none_or(|memory| {
+                memory.root == held.memory().root && held.memory().clone().join(memory) == *held.memory()
+            })
+        });
         let memory = match (&held, memory) {
             (Some(held), Some(memory)) => held.memory().clone().join(memory),
             (Some(held), None) => held.memory().clone(),
