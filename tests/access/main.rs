@@ -60,6 +60,10 @@ fn nothing_leaked(texts: &[String]) {
     }
 }
 
+fn digest(name: &str) -> String {
+    forge::hex(&forge::digest_of(name))
+}
+
 fn sign(client: &Client, gun: &str, tag: &str, digest: &str) -> Result<(), Problem> {
     client.run(&["init", gun, "--publish"])?;
     client.run(&["addhash", gun, tag, "523", "--sha256", digest, "--publish"])?;
@@ -85,7 +89,7 @@ fn logins_by_token() -> Result<(), Problem> {
     let notary = NotaryServer::start_as(&format!("127.0.0.1:{port}"), Some(&tokens), &ca, folder.path())?;
     let login = format!("alice:{}", PASSWORDS[0]);
     let owner = Client::new(&notary.url, &ca, &folder.path().join("owner")).with_login(&login);
-    sign(&owner, gun, "v1", &forge::hex(&forge::digest_of("v1")))?;
+    sign(&owner, gun, "v1", &digest("v1"))?;
 
     let policies = folder.path().join("policies");
     fs::create_dir(&policies)?;
@@ -200,15 +204,7 @@ fn the_registry_itself() -> Result<(), Problem> {
     let gun = format!("{}/team/app", registry.host);
     let owner = Client::new(&notary.url, &ca, &folder.path().join("owner"));
     sign(&owner, &gun, "v1", &first.digest)?;
-    owner.run(&[
-        "addhash",
-        &gun,
-        "v2",
-        "523",
-        "--sha256",
-        &forge::hex(&forge::digest_of("never pushed")),
-        "--publish",
-    ])?;
+    owner.run(&["addhash", &gun, "v2", "523", "--sha256", &digest("never pushed"), "--publish"])?;
 
     let file = folder.path().join("docker.json");
     fs::write(&file, dockerconfig(&registry.host, "alice", PASSWORDS[0]))?;
@@ -271,12 +267,7 @@ fn logins_by_password_at_a_proxy() -> Result<(), Problem> {
     let ca = Ca::make(folder.path())?;
     let notary = NotaryServer::start(&ca, folder.path())?;
     let gun = "127.0.0.1/team/app";
-    sign(
-        &Client::new(&notary.url, &ca, &folder.path().join("owner")),
-        gun,
-        "v1",
-        &forge::hex(&forge::digest_of("v1")),
-    )?;
+    sign(&Client::new(&notary.url, &ca, &folder.path().join("owner")), gun, "v1", &digest("v1"))?;
     let port = free_port()?;
     let hashed = run(Command::new("openssl").args(["passwd", "-apr1", PASSWORDS[0]]))?.stdout;
     fs::write(folder.path().join("users"), format!("alice:{}\n", hashed.trim()))?;
@@ -352,12 +343,7 @@ fn a_proxy_is_the_only_way() -> Result<(), Problem> {
     let ca = Ca::make(folder.path())?;
     let notary = NotaryServer::start(&ca, folder.path())?;
     let gun = "registry.example.com/team/app";
-    sign(
-        &Client::new(&notary.url, &ca, &folder.path().join("owner")),
-        gun,
-        "v1",
-        &forge::hex(&forge::digest_of("v1")),
-    )?;
+    sign(&Client::new(&notary.url, &ca, &folder.path().join("owner")), gun, "v1", &digest("v1"))?;
     let number = std::process::id() % 200;
     let name = format!("cs{}", std::process::id() % 100_000);
     let (host_end, inner_end) = (format!("{name}h"), format!("{name}n"));
@@ -422,12 +408,7 @@ fn a_server_on_ipv6_only() -> Result<(), Problem> {
     let notary = NotaryServer::start_as(&format!("[::1]:{port}"), None, &ca, folder.path())?;
     let gun = "[::1]:5000/team/app";
     let known = "registry.example.com/team/app";
-    sign(
-        &Client::new(&notary.url, &ca, &folder.path().join("owner")),
-        known,
-        "v1",
-        &forge::hex(&forge::digest_of("v1")),
-    )?;
+    sign(&Client::new(&notary.url, &ca, &folder.path().join("owner")), known, "v1", &digest("v1"))?;
     let ca_text = ca.ca.display().to_string();
     let run = |image: &str| Countersign::run(&["verify", image, "--trust-server", &notary.url, "--trust-ca", &ca_text]);
     let finished = run(&format!("{known}:v1"))?;

@@ -217,34 +217,34 @@ pub(crate) fn status(world: &mut World) -> Result<(), Problem> {
 
 /// Every kind of workload, by the real controllers.
 pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
-    world.namespace("work")?;
+    world.namespace("shop")?;
     let pushed = world.sign("team/app", "v1", "alice")?;
     let second = world.sign("team/app", "v2", "alice")?;
     let child = world.registry.push("team/app", "child", "child")?;
     let list = world.registry.push_list("team/app", "multi", &[("amd64", &child)])?;
     world.sign_pushed("team/app", "multi", "alice", &list)?;
-    world.signer_secret("work", "alice", "alice")?;
+    world.signer_secret("shop", "alice", "alice")?;
     let repository = format!("{}/team/app", world.registry.host);
     world.policy(
-        Some("work"),
+        Some("shop"),
         "p",
         &json!({"repositories": [{"name": repository, "policy": world.trust(&["alice"])}]}),
     )?;
     let (v1, v2) = (world.image("team/app", "v1"), world.image("team/app", "v2"));
     let pinned = |digest: &str| format!("{repository}@sha256:{digest}");
     wait_for("the policy", || {
-        world.create(&workload("apps/v1", "Deployment", "work", "web", &v1)).is_ok_and(|done| done.is_ok())
+        world.create(&workload("apps/v1", "Deployment", "shop", "web", &v1)).is_ok_and(|done| done.is_ok())
     })?;
-    wait_for("the Deployment's pod", || world.pod_images("work", "web") == [pinned(&pushed.digest)])?;
-    world.plane.kubectl("developer", &["scale", "deployment/web", "-n", "work", "--replicas=3"])?;
-    wait_for("three pods", || world.pod_images("work", "web").len() == 3)?;
-    world.plane.kubectl("developer", &["set", "image", "deployment/web", "-n", "work", &format!("web={v2}")])?;
+    wait_for("the Deployment's pod", || world.pod_images("shop", "web") == [pinned(&pushed.digest)])?;
+    world.plane.kubectl("developer", &["scale", "deployment/web", "-n", "shop", "--replicas=3"])?;
+    wait_for("three pods", || world.pod_images("shop", "web").len() == 3)?;
+    world.plane.kubectl("developer", &["set", "image", "deployment/web", "-n", "shop", &format!("web={v2}")])?;
     let rolled = pinned(&second.digest);
-    wait_for("a rolling update", || world.pod_images("work", "web").contains(&rolled))?;
+    wait_for("a rolling update", || world.pod_images("shop", "web").contains(&rolled))?;
     let unsigned = world.image("team/app", "v3");
     let update = world
         .plane
-        .try_kubectl("developer", &["set", "image", "deployment/web", "-n", "work", &format!("web={unsigned}")])?;
+        .try_kubectl("developer", &["set", "image", "deployment/web", "-n", "shop", &format!("web={unsigned}")])?;
     assert!(update.code != 0 && update.stderr.contains("no signed target v3"), "{update:?}");
     // A node, so that the DaemonSet has somewhere to go.
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node"}});
@@ -259,8 +259,8 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
         ("v1", "Pod", "bare"),
     ];
     for (api_version, kind, name) in kinds {
-        let mut object = workload(api_version, kind, "work", name, &v1);
-        let mut denied = workload(api_version, kind, "work", &format!("{name}-unsigned"), &unsigned);
+        let mut object = workload(api_version, kind, "shop", name, &v1);
+        let mut denied = workload(api_version, kind, "shop", &format!("{name}-unsigned"), &unsigned);
         if kind == "ReplicationController" {
             for object in [&mut object, &mut denied] {
                 object["spec"]["selector"] = object["metadata"]["labels"].clone();
@@ -275,11 +275,11 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
         assert!(message.contains(&said[..said.len() - ": targets/alice".len()]), "{kind}: {result:?}");
     }
     for name in ["stateful", "daemon", "replicas", "controller", "job", "bare"] {
-        wait_for(name, || world.pod_images("work", name) == [pinned(&pushed.digest)])?;
+        wait_for(name, || world.pod_images("shop", name) == [pinned(&pushed.digest)])?;
     }
     let multi = world.image("team/app", "multi");
-    assert_eq!(world.create(&pod("work", "multi", &multi))?, Ok(()));
-    assert_eq!(world.pod_images("work", "multi"), [pinned(&list.digest)]);
+    assert_eq!(world.create(&pod("shop", "multi", &multi))?, Ok(()));
+    assert_eq!(world.pod_images("shop", "multi"), [pinned(&list.digest)]);
     deployment_config(world, &v1, &unsigned, &pinned(&pushed.digest))
 }
 
@@ -294,12 +294,12 @@ fn deployment_config(world: &World, signed: &str, unsigned: &str, pinned: &str) 
         },
     });
     world.plane.apply(&definition.to_string())?;
-    wait_for("the definition", || world.plane.get(&["deploymentconfigs.apps.openshift.io", "-n", "work"]).is_ok())?;
+    wait_for("the definition", || world.plane.get(&["deploymentconfigs.apps.openshift.io", "-n", "shop"]).is_ok())?;
     let object =
-        |name: &str, image: &str| workload("apps.openshift.io/v1", "DeploymentConfig", "work", name, image).to_string();
+        |name: &str, image: &str| workload("apps.openshift.io/v1", "DeploymentConfig", "shop", name, image).to_string();
     let created = world.plane.send("admin", "create", &object("dc", signed))?;
     assert_eq!(created.code, 0, "{created:?}");
-    let stored = world.plane.get(&["deploymentconfigs.apps.openshift.io", "dc", "-n", "work"])?;
+    let stored = world.plane.get(&["deploymentconfigs.apps.openshift.io", "dc", "-n", "shop"])?;
     assert_eq!(stored["spec"]["template"]["spec"]["containers"][0]["image"], pinned);
     let denied = world.plane.send("admin", "create", &object("dc2", unsigned))?;
     assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
@@ -310,7 +310,7 @@ fn deployment_config(world: &World, signed: &str, unsigned: &str, pinned: &str) 
 pub(crate) fn ephemeral_containers(world: &mut World) -> Result<(), Problem> {
     let add = |image: &str| -> Result<countersign_tests::Finished, Problem> {
         let containers = json!({
-            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": "bare", "namespace": "work"},
+            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": "bare", "namespace": "shop"},
             "ephemeralContainers": [{"name": "debug", "image": image}],
         });
         let file = world.folder.path().join("ephemeral.json");
@@ -318,22 +318,22 @@ pub(crate) fn ephemeral_containers(world: &mut World) -> Result<(), Problem> {
         let path = file.display().to_string();
         world.plane.try_kubectl(
             "admin",
-            &["replace", "--raw", "/api/v1/namespaces/work/pods/bare/ephemeralcontainers", "-f", &path],
+            &["replace", "--raw", "/api/v1/namespaces/shop/pods/bare/ephemeralcontainers", "-f", &path],
         )
     };
     let denied = add(&world.image("team/app", "v3"))?;
     assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
     let added = add(&world.image("team/app", "v1"))?;
     assert_eq!(added.code, 0, "{added:?}");
-    let image = world.plane.get(&["pod", "bare", "-n", "work"])?["spec"]["ephemeralContainers"][0]["image"].clone();
+    let image = world.plane.get(&["pod", "bare", "-n", "shop"])?["spec"]["ephemeralContainers"][0]["image"].clone();
     assert!(image.as_str().is_some_and(|image| image.contains("@sha256:")), "{image}");
     Ok(())
 }
 
 /// An owner reference that anybody can write is no pass.
 pub(crate) fn forged_owners(world: &mut World) -> Result<(), Problem> {
-    let owner = world.plane.get(&["replicaset", "replicas", "-n", "work"])?;
-    let mut forged = pod("work", "forged", &world.image("team/app", "v3"));
+    let owner = world.plane.get(&["replicaset", "replicas", "-n", "shop"])?;
+    let mut forged = pod("shop", "forged", &world.image("team/app", "v3"));
     forged["metadata"]["ownerReferences"] = json!([{
         "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "replicas", "uid": owner["metadata"]["uid"],
         "controller": true, "blockOwnerDeletion": true,
@@ -429,7 +429,7 @@ pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
     let kubeconfig = world.plane.kubeconfig("admin").display().to_string();
     let ca = world.ca.ca.display().to_string();
     let walk = |image: &str| {
-        Countersign::run(&["doctor", image, "-n", "work", "--kubeconfig", &kubeconfig, "--trust-ca", &ca])
+        Countersign::run(&["doctor", image, "-n", "shop", "--kubeconfig", &kubeconfig, "--trust-ca", &ca])
     };
     let good = walk(&world.image("team/app", "v1"))?;
     let steps = ["policy", "name", "connection", "https", "metadata", "signatures", "registry"];
@@ -450,7 +450,7 @@ pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
 pub(crate) fn cron_job(world: &mut World) -> Result<(), Problem> {
     for _ in 0..4 {
         let waited = wait_for("the CronJob's pod", || {
-            let pods = world.plane.get(&["pods", "-n", "work"]).unwrap_or_default();
+            let pods = world.plane.get(&["pods", "-n", "shop"]).unwrap_or_default();
             pods["items"].as_array().into_iter().flatten().any(|pod| {
                 let job = pod["metadata"]["labels"]["job-name"].as_str().unwrap_or_default();
                 let image = pod["spec"]["containers"][0]["image"].as_str().unwrap_or_default();

@@ -13,11 +13,11 @@ use crate::world::{DENIED, World, pod};
 /// The cluster's own controllers keep workloads alive that were admitted, whatever the trust server does.
 pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     world.notary = None;
-    let before = world.plane.get(&["pods", "-n", "work", "-l", "app=replicas"])?;
+    let before = world.plane.get(&["pods", "-n", "shop", "-l", "app=replicas"])?;
     let name = before["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    world.plane.kubectl("admin", &["delete", "pod", &name, "-n", "work", "--force", "--grace-period=0"])?;
+    world.plane.kubectl("admin", &["delete", "pod", &name, "-n", "shop", "--force", "--grace-period=0"])?;
     wait_for("another pod", || {
-        let pods = world.plane.get(&["pods", "-n", "work", "-l", "app=replicas"]).unwrap_or_default();
+        let pods = world.plane.get(&["pods", "-n", "shop", "-l", "app=replicas"]).unwrap_or_default();
         pods["items"][0]["metadata"]["name"].as_str().is_some_and(|found| found != name)
     })?;
     // Nobody else is let through on that account: once what was verified is no longer fresh, it is a denial.
@@ -25,11 +25,11 @@ pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     let mut last = Ok(());
     let refused = (0..3).any(|_| {
         wait_for("a refusal", || {
-            last = world.create(&pod("work", "while-down", &image)).unwrap_or(Ok(()));
+            last = world.create(&pod("shop", "while-down", &image)).unwrap_or(Ok(()));
             if last.is_ok() {
                 let _ = world
                     .plane
-                    .kubectl("admin", &["delete", "pod", "while-down", "-n", "work", "--force", "--grace-period=0"]);
+                    .kubectl("admin", &["delete", "pod", "while-down", "-n", "shop", "--force", "--grace-period=0"]);
             }
             last.is_err()
         })
@@ -41,7 +41,7 @@ pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     // A server that comes back without its data (it keeps it in memory) has nothing for anybody.
     world.notary = Some(NotaryServer::start_at(world.notary_port, &world.ca, world.folder.path())?);
     let words = "failed to get content trust information";
-    let result = world.create(&pod("work", "while-down", &image))?;
+    let result = world.create(&pod("shop", "while-down", &image))?;
     assert!(result.as_ref().is_err_and(|message| message.contains(words)), "{result:?}");
     Ok(())
 }
@@ -66,7 +66,7 @@ pub(crate) fn made_anew(world: &mut World) -> Result<(), Problem> {
     world.sign("team/app", "v1", "alice")?;
     let image = world.image("team/app", "v1");
     let remembers = |world: &World| {
-        let result = world.create(&pod("work", "anew", &image));
+        let result = world.create(&pod("shop", "anew", &image));
         result.is_ok_and(|done| {
             done.is_err_and(|message| {
                 message.contains("without a signature by the former root key")
@@ -98,7 +98,7 @@ pub(crate) fn made_anew(world: &mut World) -> Result<(), Problem> {
     );
     for round in 0..4 {
         let name = format!("anew-{round}");
-        wait_for("both replicas", || world.create(&pod("work", &name, &image)).is_ok_and(|done| done.is_ok()))?;
+        wait_for("both replicas", || world.create(&pod("shop", &name, &image)).is_ok_and(|done| done.is_ok()))?;
     }
     Ok(())
 }

@@ -187,7 +187,13 @@ impl PolicyDocument {
 }
 
 /// A member and what is wrong with it, or what is not enforced of it.
-type Problem = (String, String);
+pub type Problem = (String, String);
+
+/// Several problems in one line.
+#[must_use]
+pub fn in_one_line(problems: &[Problem]) -> String {
+    problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>().join("; ")
+}
 
 fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
     let pattern = Pattern::parse(&repository.name).map_err(|error| ("name".to_owned(), error.to_string()));
@@ -256,8 +262,7 @@ pub fn read_stored(kind: PolicyKind, name: &str, spec: &Value) -> (Policy, Vec<P
         // Where the name can be read, only what it matches is in doubt.
         match value.get("name").and_then(Value::as_str).map(Pattern::parse) {
             Some(Ok(pattern)) => {
-                let problem = found.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>();
-                let check = Check::Unusable(problem.join("; "));
+                let check = Check::Unusable(in_one_line(&found));
                 policy.entries.push(Entry { pattern, mutate_image: true, check });
             }
             _ => whole = true,
@@ -265,13 +270,12 @@ pub fn read_stored(kind: PolicyKind, name: &str, spec: &Value) -> (Policy, Vec<P
         problems.extend(found);
     }
     if whole {
-        policy.unusable =
-            Some(problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>().join("; "));
+        policy.unusable = Some(in_one_line(&problems));
     }
     (policy, problems)
 }
 
-fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<(String, String)>) {
+fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     let mut faults = Vec::new();
     let trust_server = trust.trust_server.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
         TrustServer::parse(text).map_err(|error| faults.push(("trustServer".to_owned(), error.to_string()))).ok()

@@ -98,33 +98,18 @@ impl Engine {
         pull: &PullSecrets<'_>,
         now: Timestamp,
     ) -> Result<ProvenDigest, DenyReason> {
-        let mut signers = Vec::new();
-        for secret in &need.signer_secrets {
-            signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
-        }
-        let mut pins = RootPins::none();
-        for key in &need.root_keys {
-            pins.add(key).map_err(|_| DenyReason::RootKey { origin: "an item of rootKeys".to_owned() })?;
-        }
-        for secret in &need.root_secrets {
-            let data = read_secret(moment, secret).await?;
-            read_pin(secret, data.as_ref()).map(|pin| pins.extend(pin))?;
-        }
+        let demands = Demands::read(moment, need).await?;
         let server = need.server.host_port();
-        let certificate = need.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
-        let certificate = certificate.map_err(|error| DenyReason::Undecided { cause: error.to_string() })?;
-        let repository = self.repository(need, &pins, certificate.as_ref(), pull).await;
+        let repository = self.repository(need, &demands, pull).await;
         let repository = repository.map_err(|failure| deny(server, failure))?;
-        let resolved = repository.resolve(&need.wanted, &signers, now);
+        let resolved = repository.resolve(&need.wanted, &demands.signers, now);
         let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
         if need.require_present {
             self.check_present(need, &digest, pull).await?;
         }
         Ok(digest)
     }
-}
 
-impl Engine {
     /// Whether the registry has what was signed.
     async fn check_present(
         &self,
@@ -147,19 +132,59 @@ impl Engine {
     async fn repository(
         &self,
         need: &TrustNeed,
-        pins: &RootPins,
-        certificate: Option<&PinnedCertificate>,
+        demands: &Demands,
         pull: &PullSecrets<'_>,
     ) -> Result<Arc<Repository>, Failure> {
         let nobody = Login::none();
-        let ask = |login| Ask { server: &need.server, gun: &need.gun, pins, certificate, login };
+        let ask = |login| Ask {
+            server: &need.server,
+            gun: &need.gun,
+            pins: &demands.pins,
+            certificate: demands.certificate.as_ref(),
+            login,
+        };
         if !self.private {
             let asked = self.notary.repository(ask(&nobody)).await;
-            if !matches!(asked, Err(Failure::Auth(_))) || pull.are_none().await {
+            if !matches!(asked, Err(Failure::Auth(_))) || pull.login().await.is_empty() {
                 return asked;
             }
         }
         self.notary.repository(ask(pull.login().await)).await
+    }
+}
+
+/// What an entry demands of a repository, read from the secrets that it names.
+#[derive(Debug, Clone)]
+pub struct Demands {
+    /// Signers who must have signed.
+    pub signers: Vec<Signer>,
+    /// Root keys that the repository must stand under.
+    pub pins: RootPins,
+    /// The one certificate that the trust server must show, if one is pinned.
+    pub certificate: Option<PinnedCertificate>,
+}
+
+impl Demands {
+    /// Reads what an entry names.
+    ///
+    /// # Errors
+    /// The first secret or key that is not there, or of no use.
+    pub async fn read(moment: &dyn Moment, need: &TrustNeed) -> Result<Self, DenyReason> {
+        let mut signers = Vec::new();
+        for secret in &need.signer_secrets {
+            signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
+        }
+        let mut pins = RootPins::none();
+        for key in &need.root_keys {
+            pins.add(key).map_err(|_| DenyReason::RootKey { origin: "an item of rootKeys".to_owned() })?;
+        }
+        for secret in &need.root_secrets {
+            let data = read_secret(moment, secret).await?;
+            pins.extend(read_pin(secret, data.as_ref())?);
+        }
+        let certificate = need.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
+        let certificate = certificate.map_err(|error| DenyReason::Undecided { cause: error.to_string() })?;
+        Ok(Self { signers, pins, certificate })
     }
 }
 
@@ -172,10 +197,6 @@ struct PullSecrets<'a> {
 }
 
 impl PullSecrets<'_> {
-    async fn are_none(&self) -> bool {
-        self.login().await.is_empty()
-    }
-
     /// Those of the pod, then those of its service account, as the kubelet has them. What is not there, or cannot be read,
     /// is left out, as the kubelet does; the denial that may come of it says what was missing.
     async fn login(&self) -> &Login {

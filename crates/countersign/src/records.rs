@@ -11,7 +11,7 @@ use countersign_remote::Clock;
 use countersign_remote::state::{self, Remembered, StateError, StateStore};
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::api::{Api, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde_json::{Value, json};
 use tracing::{error, info};
 
@@ -54,7 +54,11 @@ impl std::fmt::Debug for Records {
 /// The API of the records in a namespace.
 #[must_use]
 pub fn api(client: Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client, namespace, &cluster::resource(GROUP, "v1beta1", "TrustRecord", "trustrecords"))
+    Api::namespaced_with(client, namespace, &resource())
+}
+
+fn resource() -> ApiResource {
+    cluster::resource(GROUP, "v1beta1", "TrustRecord", "trustrecords")
 }
 
 /// Server, repository, and what a record remembers of it.
@@ -79,19 +83,15 @@ pub fn write(
     seen: &Remembered,
     now: jiff::Timestamp,
 ) -> Result<DynamicObject, String> {
-    let resource = cluster::resource(GROUP, "v1beta1", "TrustRecord", "trustrecords");
     let data = String::from_utf8(state::encode(server, gun, seen)?).map_err(|error| error.to_string())?;
     let root = seen.memory.lineage.last();
-    let mut spec = json!({
-        "server": server, "gun": gun, "data": data, "verified": now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+    let spec = json!({
+        "server": server, "gun": gun, "data": data, "verified": cluster::time(now), "accepted": seen.accepted,
         "rootVersion": root.map(|root| root.version),
         "rootKeys": root.map(|root| root.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>()).unwrap_or_default(),
         "timestampVersion": seen.memory.seen.get(&RoleName::timestamp()).map(|seen| seen.version),
     });
-    if let Some(accepted) = &seen.accepted {
-        spec["accepted"] = json!(accepted);
-    }
-    let mut record = DynamicObject::new(&state::name(server, gun), &resource);
+    let mut record = DynamicObject::new(&state::name(server, gun), &resource());
     if let Some(before) = before {
         record.metadata = before.metadata.clone();
     }
@@ -148,7 +148,7 @@ impl Records {
     }
 
     fn error(&self, action: &'static str, gun: &str, cause: String) -> StateError {
-        StateError { action, gun: gun.to_owned(), place: self.api.resource_url().to_owned(), cause }
+        StateError::new(action, gun, self.api.resource_url(), cause)
     }
 
     async fn store(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {

@@ -30,6 +30,21 @@ pub enum PullData {
     Legacy(Vec<u8>),
 }
 
+/// The data key of a pull secret, and what to make of its value.
+pub type PullForm = (&'static str, fn(Vec<u8>) -> PullData);
+
+impl PullData {
+    /// The data key of a type of Secret that holds credentials, and what its value is; nothing for any other type.
+    #[must_use]
+    pub fn form(secret_type: &str) -> Option<PullForm> {
+        match secret_type {
+            "kubernetes.io/dockerconfigjson" => Some((".dockerconfigjson", Self::Config)),
+            "kubernetes.io/dockercfg" => Some((".dockercfg", Self::Legacy)),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for SecretData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SecretData")

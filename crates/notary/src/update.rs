@@ -101,8 +101,8 @@ impl Update {
     /// Begins an update of a repository.
     ///
     /// `held` is what an earlier update verified, if it is still at hand: unchanged files are not asked for again. `memory`
-    /// is what is remembered of the repository, by this process or by others; whatever is newer counts. A `held` whose root is
-    /// not the remembered one is of no use. `now` is the time of the whole update, so a
+    /// is what is remembered of the repository, by this process or by others; whatever is newer counts. A `held` that
+    /// has another root, or is behind what is remembered, is of no use. `now` is the time of the whole update, so a
     /// slow server cannot stretch an expiry.
     ///
     /// # Errors
@@ -114,17 +114,13 @@ impl Update {
         pins: RootPins,
         now: Time,
     ) -> Result<Self, Error> {
-        // Nor is one that is behind what others have seen: its files would be used again without a look at their versions.
-        let held = held.filter(|held| {
-            memory.is_none_or(|memory| {
-                memory.root == held.memory().root && held.memory().clone().join(memory) == *held.memory()
-            })
-        });
         let memory = match (&held, memory) {
-            (Some(held), Some(memory)) => held.memory().clone().join(memory),
             (Some(held), None) => held.memory().clone(),
-            (None, memory) => memory.cloned().unwrap_or_default(),
+            (Some(held), Some(memory)) if memory.root == held.memory().root => held.memory().clone().join(memory),
+            (_, memory) => memory.cloned().unwrap_or_default(),
         };
+        // Files that are held are used again without a look at their versions, so only those of one that is behind nobody.
+        let held = held.filter(|held| *held.memory() == memory);
         let root = match (&held, &memory.root) {
             (Some(held), _) => Some(held.root().clone()),
             (None, Some(bytes)) => Some(KnownRoot::recall(gun, bytes, &memory.lineage)?),

@@ -4,11 +4,13 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test reads its fixtures; the crate itself reads nothing")]
 
+mod server;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_notary::{Answer, Error, Memory, Repository, RootPins, Signer, Step, Update, Wanted, from_hex};
+use countersign_notary::{Error, Memory, Repository, RootPins, Signer, Wanted, from_hex};
 use forge::Files;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -63,18 +65,7 @@ fn update(
     pins: &RootPins,
     now: Timestamp,
 ) -> Result<Repository, Error> {
-    let mut update = Update::start(gun, held, memory, pins.clone(), now)?;
-    let mut answers = Vec::new();
-    loop {
-        match update.advance(answers)? {
-            Step::Done(repository) => return Ok(*repository),
-            Step::Fetch(requests) => {
-                let answer =
-                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
-                answers = requests.iter().map(|request| answer(&request.file)).collect();
-            }
-        }
-    }
+    server::run(gun, files, held, memory, pins, now).0
 }
 
 fn digest_bytes(text: &str) -> [u8; 32] {

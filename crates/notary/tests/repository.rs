@@ -1,10 +1,10 @@
 //! What a verified repository answers later, by digest, and to whom it is compared: what a folder of files cannot show.
 
+mod server;
+
 use std::sync::Arc;
 
-use countersign_notary::{
-    Answer, Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer, Step, Update, Wanted,
-};
+use countersign_notary::{Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer, Wanted};
 use forge::{Cert, Delegation, Files, Key, NOW, Repo, digest_of};
 use jiff::{Timestamp, ToSpan as _};
 
@@ -14,31 +14,14 @@ fn hours(hours: i64) -> Timestamp {
     NOW.checked_add(hours.hours()).unwrap()
 }
 
-/// Runs an update, and gives the names of the files that it asked for too.
+/// An update of the repository of these tests, and the names of the files that it asked for.
 fn run(
     files: &Files,
     held: Option<Arc<Repository>>,
     memory: Option<&Memory>,
     pins: &RootPins,
 ) -> (Result<Repository, Error>, Vec<String>) {
-    let mut asked = Vec::new();
-    let mut update = match Update::start(GUN, held, memory, pins.clone(), NOW) {
-        Ok(update) => update,
-        Err(error) => return (Err(error), asked),
-    };
-    let mut answers = Vec::new();
-    loop {
-        match update.advance(answers) {
-            Err(error) => return (Err(error), asked),
-            Ok(Step::Done(repository)) => return (Ok(*repository), asked),
-            Ok(Step::Fetch(requests)) => {
-                asked.extend(requests.iter().map(|request| request.file.clone()));
-                let answer =
-                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
-                answers = requests.iter().map(|request| answer(&request.file)).collect();
-            }
-        }
-    }
+    server::run(GUN, files, held, memory, pins, NOW)
 }
 
 fn verified(repo: &Repo) -> Repository {
@@ -322,4 +305,20 @@ fn a_pin_reaches_over_an_expired_step() {
     assert!(outcome.is_ok() && asked.iter().any(|file| file.ends_with(".root.json")), "{outcome:?} {asked:?}");
     repo.file("root").expires = hours(-1);
     assert!(matches!(run(&repo.build(), None, None, &pins).0, Err(Error::Expired { .. })));
+}
+
+/// A replica that is behind the others refuses what they have seen the end of, though it held it itself.
+#[test]
+fn what_is_held_is_no_older_than_what_others_saw() {
+    let (mut repo, _) = signed();
+    let held = Arc::new(verified(&repo));
+    // The server, who has the timestamp's key, names the old snapshot anew.
+    let mut hostile = repo.clone();
+    hostile.file("timestamp").version += 2;
+    let files = hostile.build();
+    assert!(run(&files, Some(Arc::clone(&held)), Some(held.memory()), &RootPins::none()).0.is_ok());
+    repo.tag("targets/alice", "v2", &digest_of("v2")).advance();
+    let others = verified(&repo).memory().clone();
+    let (outcome, _) = run(&files, Some(held), Some(&others), &RootPins::none());
+    assert!(matches!(outcome, Err(Error::Rollback { .. })), "{outcome:?}");
 }

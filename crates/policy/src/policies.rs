@@ -57,6 +57,17 @@ pub struct Policy {
     pub unusable: Option<String>,
 }
 
+impl Policy {
+    /// Kind, namespace and name, for messages.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.kind.namespace() {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind.kind(), self.name),
+            None => format!("{} {}", self.kind.kind(), self.name),
+        }
+    }
+}
+
 /// One entry of a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -198,6 +209,8 @@ struct Scope {
     exact: HashMap<String, Vec<Place>>,
     /// All other entries.
     wild: Vec<Place>,
+    /// The first policy that cannot be used, if there is one.
+    unusable: Option<usize>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,10 +285,10 @@ impl PolicySet {
     pub fn applies(&self, namespace: &str, image: &ImageReference) -> Applies<'_> {
         let own = self.namespaces.get(namespace);
         let scope = own.unwrap_or(&self.cluster);
-        for policy in &scope.policies {
-            if let Some(problem) = &policy.unusable {
-                return Applies::Unusable(policy, problem);
-            }
+        if let Some(policy) = scope.unusable.and_then(|at| scope.policies.get(at))
+            && let Some(problem) = &policy.unusable
+        {
+            return Applies::Unusable(policy, problem);
         }
         let mut matches = scope.matches(image);
         if matches.is_empty() {
@@ -297,6 +310,7 @@ impl Scope {
     fn index(&mut self) {
         // Policies of equal names cannot exist in a cluster, but in files: then their content decides, not their order.
         self.policies.sort_by_cached_key(|policy| (policy.name.clone(), format!("{policy:?}")));
+        self.unusable = self.policies.iter().position(|policy| policy.unusable.is_some());
         for (policy, entries) in self.policies.iter().map(|policy| &policy.entries).enumerate() {
             for (entry, pattern) in entries.iter().map(|entry| &entry.pattern).enumerate() {
                 let place = Place { policy, entry };

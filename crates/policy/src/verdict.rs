@@ -177,11 +177,7 @@ impl DenyReason {
     /// What a policy that makes no sense comes to.
     #[must_use]
     pub fn unusable(policy: &Policy, problem: &str) -> Self {
-        let policy = match policy.kind.namespace() {
-            Some(namespace) => format!("ImagePolicy {namespace}/{}", policy.name),
-            None => format!("ClusterImagePolicy {}", policy.name),
-        };
-        Self::PolicyUnusable { policy, problem: problem.to_owned() }
+        Self::PolicyUnusable { policy: policy.title(), problem: problem.to_owned() }
     }
 
     /// What a verified refusal by a server comes to.

@@ -4,6 +4,7 @@
 //! logs nothing: errors are returned.
 
 pub mod challenge;
+pub mod connections;
 pub mod credentials;
 pub mod docker_config;
 pub mod http;
@@ -11,9 +12,10 @@ pub mod notary;
 pub mod registry;
 pub mod state;
 
+pub use connections::{Connections, PinnedCertificate, TlsError};
 pub use credentials::{AuthError, Authenticator, Login, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
-pub use http::{Connections, HttpClient, HttpError, PinnedCertificate, TlsError};
+pub use http::{HttpClient, HttpError};
 pub use notary::{Ask, Clock, Failure, NotaryClient, Options};
 pub use registry::{RegistryClient, RegistryError};
 pub use state::{Remembered, StateDir, StateError, StateStore};

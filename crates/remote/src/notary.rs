@@ -18,8 +18,9 @@ use reqwest::header::HeaderValue;
 use thiserror::Error as ThisError;
 use url::Url;
 
+use crate::connections::PinnedCertificate;
 use crate::credentials::{AuthError, Authenticator, Login, LoginError};
-use crate::http::{HttpClient, HttpError, PinnedCertificate, Response, host_port};
+use crate::http::{HttpClient, HttpError, Response, host_port};
 use crate::state::{Remembered, StateError, StateStore};
 
 /// How many files of one repository are fetched at once.
@@ -253,11 +254,6 @@ impl NotaryClient {
             }
         };
         flight.await
-    }
-
-    /// Forgets what is kept in memory, so that the next question goes to the server: for what an administrator accepts.
-    pub fn forget(&self) {
-        self.slots.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.

@@ -27,6 +27,14 @@ pub struct StateError {
     pub cause: String,
 }
 
+impl StateError {
+    /// Names what failed, and why.
+    #[must_use]
+    pub fn new(action: &'static str, gun: &str, place: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
+        Self { action, gun: gun.to_owned(), place: place.to_string(), cause: cause.to_string() }
+    }
+}
+
 /// What is remembered, and when an administrator last accepted a change of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Remembered {
@@ -127,12 +135,7 @@ impl StateDir {
 
     fn read(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError {
-            action: "read",
-            gun: gun.to_owned(),
-            place: path.display().to_string(),
-            cause,
-        };
+        let failed = |cause: String| StateError::new("read", gun, path.display(), cause);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -143,12 +146,7 @@ impl StateDir {
 
     fn write(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError {
-            action: "write",
-            gun: gun.to_owned(),
-            place: path.display().to_string(),
-            cause,
-        };
+        let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
         let text = encode(server, gun, seen).map_err(failed)?;
         write_whole(&path, &text).map_err(|error| failed(error.to_string()))
     }
@@ -158,12 +156,7 @@ impl StateDir {
     /// # Errors
     /// A directory or file that cannot be read.
     pub fn list(&self) -> Result<Vec<(String, String, Remembered)>, StateError> {
-        let failed = |place: &Path, cause: String| StateError {
-            action: "read",
-            gun: "the repositories".to_owned(),
-            place: place.display().to_string(),
-            cause,
-        };
+        let failed = |place: &Path, cause: String| StateError::new("read", "the repositories", place.display(), cause);
         let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
         let mut found = Vec::new();
         for entry in entries {
@@ -220,12 +213,7 @@ impl StateStore for StateDir {
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
         let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
         Box::pin(async move {
-            let broken = StateError {
-                action: "read",
-                gun: gun.clone(),
-                place: state.path.display().to_string(),
-                cause: "reading broke off".to_owned(),
-            };
+            let broken = StateError::new("read", &gun, state.path.display(), "reading broke off");
             tokio::task::spawn_blocking(move || state.read(&server, &gun)).await.unwrap_or(Err(broken))
         })
     }
@@ -238,12 +226,7 @@ impl StateStore for StateDir {
     ) -> BoxFuture<'a, Result<(), StateError>> {
         let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
         Box::pin(async move {
-            let broken = StateError {
-                action: "write",
-                gun: gun.clone(),
-                place: state.path.display().to_string(),
-                cause: "writing broke off".to_owned(),
-            };
+            let broken = StateError::new("write", &gun, state.path.display(), "writing broke off");
             let write = move || match merged(state.read(&server, &gun)?, &seen) {
                 Some(merged) => state.write(&server, &gun, &merged),
                 None => Ok(()),

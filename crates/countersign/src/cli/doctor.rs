@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use countersign_notary::{RootPins, Signer};
+use countersign_notary::RootPins;
 use countersign_policy::verdict::shown;
-use countersign_policy::{ContainerImage, ImageReference, Need, SecretRef, TrustServer, plan};
-use countersign_remote::{Ask, AuthError, Failure, HttpError, Login, PinnedCertificate};
+use countersign_policy::{ContainerImage, DenyReason, ImageReference, Need, TrustServer, plan};
+use countersign_remote::{Ask, AuthError, Failure, HttpError, Login};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -16,7 +16,7 @@ use super::output::print;
 use super::{exit, reach};
 use crate::cluster::Cluster;
 use crate::config::ClusterPolicySecrets;
-use crate::enforce;
+use crate::enforce::{self, Demands};
 use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::source::{Moment, Source};
@@ -66,9 +66,7 @@ pub(crate) struct Args {
 struct Patient {
     image: ImageReference,
     server: TrustServer,
-    certificate: Option<PinnedCertificate>,
-    pins: RootPins,
-    signers: Vec<Signer>,
+    demands: Demands,
 }
 
 /// Why the walk ended, what helps, and the exit code.
@@ -161,7 +159,8 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
         let server = reach::server(args.trust_server.as_deref(), &image)?;
         let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
         let said = format!("none asked; trust server {server}");
-        return Ok(Ok(Some((Patient { image, server, certificate: None, pins: RootPins::none(), signers }, said))));
+        let demands = Demands { signers, pins: RootPins::none(), certificate: None };
+        return Ok(Ok(Some((Patient { image, server, demands }, said))));
     };
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
@@ -185,42 +184,28 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
         }
         Need::Trust(need) => need,
     };
-    let mut signers = Vec::new();
-    for secret in &need.signer_secrets {
-        let data = read(moment.as_ref(), secret).await?;
-        match enforce::read_signer(secret, data.as_ref()) {
-            Ok(signer) => signers.push(signer),
-            Err(reason) => {
-                let cure = format!(
-                    "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",
-                    secret.name, secret.namespace
-                );
-                return denied(reason.to_string(), &cure);
-            }
+    let demands = match Demands::read(moment.as_ref(), &need).await {
+        Ok(demands) => demands,
+        Err(DenyReason::Undecided { cause }) => bail!(cause),
+        Err(reason) => {
+            let cure = match &reason {
+                DenyReason::SignerSecret { secret, .. } | DenyReason::SignerKey { secret, .. }
+                    if !need.root_secrets.contains(secret) =>
+                {
+                    format!(
+                        "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",
+                        secret.name, secret.namespace
+                    )
+                }
+                _ => "Put the root's key or certificate into publicKey, as PEM.".to_owned(),
+            };
+            return denied(reason.to_string(), &cure);
         }
-    }
-    let mut pins = RootPins::none();
-    for key in &need.root_keys {
-        pins.add(key).context("rootKeys")?;
-    }
-    for secret in &need.root_secrets {
-        let data = read(moment.as_ref(), secret).await?;
-        match enforce::read_pin(secret, data.as_ref()) {
-            Ok(pin) => pins.extend(pin),
-            Err(reason) => {
-                return denied(reason.to_string(), "Put the root's key or certificate into publicKey, as PEM.");
-            }
-        }
-    }
-    let certificate = need.server_certificate.as_deref().map(PinnedCertificate::parse).transpose()?;
+    };
     let entry =
         planned.entry.map_or_else(String::new, |entry| format!("{} {}, entry {}", entry.kind, entry.name, entry.entry));
-    let said = format!("{entry}: {} signers, trust server {}", signers.len(), need.server);
-    Ok(Ok(Some((Patient { image, server: need.server.clone(), certificate, pins, signers }, said))))
-}
-
-async fn read(moment: &dyn Moment, secret: &SecretRef) -> anyhow::Result<Option<crate::source::SecretData>> {
-    Ok(moment.secret(secret).await?)
+    let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), need.server);
+    Ok(Ok(Some((Patient { image, server: need.server.clone(), demands }, said))))
 }
 
 async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
@@ -274,7 +259,7 @@ async fn connect(server: &TrustServer) -> Result<String, Trouble> {
 
 async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
     let url = Url::parse(&format!("{}/v2/", patient.server)).map_err(|error| trouble(error.to_string(), ""))?;
-    let answered = clients.http.get_from(&url, patient.certificate.as_ref(), None, 64 << 10).await;
+    let answered = clients.http.get_from(&url, patient.demands.certificate.as_ref(), None, 64 << 10).await;
     match answered {
         Ok(response) if response.status == 401 => {
             Ok(format!("it wants a login: {}", shown(&response.challenges.join("; "))))
@@ -305,8 +290,8 @@ async fn verify<'a>(
     let ask = Ask {
         server: &patient.server,
         gun: &gun,
-        pins: &patient.pins,
-        certificate: patient.certificate.as_ref(),
+        pins: &patient.demands.pins,
+        certificate: patient.demands.certificate.as_ref(),
         login: &login,
     };
     let repository = match clients.notary.repository(ask).await {
@@ -347,7 +332,7 @@ async fn verify<'a>(
     let wanted = countersign_policy::plan::wanted(&patient.image).map_err(|reason| {
         ("signatures", Trouble { cause: reason.to_string(), cure: String::new(), code: exit::DENIED })
     })?;
-    let resolved = repository.resolve(&wanted, &patient.signers, (telemetry::wall_clock())());
+    let resolved = repository.resolve(&wanted, &patient.demands.signers, (telemetry::wall_clock())());
     let resolved = resolved.map_err(|error| {
         let reason = countersign_policy::DenyReason::untrusted(patient.server.host_port(), error).to_string();
         let cure = format!(

@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         format!("image      {}\ncanonical  {}\nnamespace  {}\n\n", args.image, image.canonical(), args.namespace);
     let (line, code) = match loaded.policies().applies(&args.namespace, &image) {
         Applies::Unusable(policy, problem) => {
-            (format!("denied: {} {} cannot be used: {problem}\n", policy.kind.kind(), policy.name), exit::DENIED)
+            (format!("denied: {} cannot be used: {problem}\n", policy.title()), exit::DENIED)
         }
         Applies::NoPolicies => ("denied: there are no policies at all\n".to_owned(), exit::DENIED),
         Applies::NotInNamespace => (
@@ -91,11 +91,7 @@ fn applies(best: &Match<'_>, others: &[Match<'_>], args: &Args) -> String {
 }
 
 fn row(verb: &str, found: &Match<'_>, why: String) -> Vec<String> {
-    let name = match found.policy.kind.namespace() {
-        Some(namespace) => format!("{} {namespace}/{}", found.policy.kind.kind(), found.policy.name),
-        None => format!("{} {}", found.policy.kind.kind(), found.policy.name),
-    };
-    vec![verb.to_owned(), name, format!("{} (entry {})", found.entry.pattern, found.index + 1), why]
+    vec![verb.to_owned(), found.policy.title(), format!("{} (entry {})", found.entry.pattern, found.index + 1), why]
 }
 
 fn reason(best: &Match<'_>, next: Option<&Match<'_>>) -> String {

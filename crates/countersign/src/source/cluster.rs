@@ -13,13 +13,13 @@ use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use super::{Moment, PullData, SecretData, Source, SourceError};
-use crate::api::{self, GROUP};
+use crate::api::{self, GROUP, Problem};
 use crate::cluster::{self, News};
 use crate::metrics::SharedMetrics;
 
@@ -36,13 +36,19 @@ const MAX_SECRETS: usize = 4096;
 /// Kind and plural of what is followed.
 const KINDS: [(&str, &str); 2] = [("ImagePolicy", "imagepolicies"), ("ClusterImagePolicy", "clusterimagepolicies")];
 
+/// The API resource of a kind of policy.
+pub(super) fn policies(kind: &PolicyKind) -> ApiResource {
+    let (kind, plural) = KINDS[usize::from(*kind == PolicyKind::Cluster)];
+    cluster::resource(GROUP, "v1beta1", kind, plural)
+}
+
 /// A policy as the cluster has it.
 #[derive(Debug, Clone)]
 pub struct StoredPolicy {
     /// What the engine makes of it.
     pub policy: Policy,
-    /// What is wrong with it: member and problem.
-    pub problems: Vec<(String, String)>,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
     /// Its `metadata.generation`.
     pub generation: i64,
     /// Its `metadata.resourceVersion`.
@@ -259,9 +265,7 @@ impl ClusterSource {
         }
         Ok(data)
     }
-}
 
-impl ClusterSource {
     /// The names of the pull secrets of a service account.
     async fn read_account(&self, namespace: &str, account: &str) -> Result<Vec<String>, SourceError> {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
@@ -297,11 +301,8 @@ fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
 fn secret_data(secret: Secret) -> (String, SecretData) {
     let mut data = secret.data.unwrap_or_default();
     let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
-    let pull = match secret.type_.as_deref() {
-        Some("kubernetes.io/dockerconfigjson") => value(".dockerconfigjson").map(PullData::Config),
-        Some("kubernetes.io/dockercfg") => value(".dockercfg").map(PullData::Legacy),
-        _ => None,
-    };
+    let form = PullData::form(secret.type_.as_deref().unwrap_or_default());
+    let pull = form.and_then(|(key, form)| value(key).map(form));
     let found = SecretData { name: value("name"), public_key: value("publicKey"), pull };
     (secret.metadata.name.unwrap_or_default(), found)
 }

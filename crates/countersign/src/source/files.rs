@@ -203,10 +203,9 @@ fn read_secret(document: &Document) -> Result<(SecretRef, SecretData), LoadError
             Some(_) => Err(failed(format!("data.{key} is not a string"))),
         }
     };
-    let pull = match document.text_of("/type") {
-        "kubernetes.io/dockerconfigjson" => value_of(".dockerconfigjson")?.map(PullData::Config),
-        "kubernetes.io/dockercfg" => value_of(".dockercfg")?.map(PullData::Legacy),
-        _ => None,
+    let pull = match PullData::form(document.text_of("/type")) {
+        Some((key, form)) => value_of(key)?.map(form),
+        None => None,
     };
     let data = SecretData { name: value_of("name")?, public_key: value_of("publicKey")?, pull };
     Ok((SecretRef { namespace: namespace_of(document).to_owned(), name: name.clone() }, data))

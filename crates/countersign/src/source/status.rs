@@ -11,10 +11,9 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::cluster::{ClusterSource, StoredPolicy};
-use crate::api::GROUP;
-use crate::cluster;
+use super::cluster::{ClusterSource, StoredPolicy, policies};
 use crate::enforce::{read_pin, read_signer};
+use crate::{api, cluster};
 
 /// How often the secrets of other namespaces are looked at when nothing was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -46,8 +45,7 @@ pub async fn keep(source: Arc<ClusterSource>, own_namespace: Option<String>, clo
 
 async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Option<&str>) -> (&'static str, String) {
     if !stored.problems.is_empty() {
-        let problems = stored.problems.iter().map(|(place, problem)| format!("{place} {problem}"));
-        return ("Invalid", problems.collect::<Vec<_>>().join("; "));
+        return ("Invalid", api::in_one_line(&stored.problems));
     }
     let namespace = match &stored.policy.kind {
         PolicyKind::Image { namespace } => Some(namespace.as_str()),
@@ -103,7 +101,7 @@ fn status(stored: &StoredPolicy, reason: &str, message: &str, now: Timestamp) ->
         return None;
     }
     let since = before["lastTransitionTime"].as_str().filter(|_| before["status"] == accepted);
-    let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let now = cluster::time(now);
     Some(json!({
         "observedGeneration": stored.generation,
         "conditions": [{
@@ -115,11 +113,8 @@ fn status(stored: &StoredPolicy, reason: &str, message: &str, now: Timestamp) ->
 
 async fn write(source: &ClusterSource, stored: &StoredPolicy, status: Value) {
     let policy = &stored.policy;
-    let (kind, plural) = match policy.kind {
-        PolicyKind::Image { .. } => ("ImagePolicy", "imagepolicies"),
-        PolicyKind::Cluster => ("ClusterImagePolicy", "clusterimagepolicies"),
-    };
-    let resource = cluster::resource(GROUP, "v1beta1", kind, plural);
+    let kind = policy.kind.kind();
+    let resource = policies(&policy.kind);
     let api: Api<DynamicObject> = match policy.kind.namespace() {
         Some(namespace) => Api::namespaced_with(source.client().clone(), namespace, &resource),
         None => Api::all_with(source.client().clone(), &resource),

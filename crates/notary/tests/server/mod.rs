@@ -1,0 +1,36 @@
+//! A trust server that is a set of files.
+
+use std::sync::Arc;
+
+use countersign_notary::{Answer, Error, Memory, Repository, RootPins, Step, Update};
+use forge::Files;
+use jiff::Timestamp;
+
+/// Runs an update against files as a server would hold them; gives the names of those that it asked for too.
+pub(crate) fn run(
+    gun: &str,
+    files: &Files,
+    held: Option<Arc<Repository>>,
+    memory: Option<&Memory>,
+    pins: &RootPins,
+    now: Timestamp,
+) -> (Result<Repository, Error>, Vec<String>) {
+    let mut asked = Vec::new();
+    let mut update = match Update::start(gun, held, memory, pins.clone(), now) {
+        Ok(update) => update,
+        Err(error) => return (Err(error), asked),
+    };
+    let mut answers = Vec::new();
+    loop {
+        match update.advance(answers) {
+            Err(error) => return (Err(error), asked),
+            Ok(Step::Done(repository)) => return (Ok(*repository), asked),
+            Ok(Step::Fetch(requests)) => {
+                asked.extend(requests.iter().map(|request| request.file.clone()));
+                let answer =
+                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
+                answers = requests.iter().map(|request| answer(&request.file)).collect();
+            }
+        }
+    }
+}
