@@ -279,11 +279,25 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     // What is taken away while the webhook runs is forgotten there too.
     let served = serve("0s")?;
     assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], true);
-    fs::remove_dir_all(&state)?;
-    fs::create_dir(&state)?;
     drop(server);
     let server = NotaryServer::start_at(port, &ca, folder.path())?;
     sign(&server, &ca, &folder.path().join("third"), gun, "v1")?;
+    // But a directory that is gone, or an empty one in its place, is a volume that is gone.
+    let away = folder.path().join("away");
+    fs::rename(&state, &away)?;
+    for _ in 0..2 {
+        let denied = served.admit(&pod(&image), "developer")?;
+        assert!(message(&denied).contains("cannot read what is remembered"), "{denied}");
+        fs::create_dir_all(&state)?;
+    }
+    fs::remove_dir(&state)?;
+    fs::rename(&away, &state)?;
+    assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], false);
+    for record in fs::read_dir(&state)?.filter_map(Result::ok).map(|file| file.path()) {
+        if record.extension().is_some_and(|ending| ending == "json") {
+            fs::remove_file(record)?;
+        }
+    }
     assert_eq!(served.admit(&pod(&image), "developer")?["allowed"], true);
     drop(server);
     Ok(())

@@ -18,8 +18,14 @@ use thiserror::Error;
 /// How long the API server may take to accept a connection or to answer a request that is no watch.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After how many seconds a watch is begun anew. Also how long a dead connection may go unnoticed, and then some.
+/// After how many seconds a watch is begun anew.
 const WATCH_SECONDS: u32 = 60;
+
+/// How long a watch may go without a word: the API server ends it before. Also how long a dead connection may go unnoticed.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
+
+/// How long the API server may take for one page of a list: large ones take longer than other requests.
+const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The shortest and the longest pause after trouble with the API server.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
@@ -78,6 +84,7 @@ impl Cluster {
         };
         config.connect_timeout = Some(REQUEST_TIMEOUT);
         config.write_timeout = Some(REQUEST_TIMEOUT);
+        config.read_timeout = Some(WATCH_TIMEOUT);
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).map_err(|error| ClusterError::Client(error.to_string()))?;
         Ok(Self { client, namespace })
@@ -160,12 +167,22 @@ where
         config.field_selector.clone_from(&fields);
         let mut events = Box::pin(watcher(api.clone(), config));
         let mut listed = Vec::new();
+        let mut patience = LIST_TIMEOUT;
         loop {
-            match events.next().await {
-                Some(Ok(Event::Init)) => listed.clear(),
+            let Ok(event) = tokio::time::timeout(patience, events.next()).await else {
+                let cause = format!("the API server said nothing for {} s", patience.as_secs());
+                tell(News::Trouble(None, cause));
+                break;
+            };
+            match event {
+                Some(Ok(Event::Init)) => {
+                    listed.clear();
+                    patience = LIST_TIMEOUT;
+                }
                 Some(Ok(Event::InitApply(object))) => listed.push(object),
                 Some(Ok(Event::InitDone)) => {
                     pause = PAUSES.0;
+                    patience = WATCH_TIMEOUT;
                     tell(News::All(std::mem::take(&mut listed)));
                 }
                 Some(Ok(Event::Apply(object))) => tell(News::Applied(object)),
@@ -193,5 +210,58 @@ fn explain(error: &watcher::Error) -> (Option<u16>, String) {
         | watcher::Error::WatchFailed(error) => (status(error), cause(error)),
         watcher::Error::WatchError(status) => (Some(status.code), status.message.clone()),
         watcher::Error::NoResourceVersion => (None, error.to_string()),
+    }
+}
+
+/// A client of an API server that answers a request, by method and URI, with a status and an object; or never.
+#[cfg(test)]
+pub(crate) fn scripted(
+    answer: impl Fn(&str, &str) -> Option<(u16, serde_json::Value)> + Send + Sync + 'static,
+) -> Client {
+    use http::{Request, Response};
+    use kube::client::Body;
+
+    let answer = std::sync::Arc::new(answer);
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let answer = std::sync::Arc::clone(&answer);
+        async move {
+            let Some((status, object)) = answer(request.method().as_str(), &request.uri().to_string()) else {
+                return std::future::pending().await;
+            };
+            let body = Body::from(serde_json::to_vec(&object).unwrap_or_default());
+            Response::builder().status(status).body(body)
+        }
+    });
+    Client::new(service, "default")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// An API server that takes a request and never answers is noticed, whatever the request was.
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_trouble() {
+        for (what, limit) in [("list", LIST_TIMEOUT), ("watch", WATCH_TIMEOUT)] {
+            let client = scripted(move |_, uri| {
+                let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+                (what == "watch" && !uri.contains("watch=")).then_some((200, list))
+            });
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let telling = Arc::clone(&heard);
+            let (begun, api) = (Instant::now(), Api::<Secret>::namespaced(client, "n"));
+            let following = follow(api, None, move |news| telling.lock().unwrap().push((begun.elapsed(), news)));
+            assert!(tokio::time::timeout(limit * 2, following).await.is_err());
+            let heard = heard.lock().unwrap();
+            let trouble = heard.iter().find(|(_, news)| matches!(news, News::Trouble(..)));
+            let (after, _) = trouble.unwrap_or_else(|| panic!("{what}: {heard:?}"));
+            assert!(*after >= limit && *after < limit + Duration::from_secs(1), "{what}: {after:?}");
+        }
     }
 }

@@ -3,17 +3,19 @@
 //!
 //! The records are followed, so that to look one up asks nobody; only something new is written, and only if nobody wrote since.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_notary::RoleName;
 use countersign_remote::Clock;
-use countersign_remote::state::{self, Remembered, StateError, StateStore};
+use countersign_remote::state::{
+    self, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Remembered, Saved, StateError, StateStore, Weighed,
+};
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde_json::{Value, json};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::api::GROUP;
 use crate::cluster::{self, News};
@@ -32,17 +34,58 @@ pub struct Records {
 struct Known {
     sight: Sight,
     records: HashMap<String, DynamicObject>,
+    /// Those that were there and are said to be gone. A list may be older than what was written since, so the API server is
+    /// asked before anybody believes it: to forget is to trust whatever comes next.
+    gone: HashSet<String>,
+    /// Whether it was said that they cannot be followed any more.
+    troubled: bool,
 }
 
-#[derive(Default, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 enum Sight {
-    /// Not listed yet, for this reason if one is known.
-    #[default]
-    Never,
+    /// Not listed yet, for this reason.
+    Never(String),
     /// Followed, or known from before.
     Clear,
-    /// The cluster has none, or keeps them from us: nothing is remembered across restarts then.
+    /// The cluster has no such resource, and never had since this process began: nothing is remembered across restarts then.
     Absent,
+}
+
+impl Default for Sight {
+    fn default() -> Self {
+        Self::Never("they are not listed yet".to_owned())
+    }
+}
+
+fn size(record: &DynamicObject) -> usize {
+    record.data["spec"]["data"].as_str().map_or(0, str::len)
+}
+
+impl Known {
+    /// Takes note of a record, unless a newer state of the same one is known already.
+    fn take(&mut self, record: DynamicObject) {
+        let name = record.metadata.name.clone().unwrap_or_default();
+        let state = |record: &DynamicObject| (record.metadata.uid.clone(), record.metadata.generation);
+        let ((uid, generation), held) = (state(&record), self.records.get(&name).map(state));
+        if held.is_none_or(|(held_uid, held)| held_uid != uid || held <= generation) {
+            self.records.insert(name.clone(), record);
+        }
+        self.gone.remove(&name);
+    }
+
+    /// Whether a record may be written, for all that is remembered already.
+    fn has_room(&self, name: &str, record: &DynamicObject) -> bool {
+        let others = self.records.iter().filter(|(other, _)| *other != name).map(|(_, record)| size(record));
+        let (count, bytes) = others.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
+        let smaller = self.records.get(name).is_some_and(|before| size(record) <= size(before));
+        smaller || (count < MAX_REMEMBERED && bytes + size(record) <= MAX_REMEMBERED_BYTES)
+    }
+
+    fn lose(&mut self, name: String) {
+        if self.records.remove(&name).is_some() {
+            self.gone.insert(name);
+        }
+    }
 }
 
 impl std::fmt::Debug for Records {
@@ -126,24 +169,41 @@ impl Records {
         let mut known = self.known();
         match news {
             News::All(records) => {
-                info!(count = records.len(), "what is remembered of repositories is followed");
-                known.records = records.into_iter().map(|record| (name(&record), record)).collect();
-                known.sight = Sight::Clear;
-            }
-            News::Applied(record) => {
-                known.records.insert(name(&record), record);
-            }
-            News::Deleted(record) => {
-                known.records.remove(&name(&record));
-            }
-            News::Trouble(Some(403 | 404), cause) => {
-                if known.sight != Sight::Absent {
-                    error!(%cause, "trustrecords cannot be followed: what is seen of repositories is forgotten at a restart; apply countersign manifests again");
+                if known.sight != Sight::Clear || known.troubled {
+                    info!(count = records.len(), "what is remembered of repositories is followed");
                 }
-                *known = Known { sight: Sight::Absent, records: HashMap::new() };
+                let listed: HashSet<String> = records.iter().map(name).collect();
+                let missing: Vec<String> =
+                    known.records.keys().filter(|name| !listed.contains(*name)).cloned().collect();
+                for name in missing {
+                    known.lose(name);
+                }
+                for record in records {
+                    known.take(record);
+                }
+                (known.sight, known.troubled) = (Sight::Clear, false);
             }
-            // What is known stays good enough: it only ever grows.
-            News::Trouble(..) => {}
+            News::Applied(record) => known.take(record),
+            News::Deleted(record) => known.lose(name(&record)),
+            News::Trouble(Some(404), cause) if known.sight != Sight::Clear => {
+                if known.sight != Sight::Absent {
+                    error!(%cause, "the cluster has no trustrecords: what is seen of repositories is forgotten at a restart; apply countersign manifests again");
+                }
+                known.sight = Sight::Absent;
+            }
+            News::Trouble(code, cause) => match &known.sight {
+                // What is known stays good enough: it only ever grows, and what others see meanwhile is found when it is written.
+                Sight::Clear => {
+                    warn!(?code, %cause, "trustrecords cannot be followed; those that are known still count");
+                }
+                Sight::Absent => {}
+                Sight::Never(before) => {
+                    if *before != cause {
+                        error!(%cause, "trustrecords cannot be listed, so that nothing can be verified; may the service account read them?");
+                    }
+                    known.sight = Sight::Never(cause);
+                }
+            },
         }
     }
 
@@ -151,7 +211,7 @@ impl Records {
         StateError::new(action, gun, self.api.resource_url(), cause)
     }
 
-    async fn store(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
+    async fn store(&self, server: &str, gun: &str, there: bool, seen: &Remembered) -> Result<Saved, StateError> {
         let failed = |cause: String| self.error("write", gun, cause);
         let name = state::name(server, gun);
         let mut before = {
@@ -161,12 +221,19 @@ impl Records {
             }
             known.records.get(&name).cloned()
         };
+        let mut there_before = there;
         for _ in 0..MAX_TRIES {
-            let there = before.as_ref().map(read).transpose().map_err(failed)?.map(|(_, _, there)| there);
-            let Some(merged) = state::merged(there, seen) else {
-                return Ok(());
-            };
-            let record = write(before.as_ref(), server, gun, &merged, (self.clock)()).map_err(failed)?;
+            let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
+            match state::weigh(remembered.as_ref(), there_before, seen) {
+                Weighed::Overtaken => return Ok(Saved::Overtaken),
+                Weighed::Same => return Ok(Saved::Done),
+                Weighed::Newer => {}
+            }
+            there_before |= before.is_some();
+            let record = write(before.as_ref(), server, gun, seen, (self.clock)()).map_err(failed)?;
+            if !self.known().has_room(&name, &record) {
+                return Err(failed(state::too_many()));
+            }
             let params = PostParams::default();
             let written = match &before {
                 Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
@@ -175,50 +242,219 @@ impl Records {
             match written {
                 Ok(record) => {
                     // Known at once, before the watch tells it: the next look must not find it gone.
-                    self.known().records.insert(name, record);
-                    return Ok(());
+                    self.known().take(record);
+                    return Ok(Saved::Done);
                 }
-                Err((Some(404 | 409), _)) => {
-                    let read = cluster::in_time(self.api.get_opt(&name)).await;
-                    before = read.map_err(|(_, cause)| failed(cause))?;
+                // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
+                Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
+                    before = self.look(&name).await.map_err(failed)?;
                 }
                 Err((_, cause)) => return Err(failed(cause)),
             }
         }
         Err(failed("it is written by others all the time".to_owned()))
     }
+
+    /// Asks the API server for a record, and takes note of what it says.
+    async fn look(&self, name: &str) -> Result<Option<DynamicObject>, String> {
+        let uid = |known: &Known| known.records.get(name).and_then(|record| record.metadata.uid.clone());
+        let before = uid(&self.known());
+        let found = cluster::in_time(self.api.get_opt(name)).await.map_err(|(_, cause)| cause)?;
+        let mut known = self.known();
+        match &found {
+            Some(record) => known.take(record.clone()),
+            // Unless somebody here has written it since.
+            None if uid(&known) == before => {
+                known.records.remove(name);
+                known.gone.remove(name);
+            }
+            None => {}
+        }
+        Ok(found)
+    }
+
+    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<Remembered, StateError> {
+        let (found_server, found_gun, remembered) = read(record).map_err(|cause| self.error("read", gun, cause))?;
+        // A name is a hash: a record of another repository under it is somebody's doing.
+        if (found_server.as_str(), found_gun.as_str()) != (server, gun) {
+            return Err(self.error("read", gun, "the record is about another repository".to_owned()));
+        }
+        Ok(remembered)
+    }
+
+    async fn recall(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
+        let name = state::name(server, gun);
+        let record = {
+            let known = self.known();
+            match &known.sight {
+                Sight::Never(cause) => return Err(self.error("read", gun, cause.clone())),
+                Sight::Absent => return Ok(None),
+                Sight::Clear => {}
+            }
+            let record = known.records.get(&name).cloned();
+            if record.is_none() && !known.gone.contains(&name) {
+                return Ok(None);
+            }
+            record
+        };
+        let record = match record {
+            Some(record) => Some(record),
+            None => self.look(&name).await.map_err(|cause| self.error("read", gun, cause))?,
+        };
+        record.map(|record| self.read(server, gun, &record)).transpose()
+    }
 }
 
 impl StateStore for Records {
     fn is_ready(&self) -> bool {
-        self.known().sight != Sight::Never
+        !matches!(self.known().sight, Sight::Never(_))
     }
 
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
-        let known = self.known();
-        let loaded = match known.sight {
-            Sight::Never => Err(self.error("read", gun, "the records are not listed yet".to_owned())),
-            Sight::Absent => Ok(None),
-            Sight::Clear => match known.records.get(&state::name(server, gun)).map(read).transpose() {
-                Err(cause) => Err(self.error("read", gun, cause)),
-                // A name is a hash: a record of another repository under it is somebody's doing.
-                Ok(Some((found_server, found_gun, _)))
-                    if (found_server.as_str(), found_gun.as_str()) != (server, gun) =>
-                {
-                    Err(self.error("read", gun, "the record is about another repository".to_owned()))
-                }
-                Ok(found) => Ok(found.map(|(_, _, remembered)| remembered)),
-            },
-        };
-        Box::pin(async move { loaded })
+        Box::pin(self.recall(server, gun))
     }
 
     fn save<'a>(
         &'a self,
         server: &'a str,
         gun: &'a str,
+        there: bool,
         seen: &'a Remembered,
-    ) -> BoxFuture<'a, Result<(), StateError>> {
-        Box::pin(self.store(server, gun, seen))
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        Box::pin(self.store(server, gun, there, seen))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use countersign_notary::Memory;
+
+    use super::*;
+    use crate::cluster::scripted;
+
+    const SERVER: &str = "https://notary.example.com:4443";
+    const GUN: &str = "registry.example.com/app";
+
+    fn remembered(root: &str) -> Remembered {
+        let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
+        Remembered { memory, accepted: None }
+    }
+
+    fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
+        let mut record = write(None, SERVER, GUN, &remembered(root), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        (record.metadata.uid, record.metadata.generation) = (Some(uid.to_owned()), Some(generation));
+        record
+    }
+
+    /// Records over an API server that answers every request so, and how often it was asked.
+    fn records(answer: impl Fn() -> (u16, Value) + Send + Sync + 'static) -> (Records, Arc<AtomicUsize>) {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let client = scripted(move |_, _| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Some(answer())
+        });
+        let clock: Clock = Arc::new(|| jiff::Timestamp::UNIX_EPOCH);
+        (Records { api: api(client, "countersign"), clock, known: Mutex::default() }, asked)
+    }
+
+    async fn load(records: &Records) -> Result<Option<Remembered>, StateError> {
+        records.load(SERVER, GUN).await
+    }
+
+    fn failure(code: u16) -> (u16, Value) {
+        let reason = if code == 404 { "NotFound" } else { "InternalError" };
+        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"});
+        (code, status)
+    }
+
+    #[tokio::test]
+    async fn what_was_listed_once_is_not_forgotten_for_trouble() {
+        let (records, asked) = records(|| failure(500));
+        assert!(load(&records).await.is_err() && !records.is_ready());
+        records.news(News::Trouble(Some(403), "you may not".to_owned()));
+        let refused = load(&records).await.unwrap_err();
+        assert!(refused.to_string().contains("you may not") && !records.is_ready(), "{refused}");
+        records.news(News::All(vec![record("r", "1", 1)]));
+        for code in [Some(403), Some(404), Some(500), None] {
+            records.news(News::Trouble(code, "gone".to_owned()));
+            assert_eq!(load(&records).await, Ok(Some(remembered("r"))), "{code:?}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
+        // Only a cluster that never had the resource remembers nothing.
+        let (records, _) = self::records(|| failure(500));
+        records.news(News::Trouble(Some(404), "no such resource".to_owned()));
+        assert_eq!(load(&records).await, Ok(None));
+        assert!(records.is_ready());
+        assert!(records.save(SERVER, GUN, false, &remembered("r")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_said_to_be_gone_is_asked_for() {
+        let stays = || (200, serde_json::to_value(record("r", "1", 1)).unwrap());
+        for gone in [false, true] {
+            // A list that is older than the record, or word of one that was there before it.
+            let news: [fn() -> News<DynamicObject>; 2] =
+                [|| News::All(Vec::new()), || News::Deleted(record("r", "0", 1))];
+            for news in news {
+                let (records, asked) = records(move || if gone { failure(404) } else { stays() });
+                records.news(News::All(vec![record("r", "1", 1)]));
+                records.news(news());
+                let expected = (!gone).then(|| remembered("r"));
+                assert_eq!(load(&records).await, Ok(expected.clone()));
+                assert_eq!(load(&records).await, Ok(expected));
+                assert_eq!(asked.load(Ordering::SeqCst), 1, "asked once");
+            }
+        }
+        let (records, _) = records(|| failure(500));
+        records.news(News::All(vec![record("r", "1", 1)]));
+        records.news(News::All(Vec::new()));
+        assert!(load(&records).await.is_err(), "that nobody knows is no reason to forget");
+        records.news(News::Applied(record("r", "1", 1)));
+        assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+    }
+
+    #[tokio::test]
+    async fn an_older_state_takes_nothing_back() {
+        let (records, _) = records(|| failure(500));
+        records.news(News::All(vec![record("new", "1", 2)]));
+        for news in [News::All(vec![record("old", "1", 1)]), News::Applied(record("old", "1", 1))] {
+            records.news(news);
+            assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
+        }
+        records.news(News::Applied(record("made anew", "2", 1)));
+        assert_eq!(load(&records).await, Ok(Some(remembered("made anew"))));
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_away_while_it_is_written_is_not_brought_back() {
+        let (records, _) = records(|| failure(404));
+        records.news(News::All(vec![record("r", "1", 1)]));
+        let mut more = remembered("r");
+        let seen = countersign_notary::Seen { version: 2, content: [0; 32] };
+        more.memory.seen.insert(RoleName::timestamp(), seen);
+        assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
+        assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
+    }
+
+    #[test]
+    fn there_is_room_for_so_much() {
+        let mut known = Known::default();
+        let large = |index: usize| {
+            let mut large = record("r", "1", 1);
+            large.metadata.name = Some(format!("n{index}"));
+            large.data["spec"]["data"] = Value::from("x".repeat(1 << 20));
+            large
+        };
+        for index in 0..63 {
+            assert!(known.has_room(&format!("n{index}"), &large(index)));
+            known.take(large(index));
+        }
+        assert!(known.has_room("n63", &large(63)));
+        known.take(large(63));
+        assert!(!known.has_room("n64", &record("r", "1", 1)));
+        assert!(known.has_room("n0", &large(0)), "no more than before");
     }
 }

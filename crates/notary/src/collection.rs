@@ -200,6 +200,19 @@ impl Repository {
         &self.memory
     }
 
+    /// How many bytes all its files had. What is kept of them takes about as much again.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |state: &RoleState| match &state.status {
+            Status::Valid { metadata, .. } => metadata.length(),
+            Status::NotPublished | Status::Invalid(_) => 0,
+        };
+        let delegations: usize = self.roles.values().map(of).sum();
+        let top =
+            [self.root.trusted().length(), self.timestamp.length(), self.snapshot.length(), self.targets.length()];
+        top.into_iter().sum::<usize>() + delegations
+    }
+
     /// Whether nothing that every answer rests on has expired.
     ///
     /// # Errors

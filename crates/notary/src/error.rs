@@ -273,6 +273,14 @@ pub enum Error {
         /// The version of the root that is offered.
         to: u64,
     },
+    /// Whoever makes the repository delegated to ever new names.
+    #[error("{gun} has had more than {limit} roles, which is more than is remembered of one repository")]
+    TooMuchToRemember {
+        /// The repository.
+        gun: String,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The root changed too often to follow.
     #[error("the root of {gun} went from version {from} to version {to}, which is more than {limit} rotations at once")]
     RootTooFar {
@@ -420,6 +428,7 @@ impl Error {
             Self::RootCertificate { .. } => "root-certificate",
             Self::RootNotPinned { .. } => "root-not-pinned",
             Self::RootNotChained { .. } => "root-not-chained",
+            Self::TooMuchToRemember { .. } => "too-much-to-remember",
             Self::RootTooFar { .. } => "root-too-far",
             Self::NotSigned { .. } => "not-signed",
             Self::DigestNotSigned { .. } => "digest-not-signed",

@@ -25,7 +25,7 @@ pub use certificate::certificate_expiry;
 pub use collection::{ProvenDigest, Repository, Resolved, RoleState, Status, Wanted};
 pub use error::Error;
 pub use key::{KeyId, KeyProblem, PublicKey, Signer, SignerError, from_hex, name_hash, sha256, to_hex};
-pub use memory::{Memory, Seen};
+pub use memory::{MAX_SEEN, Memory, Seen};
 pub use metadata::RoleName;
 pub use root::{KnownRoot, MAX_ROOT_BYTES, MAX_ROTATIONS, RootKey, RootPins, RootRecord};
 pub use signed::{MAX_SIGNATURES, Trusted};

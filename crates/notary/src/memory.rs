@@ -8,6 +8,9 @@ use crate::metadata::{Metadata, RoleName};
 use crate::root::RootRecord;
 use crate::signed::{Offered, Trusted};
 
+/// Of how many roles of one repository the versions are remembered: those that are delegated now, and those that once were.
+pub const MAX_SEEN: usize = 4096;
+
 /// The newest version of a role's file that was verified, and what it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
@@ -57,22 +60,51 @@ impl Memory {
         }
     }
 
-    /// What two who looked at the same repository know together: of each role the newer version, and the newer root. Where
-    /// both saw one version with different content, what `self` saw stays, so that the other's is refused.
+    /// What two who looked at the same repository know together: of each role the newer version, and the newer root.
+    ///
+    /// `None` if they do not fit together, so that one of them was shown something else: the chain of the newer root does
+    /// not lead over the older one, or both saw one version with different content.
     #[must_use]
-    pub fn join(mut self, other: &Self) -> Self {
-        for (role, seen) in &other.seen {
-            let newer = self.seen.get(role).is_none_or(|ours| ours.version < seen.version);
-            if newer {
-                self.seen.insert(role.clone(), *seen);
+    pub fn join(&self, other: &Self) -> Option<Self> {
+        let (older, newer) = if other.is_further_than(self) { (self, other) } else { (other, self) };
+        let mut joined = Self { root: newer.root.clone(), lineage: newer.lineage.clone(), seen: self.seen.clone() };
+        if let Some(last) = older.lineage.last() {
+            let same = newer.lineage.last().is_some_and(|root| root.version == last.version);
+            let fits = if same { newer.root == older.root } else { newer.lineage.iter().any(|root| root.agrees(last)) };
+            if !fits {
+                return None;
             }
         }
-        let root_version = |memory: &Self| memory.lineage.last().map(|record| record.version);
-        if root_version(other) > root_version(&self) {
-            self.root.clone_from(&other.root);
-            self.lineage.clone_from(&other.lineage);
+        for (role, theirs) in &other.seen {
+            match joined.seen.get(role) {
+                Some(ours) if ours.version == theirs.version && ours.content != theirs.content => return None,
+                Some(ours) if ours.version >= theirs.version => {}
+                _ => {
+                    joined.seen.insert(role.clone(), *theirs);
+                }
+            }
         }
-        self
+        Some(joined)
+    }
+
+    /// Whether it knows all that the other knows: whoever has this one needs the other no more.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        self.join(other).as_ref() == Some(self)
+    }
+
+    /// Whether its root is newer, or is the same one with more of the chain that led to it.
+    fn is_further_than(&self, other: &Self) -> bool {
+        let reach = |memory: &Self| (memory.lineage.last().map(|root| root.version), memory.lineage.len());
+        reach(self) > reach(other)
+    }
+
+    /// About how many bytes it takes to keep it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let names: usize = self.seen.keys().map(|role| role.as_str().len() + size_of::<Seen>()).sum();
+        let keys: usize = self.lineage.iter().map(|root| size_of_val(root) + size_of_val(root.keys.as_slice())).sum();
+        self.root.as_ref().map_or(0, |root| root.len()) + names + keys
     }
 
     /// Takes note of a verified file.

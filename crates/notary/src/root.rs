@@ -10,8 +10,9 @@ use crate::key::{KeyId, KeyProblem, PublicKey, SignerError, read_public_key_pem}
 use crate::metadata::{Metadata, RoleKeys, RoleName, Root};
 use crate::signed::{Offered, Trusted};
 
-/// The most bytes a root may have. Notary reads up to 100 MiB; a root with a hundred certificates has some 150 KiB.
-pub const MAX_ROOT_BYTES: u64 = 4 << 20;
+/// The most bytes a root may have. Notary reads up to 100 MiB; a root with a hundred certificates has some 150 KiB. Roots
+/// are remembered whole, in a cluster in an object, which may have some 1.5 MiB.
+pub const MAX_ROOT_BYTES: u64 = 512 << 10;
 
 /// How many rotations are followed in one update. Roots live for ten years.
 pub const MAX_ROTATIONS: u64 = 64;
@@ -79,6 +80,18 @@ pub struct RootRecord {
     pub threshold: u64,
     /// The keys that did.
     pub keys: Vec<RootKey>,
+}
+
+impl RootRecord {
+    /// Whether both are of roots of one version that the same quorum of keys signed. (Not all keys need be the same: of a
+    /// root that is recalled those count too whose certificate has expired since.)
+    pub(crate) fn agrees(&self, other: &Self) -> bool {
+        let common =
+            self.keys.iter().filter(|key| other.keys.iter().any(|theirs| theirs.canonical_id == key.canonical_id));
+        self.version == other.version
+            && self.threshold == other.threshold
+            && common.count() as u64 >= self.threshold.max(1)
+    }
 }
 
 /// A verified root, and the chain of roots that led to it.

@@ -26,16 +26,18 @@ pub struct Trusted<T> {
     threshold: u64,
 }
 
-/// The hashes of a file's bytes as they came.
+/// The hashes of a file's bytes as they came, and how many there were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileHash {
     sha256: [u8; 32],
     sha512: Vec<u8>,
+    length: usize,
 }
 
 impl FileHash {
     fn of(bytes: &[u8]) -> Self {
-        Self { sha256: sha256(bytes), sha512: digest::digest(&digest::SHA512, bytes).as_ref().to_vec() }
+        let sha512 = digest::digest(&digest::SHA512, bytes).as_ref().to_vec();
+        Self { sha256: sha256(bytes), sha512, length: bytes.len() }
     }
 
     /// The first of the hashes in `meta` that is not this file's.
@@ -59,6 +61,11 @@ impl<T: Metadata> Trusted<T> {
     #[must_use]
     pub fn body(&self) -> &T {
         &self.body
+    }
+
+    /// How many bytes the file had.
+    pub(crate) fn length(&self) -> usize {
+        self.file.length
     }
 
     /// The keys that signed it, each once, whatever forms it is listed in.

@@ -12,7 +12,7 @@ use jiff::Timestamp as Time;
 use crate::collection::{Repository, RoleState};
 use crate::error::Error;
 use crate::key::to_hex;
-use crate::memory::{Memory, Seen};
+use crate::memory::{MAX_SEEN, Memory, Seen};
 use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, RoleName, Root, Snapshot, Targets, Timestamp};
 use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
 use crate::signed::{Offered, Trusted};
@@ -116,7 +116,10 @@ impl Update {
     ) -> Result<Self, Error> {
         let memory = match (&held, memory) {
             (Some(held), None) => held.memory().clone(),
-            (Some(held), Some(memory)) if memory.root == held.memory().root => held.memory().clone().join(memory),
+            // What is remembered counts where the two do not fit together.
+            (Some(held), Some(memory)) if memory.root == held.memory().root => {
+                held.memory().join(memory).unwrap_or_else(|| memory.clone())
+            }
             (_, memory) => memory.cloned().unwrap_or_default(),
         };
         // Files that are held are used again without a look at their versions, so only those of one that is behind nobody.
@@ -487,7 +490,7 @@ impl Update {
         let root = self.root()?.clone();
         root.trusted().check_expiry(self.now)?;
         let targets = self.targets.clone().ok_or(Error::NotInSnapshot { role: RoleName::targets() })?;
-        Ok(Step::Done(Box::new(Repository::new(
+        let repository = Repository::new(
             self.gun.clone(),
             root,
             Arc::clone(self.timestamp()?),
@@ -495,7 +498,11 @@ impl Update {
             targets,
             std::mem::take(&mut self.roles),
             std::mem::take(&mut self.memory),
-        ))))
+        );
+        if repository.memory().seen.len() > MAX_SEEN {
+            return Err(Error::TooMuchToRemember { gun: self.gun.clone(), limit: MAX_SEEN });
+        }
+        Ok(Step::Done(Box::new(repository)))
     }
 }
 

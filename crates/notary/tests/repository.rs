@@ -164,24 +164,33 @@ fn memories_are_joined() {
     let newer = newer.unwrap().memory().clone();
     assert!(newer.lineage.len() == 2 && older.lineage.len() == 1);
     for (one, other) in [(&older, &newer), (&newer, &older)] {
-        let joined = one.clone().join(other);
-        assert_eq!(joined.root, newer.root);
-        assert_eq!(joined.lineage, newer.lineage);
-        assert_eq!(joined.seen, newer.seen);
+        assert_eq!(one.join(other).as_ref(), Some(&newer));
     }
-    assert_eq!(older.clone().join(&older), older);
-    assert_eq!(Memory::default().join(&newer), newer);
-    // Of one version, what was seen here stays: whoever saw other content is told so.
-    let timestamp = RoleName::timestamp();
-    let mut other = newer.clone();
-    other.seen.get_mut(&timestamp).unwrap().content = [7; 32];
-    assert_eq!(newer.clone().join(&other).seen[&timestamp], newer.seen[&timestamp]);
-    let mut other = newer.clone();
-    other.root = Some(b"another root of that version".as_slice().into());
-    assert_eq!(newer.clone().join(&other).root, newer.root);
+    assert_eq!(older.join(&older).as_ref(), Some(&older));
+    assert_eq!(Memory::default().join(&newer).as_ref(), Some(&newer));
+    assert!(newer.covers(&older) && newer.covers(&newer) && !older.covers(&newer));
+    // Of two that know the same root, the one that knows more of its chain knows more.
+    let mut shorter = newer.clone();
+    shorter.lineage.remove(0);
+    assert!(newer.covers(&shorter) && !shorter.covers(&newer));
+    assert_eq!(shorter.join(&newer).as_ref(), Some(&newer));
+    // What does not fit together is not joined: one version with two contents, two roots of one version, and a newer root
+    // to which no chain leads from the older one.
+    let mut content = newer.clone();
+    content.seen.get_mut(&RoleName::timestamp()).unwrap().content = [7; 32];
+    let mut root = newer.clone();
+    root.root = Some(b"another root of that version".as_slice().into());
+    for other in [&content, &root] {
+        assert!(newer.join(other).is_none() && other.join(&newer).is_none());
+        assert!(!newer.covers(other) && !other.covers(&newer));
+    }
+    assert!(older.join(&shorter).is_none() && shorter.join(&older).is_none());
+    let mut foreign = newer.clone();
+    foreign.lineage[0].keys = foreign.lineage[1].keys.clone();
+    assert!(older.join(&foreign).is_none() && foreign.join(&older).is_none());
     // An update from a joined memory refuses what either has seen the end of.
     let (mut old_repo, _) = signed();
-    let (refused, _) = run(&old_repo.advance().build(), None, Some(&older.join(&newer)), &RootPins::none());
+    let (refused, _) = run(&old_repo.advance().build(), None, older.join(&newer).as_ref(), &RootPins::none());
     assert!(refused.is_err());
 }
 
@@ -217,7 +226,7 @@ fn limits_are_as_said() {
             [vec![b' '; missing], bytes].concat()
         }
     };
-    for (role, limit) in [("root", 4_usize << 20), ("timestamp", 1 << 20)] {
+    for (role, limit) in [("root", 512_usize << 10), ("timestamp", 1 << 20)] {
         for (length, fits) in [(limit, true), (limit + 1, false)] {
             let (mut repo, _) = signed();
             repo.file(role).edit_bytes(spaces(length));
@@ -275,6 +284,27 @@ fn what_is_held_under_another_root() {
         let (outcome, _) = run(&files, Some(Arc::clone(&held)), memory, &RootPins::none());
         assert!(matches!(outcome, Err(Error::RootNotChained { .. })), "{outcome:?}");
     }
+}
+
+/// A repository that delegates to other names again and again cannot have ever more remembered of it.
+#[test]
+fn what_is_remembered_is_bounded() {
+    let (mut repo, _) = signed();
+    let key = Key::p256("one of many");
+    let with_names = |count: usize| {
+        let mut memory = verified(&signed().0).memory().clone();
+        let seen = memory.seen[&RoleName::targets()];
+        let names = (0..count - memory.seen.len()).map(|index| RoleName::parse(&format!("targets/n{index}")).unwrap());
+        memory.seen.extend(names.map(|name| (name, seen)).collect::<Vec<_>>());
+        memory
+    };
+    repo.delegate("targets", Delegation::new("targets/new", &key));
+    repo.file("targets/new");
+    repo.advance();
+    let files = repo.build();
+    assert!(run(&files, None, Some(&with_names(4095)), &RootPins::none()).0.is_ok());
+    let (refused, _) = run(&files, None, Some(&with_names(4096)), &RootPins::none());
+    assert!(matches!(refused, Err(Error::TooMuchToRemember { limit: 4096, .. })), "{refused:?}");
 }
 
 #[test]

@@ -207,7 +207,8 @@ fn said_by(error: &NotaryError, server: &str) -> String {
         | NotaryError::SameVersionOtherContent { .. }
         | NotaryError::Withdrawn { .. }
         | NotaryError::RootNotChained { .. }
-        | NotaryError::RootTooFar { .. } => {
+        | NotaryError::RootTooFar { .. }
+        | NotaryError::TooMuchToRemember { .. } => {
             format!(
                 " (trust server {server}); if that is intended, an administrator accepts it with countersign trust accept"
             )

@@ -3,38 +3,35 @@
 //! Concurrent reviews of one repository share one flight. What a flight verifies is kept and looked at again after
 //! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Answer, Error, Memory, Repository, Request, RootPins, Step, Update};
+use countersign_notary::{Error, Memory, Repository, RootPins, Step, Update};
 use countersign_policy::TrustServer;
 use futures::FutureExt as _;
-use futures::future::{BoxFuture, Shared};
-use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use reqwest::header::HeaderValue;
 use thiserror::Error as ThisError;
+use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::connections::PinnedCertificate;
 use crate::credentials::{AuthError, Authenticator, Login, LoginError};
-use crate::http::{HttpClient, HttpError, Response, host_port};
-use crate::state::{Remembered, StateError, StateStore};
-
-/// How many files of one repository are fetched at once.
-const PARALLEL_FETCHES: usize = 16;
-
-/// The most bytes that one update of one repository may bring in all: twice the largest file that is read.
-const MAX_UPDATE_BYTES: u64 = 64 << 20;
+use crate::fetch::{Fetcher, MAX_UPDATE_BYTES, most, weight};
+use crate::http::{HttpClient, HttpError, host_port};
+use crate::kept::{Flight, Kept, Key, Slots, Terms};
+use crate::state::{Remembered, Saved, StateError, StateStore};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
-const HEAVY_BYTES: usize = 256 << 10;
+const HEAVY_BYTES: u64 = 256 << 10;
 
-/// How many verified repositories are kept. Beyond that the one that was used longest ago is dropped; what is
-/// remembered against rollback stays.
-const MAX_KEPT: usize = 4096;
+/// From how many bytes on that one step may bring a flight is a large one. A root and a timestamp may have 1.5 MiB.
+const LARGE_BYTES: u64 = 2 << 20;
+
+/// How many large flights there may be at once: each may bring [`MAX_UPDATE_BYTES`], and takes some times that.
+const LARGE_FLIGHTS: usize = 4;
+
+/// How often a repository is looked at again because what is remembered changed in the meantime.
+const MAX_LOOKS: usize = 3;
 
 /// The wall clock, which expiries are compared with.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -108,6 +105,16 @@ pub enum Failure {
         /// The repository.
         gun: String,
     },
+    /// What this process saw, what is remembered, and what the server shows are not of one repository's life.
+    #[error(
+        "what {host} shows of {gun} does not fit together with what was seen of it before; if that is intended, an administrator accepts it with countersign trust accept"
+    )]
+    Contradicted {
+        /// The repository.
+        gun: String,
+        /// `HOST:PORT`
+        host: String,
+    },
     /// The flight broke off.
     #[error("the verification of {gun} broke off; this is a fault of Countersign")]
     Broken {
@@ -121,6 +128,11 @@ impl Failure {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         !matches!(self, Self::Untrusted(_) | Self::TooMuch { .. } | Self::BadName { .. })
+    }
+
+    /// Whether it is for the server alone that nothing was decided, so that what it said before may still do for a while.
+    fn is_of_the_server(&self) -> bool {
+        matches!(self, Self::Http(_) | Self::TimedOut { .. })
     }
 }
 
@@ -148,46 +160,7 @@ pub struct Ask<'a> {
     pub login: &'a Login,
 }
 
-type Outcome = Result<Arc<Repository>, Failure>;
-type Flight = Shared<BoxFuture<'static, Outcome>>;
-
-/// Which repository on which server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    server: String,
-    gun: String,
-    /// What came over a connection that a policy would not take does not count for it.
-    certificate: Option<PinnedCertificate>,
-}
-
-/// What a flight is for: who is let in, and which roots count, differs from policy to policy and from pod to pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Terms {
-    pins: RootPins,
-    login: Login,
-}
-
-/// What is kept of one repository.
-#[derive(Default)]
-struct Slot {
-    kept: Option<Kept>,
-    /// Kept even where the repository is dropped: against rollback.
-    memory: Option<Memory>,
-    /// When an administrator last accepted a change, as far as is known here.
-    accepted: Option<String>,
-    /// Whether the store has it: if it is gone from there, somebody took it away.
-    stored: bool,
-    flights: Vec<(Terms, Flight)>,
-    /// Which logins were let in, and when.
-    let_in: Vec<(Login, Instant)>,
-}
-
-#[derive(Clone)]
-struct Kept {
-    repository: Arc<Repository>,
-    asked: Instant,
-    used: Instant,
-}
+pub(crate) type Outcome = Result<Arc<Repository>, Failure>;
 
 /// Client of any number of trust servers.
 #[derive(Clone)]
@@ -195,11 +168,11 @@ pub struct NotaryClient {
     http: HttpClient,
     auth: Arc<Authenticator>,
     options: Options,
-    slots: Arc<Mutex<HashMap<Key, Slot>>>,
-    /// Held while a memory is written, so that an older one never replaces a newer one.
-    writing: Arc<tokio::sync::Mutex<()>>,
+    slots: Arc<Mutex<Slots>>,
     /// Turns at verifying what is heavy: half of the processors stay free for everything else.
-    heavy: Arc<tokio::sync::Semaphore>,
+    heavy: Arc<Semaphore>,
+    /// Turns at fetching what is large.
+    large: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for NotaryClient {
@@ -208,13 +181,28 @@ impl std::fmt::Debug for NotaryClient {
     }
 }
 
+/// What was known of a repository when a flight began.
+struct Known {
+    /// What is held of it; of use only if it is behind nothing that is remembered.
+    held: Option<Arc<Repository>>,
+    memory: Option<Memory>,
+    accepted: Option<String>,
+    /// What the store has of it, if there is a store.
+    stored: Option<Memory>,
+    epoch: u64,
+}
+
 impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let heavy = Arc::new(tokio::sync::Semaphore::new((processors / 2).max(1)));
-        Self { http, auth, options, slots: Arc::default(), writing: Arc::default(), heavy }
+        let heavy = Arc::new(Semaphore::new((processors / 2).max(1)));
+        Self { http, auth, options, slots: Arc::default(), heavy, large: Arc::new(Semaphore::new(LARGE_FLIGHTS)) }
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Slots> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The verified repository of a server, whose root stands under the pins.
@@ -230,17 +218,17 @@ impl NotaryClient {
             certificate: ask.certificate.cloned(),
         };
         let flight = {
-            let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            let slot = slots.entry(key.clone()).or_default();
+            let mut slots = self.slots();
+            let slot = slots.of(&key);
             let fresh = |at: &Instant| at.elapsed() < self.options.refresh;
             let may_see =
                 !self.options.private || slot.let_in.iter().any(|(login, at)| login == ask.login && fresh(at));
-            if let Some(kept) = &mut slot.kept
+            slot.used = Instant::now();
+            if let Some(kept) = &slot.kept
                 && may_see
                 && fresh(&kept.asked)
                 && kept.repository.root().satisfies(ask.pins)
             {
-                kept.used = Instant::now();
                 return Ok(Arc::clone(&kept.repository));
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
@@ -261,25 +249,37 @@ impl NotaryClient {
         let client = self.clone();
         let broken = Failure::Broken { gun: key.gun.clone() };
         let task = tokio::spawn(async move {
-            let timed_out = Failure::TimedOut { host: host_of(&key.server) };
-            let flown = tokio::time::timeout(client.options.flight, client.fly(&key, &terms)).await;
-            let (outcome, changed) = client.land(&key, &terms, flown.unwrap_or(Err(timed_out)));
-            if changed {
-                client.remember(&key).await;
-            }
-            outcome
+            // Ends it whatever happens, a panic in the verifier included.
+            let _end = Landing { client: &client, key: &key, terms: &terms };
+            let outcome = client.look(&key, &terms).await;
+            client.land(&key, &terms, outcome)
         });
         async move { task.await.unwrap_or(Err(broken)) }.boxed().shared()
     }
 
-    async fn fly(&self, key: &Key, terms: &Terms) -> Outcome {
-        let (held, memory) = self.known(key).await?;
+    /// Looks at a repository until what was seen is no less than what anybody knew of it at the end.
+    async fn look(&self, key: &Key, terms: &Terms) -> Outcome {
+        for _ in 0..MAX_LOOKS {
+            let known = self.known(key).await?;
+            let timed_out = Failure::TimedOut { host: host_of(&key.server) };
+            let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known)).await;
+            let repository = flown.unwrap_or(Err(timed_out))?;
+            if self.remember(key, terms, &known, &repository).await {
+                return Ok(repository);
+            }
+        }
+        Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
+    }
+
+    async fn fly(&self, key: &Key, terms: &Terms, known: &Known) -> Outcome {
         let now = (self.options.clock)();
         let untrusted = |error| Failure::Untrusted(Box::new(error));
         let (gun, pins) = (key.gun.clone(), terms.pins.clone());
-        let mut update = Update::start(&gun, held, memory.as_ref(), pins, now).map_err(untrusted)?;
-        let fetcher = Fetcher::new(self, key, &terms.login);
+        let mut update =
+            Update::start(&gun, known.held.clone(), known.memory.as_ref(), pins, now).map_err(untrusted)?;
+        let mut fetcher = Fetcher::new(&self.http, &self.auth, key, &terms.login);
         let mut answers = Vec::new();
+        let mut large = None;
         loop {
             // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread, nor find
             // every processor taken.
@@ -298,8 +298,11 @@ impl NotaryClient {
             match step.map_err(untrusted)? {
                 Step::Done(repository) => return Ok(Arc::new(*repository)),
                 Step::Fetch(requests) => {
-                    let fetches: Vec<_> = requests.iter().map(|request| fetcher.fetch(request)).collect();
-                    answers = stream::iter(fetches).buffered(PARALLEL_FETCHES).try_collect().await?;
+                    // Kept to the end: what was fetched is still at hand.
+                    if large.is_none() && most(&requests) > LARGE_BYTES {
+                        large = Some(self.large.acquire().await.map_err(|_| Failure::Broken { gun: key.gun.clone() })?);
+                    }
+                    answers = fetcher.fetch_all(&requests).await?;
                 }
             }
         }
@@ -307,57 +310,84 @@ impl NotaryClient {
 
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
     /// write to it too, and an administrator may take something away or accept a change.
-    async fn known(&self, key: &Key) -> Result<(Option<Arc<Repository>>, Option<Memory>), Failure> {
+    async fn known(&self, key: &Key) -> Result<Known, Failure> {
         let stored = match &self.options.state {
             Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
             None => None,
         };
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let slot = slots.entry(key.clone()).or_default();
-        match stored {
-            Some(None) if slot.stored => {
-                (slot.kept, slot.memory, slot.stored, slot.accepted) = (None, None, false, None);
-            }
-            None | Some(None) => {}
-            Some(Some(remembered)) => {
-                let own = slot.memory.take().filter(|_| slot.accepted == remembered.accepted);
-                if own.is_none() {
-                    slot.kept = None;
-                }
-                slot.memory = Some(own.unwrap_or_default().join(&remembered.memory));
-                (slot.stored, slot.accepted) = (true, remembered.accepted);
-            }
+        let mut slots = self.slots();
+        let slot = slots.of(key);
+        let taken_away = matches!(stored, Some(None)) && slot.stored;
+        let accepted = matches!(&stored, Some(Some(there)) if there.accepted != slot.accepted);
+        let slot = if taken_away || accepted { slots.forget(key) } else { slot };
+        let stored = stored.flatten();
+        // Where what was seen here does not fit what is stored, the server has to show what fits both.
+        let mut base = slot.memory.clone();
+        if let Some(there) = &stored {
+            let joined = slot.memory.clone().unwrap_or_default().join(&there.memory);
+            base = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
+            slot.memory = joined.or(slot.memory.take());
+            (slot.stored, slot.accepted) = (true, there.accepted.clone());
         }
-        let held = slot.kept.as_ref().map(|kept| Arc::clone(&kept.repository));
-        Ok((held, slot.memory.clone()))
+        // What is held and behind may not be used again, not even if the server cannot be reached.
+        let behind = |kept: &Kept| base.as_ref().is_some_and(|base| !kept.repository.memory().covers(base));
+        if slot.kept.as_ref().is_some_and(behind) {
+            slot.kept = None;
+        }
+        let known = Known {
+            held: slot.kept.as_ref().map(|kept| Arc::clone(&kept.repository)),
+            memory: base,
+            accepted: slot.accepted.clone(),
+            stored: stored.map(|there| there.memory),
+            epoch: slot.epoch,
+        };
+        slots.settle(key);
+        Ok(known)
     }
 
-    /// Keeps what a flight brought. A server that could not be reached leaves what is kept; one that was, and whose
-    /// repository is not trusted, does not.
-    /// Says too whether there is something new to remember.
-    fn land(&self, key: &Key, terms: &Terms, outcome: Outcome) -> (Outcome, bool) {
-        let now = Instant::now();
-        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(slot) = slots.get_mut(key) else {
-            return (outcome, false);
-        };
-        slot.flights.retain(|(theirs, _)| theirs != terms);
-        let mut changed = false;
-        let outcome = match outcome {
-            Ok(repository) => {
-                let memory = repository.memory().clone();
-                changed = slot.memory.as_ref() != Some(&memory);
-                slot.memory = Some(memory);
-                slot.kept = Some(Kept { repository: Arc::clone(&repository), asked: now, used: now });
-                if self.options.private {
-                    slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
-                    slot.let_in.push((terms.login.clone(), now));
-                }
-                Ok(repository)
+    /// Takes note of what a flight saw, if that is no less than what was seen by others meanwhile. It is written down before
+    /// the answer that rests on it is given: a restart right after must not forget it. Only a repository that changed is
+    /// written, so most reviews write nothing.
+    async fn remember(&self, key: &Key, terms: &Terms, known: &Known, repository: &Arc<Repository>) -> bool {
+        let memory = repository.memory();
+        let mut stored = known.stored.as_ref() == Some(memory);
+        if !stored && let Some(state) = &self.options.state {
+            let seen = Remembered { memory: memory.clone(), accepted: known.accepted.clone() };
+            match state.save(&key.server, &key.gun, known.stored.is_some(), &seen).await {
+                Ok(Saved::Done) => stored = true,
+                Ok(Saved::Overtaken) => return false,
+                Err(error) => (self.options.on_trouble)(&error),
             }
+        }
+        let now = Instant::now();
+        let mut slots = self.slots();
+        let slot = slots.of(key);
+        if slot.epoch != known.epoch || slot.memory.as_ref().is_some_and(|seen| !memory.covers(seen)) {
+            return false;
+        }
+        slot.memory = Some(memory.clone());
+        slot.stored |= stored;
+        slot.kept = Some(Kept { repository: Arc::clone(repository), asked: now });
+        if self.options.private {
+            slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
+            slot.let_in.push((terms.login.clone(), now));
+        }
+        true
+    }
+
+    /// What a flight comes to. A server that could not be reached leaves what is kept; one that was, and whose repository is
+    /// not trusted, does not.
+    fn land(&self, key: &Key, terms: &Terms, outcome: Outcome) -> Outcome {
+        let failure = match outcome {
+            Ok(repository) => return Ok(repository),
             // Whoever is not let in gets nothing, however fresh it is.
-            Err(failure @ Failure::Auth(_)) => Err(failure),
-            Err(failure) if failure.is_undecided() => match &slot.kept {
+            Err(failure @ Failure::Auth(_)) => return Err(failure),
+            Err(failure) => failure,
+        };
+        let mut slots = self.slots();
+        let slot = slots.of(key);
+        if failure.is_of_the_server() {
+            return match &slot.kept {
                 Some(kept)
                     if kept.asked.elapsed() < self.options.refresh + self.options.stale
                         && !self.options.private
@@ -366,136 +396,31 @@ impl NotaryClient {
                     Ok(Arc::clone(&kept.repository))
                 }
                 _ => Err(failure),
-            },
-            Err(failure) => {
-                // Pins are one policy's demand; that they are not met says nothing to the others.
-                if !matches!(&failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. })) {
-                    slot.kept = None;
-                }
-                Err(failure)
-            }
-        };
-        if slot.kept.is_none() && slot.memory.is_none() && slot.flights.is_empty() {
-            slots.remove(key);
+            };
         }
-        drop_oldest(&mut slots);
-        (outcome, changed)
-    }
-
-    /// Writes a memory down, before the answer that rests on it is given: a restart right after must not forget it. Only a
-    /// repository that changed is written, so most reviews never come here.
-    async fn remember(&self, key: &Key) {
-        let Some(state) = self.options.state.clone() else {
-            return;
-        };
-        let _one_at_a_time = self.writing.lock().await;
-        let seen = {
-            let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-            slots
-                .get(key)
-                .and_then(|slot| Some(Remembered { memory: slot.memory.clone()?, accepted: slot.accepted.clone() }))
-        };
-        let Some(seen) = seen else {
-            return;
-        };
-        match state.save(&key.server, &key.gun, &seen).await {
-            Ok(()) => {
-                let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(slot) = slots.get_mut(key) {
-                    slot.stored = true;
-                }
-            }
-            Err(error) => (self.options.on_trouble)(&error),
+        // Pins are one policy's demand; that they are not met says nothing to the others.
+        if !matches!(&failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. })) {
+            slot.kept = None;
         }
+        Err(failure)
     }
 }
 
-/// How many bytes are to be verified.
-fn weight(answers: &[Answer]) -> usize {
-    let bytes = |answer: &Answer| match answer {
-        Answer::Found(bytes) => bytes.len(),
-        Answer::Missing => 0,
-    };
-    answers.iter().map(bytes).sum()
-}
-
-fn drop_oldest(slots: &mut HashMap<Key, Slot>) {
-    let kept = |slot: &Slot| slot.kept.as_ref().map(|kept| kept.used);
-    if slots.values().filter(|slot| slot.kept.is_some()).count() <= MAX_KEPT {
-        return;
-    }
-    let oldest = slots.iter().filter_map(|(key, slot)| Some((kept(slot)?, key.clone()))).min_by_key(|(used, _)| *used);
-    if let Some(slot) = oldest.and_then(|(_, key)| slots.get_mut(&key)) {
-        slot.kept = None;
-    }
-}
-
-fn host_of(server: &str) -> String {
-    Url::parse(server).map_or_else(|_| server.to_owned(), |url| host_port(&url))
-}
-
-/// Fetches the files of one update.
-struct Fetcher<'a> {
+/// The end of a flight, whichever it is: others begin a new one from now on.
+struct Landing<'a> {
     client: &'a NotaryClient,
     key: &'a Key,
-    login: &'a Login,
-    budget: AtomicU64,
-    /// What the server let in last: the other files of the repository are asked for with it.
-    authorization: Mutex<Option<HeaderValue>>,
+    terms: &'a Terms,
 }
 
-impl<'a> Fetcher<'a> {
-    fn new(client: &'a NotaryClient, key: &'a Key, login: &'a Login) -> Self {
-        Self { client, key, login, budget: AtomicU64::new(MAX_UPDATE_BYTES), authorization: Mutex::default() }
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        let mut slots = self.client.slots();
+        slots.of(self.key).flights.retain(|(theirs, _)| theirs != self.terms);
+        slots.settle(self.key);
     }
+}
 
-    async fn fetch(&self, request: &Request) -> Result<Answer, Failure> {
-        let url = self.url(&request.file)?;
-        let left = self.budget.load(Ordering::Relaxed);
-        let limit = request.limit.min(left);
-        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut response = self.get(&url, known, limit).await?;
-        if matches!(response.status, 401 | 403) {
-            response = self.log_in(&url, response, limit).await?;
-        }
-        let length = response.body.len() as u64;
-        let spent = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(length));
-        match response.status {
-            200 if spent.is_err() || (length > limit && limit < request.limit) => {
-                Err(Failure::TooMuch { gun: self.key.gun.clone(), host: host_port(&url) })
-            }
-            200 => Ok(Answer::Found(response.body)),
-            404 => Ok(Answer::Missing),
-            status => {
-                let path = url.path().to_owned();
-                Err(Failure::Http(HttpError::Status { host: host_port(&url), status, path }))
-            }
-        }
-    }
-
-    async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, Failure> {
-        let certificate = self.key.certificate.as_ref();
-        self.client.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
-    }
-
-    /// Answers a challenge; what the server lets in is kept for the other files of the repository.
-    async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
-        let (http, auth) = (&self.client.http, &self.client.auth);
-        let send = |header| {
-            let certificate = self.key.certificate.as_ref();
-            http.get_from(url, certificate, Some(header), limit).boxed()
-        };
-        let (response, header) = auth.log_in(http, url, &self.key.gun, self.login, &refusal, &send).await?;
-        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
-        Ok(response)
-    }
-
-    /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another
-    /// repository would be asked for.
-    fn url(&self, file: &str) -> Result<Url, Failure> {
-        let tail = format!("/v2/{}/_trust/tuf/{file}", self.key.gun);
-        let url = Url::parse(&format!("{}{tail}", self.key.server)).ok();
-        let url = url.filter(|url| url.path().ends_with(&tail) && url.query().is_none() && url.fragment().is_none());
-        url.ok_or_else(|| Failure::BadName { gun: self.key.gun.clone() })
-    }
+pub(crate) fn host_of(server: &str) -> String {
+    Url::parse(server).map_or_else(|_| server.to_owned(), |url| host_port(&url))
 }

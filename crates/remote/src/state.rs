@@ -51,33 +51,64 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
         true
     }
 
-    /// What is remembered of a repository on a server; `None` if it was never seen.
+    /// What is remembered of a repository on a server; `None` only if it is certain that there is nothing.
     ///
     /// # Errors
-    /// Something is there that cannot be read. The repository must not be trusted then.
+    /// It cannot be read, or it is not known whether there is anything. The repository must not be trusted then.
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>>;
 
-    /// Remembers it, joined with what is remembered already. If an administrator accepted a change in the meantime, what
-    /// is there stays as it is.
+    /// Remembers what was seen, in place of what is there, if that is no more than what was seen. `there` says whether
+    /// there was anything when it was looked up.
     ///
     /// # Errors
     /// It could not be written; what was remembered before is still there.
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: &'a Remembered)
-    -> BoxFuture<'a, Result<(), StateError>>;
+    fn save<'a>(
+        &'a self,
+        server: &'a str,
+        gun: &'a str,
+        there: bool,
+        seen: &'a Remembered,
+    ) -> BoxFuture<'a, Result<Saved, StateError>>;
 }
 
-/// What is to be written, given what is there; nothing if that says it all.
+/// What became of something that was to be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// It is remembered.
+    Done,
+    /// It is not, since what is there is something else now: others have seen more, an administrator accepted a change or
+    /// took it away, or what is there does not fit. What was seen must be looked at again in that light.
+    Overtaken,
+}
+
+/// What is to be done to remember something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weighed {
+    /// It is there already.
+    Same,
+    /// It is to be written.
+    Newer,
+    /// See [`Saved::Overtaken`].
+    Overtaken,
+}
+
+/// Weighs what was seen against what is there now, where `there_before` says whether there was anything before.
 #[must_use]
-pub fn merged(there: Option<Remembered>, seen: &Remembered) -> Option<Remembered> {
+pub fn weigh(there: Option<&Remembered>, there_before: bool, seen: &Remembered) -> Weighed {
     match there {
-        Some(there) if there.accepted != seen.accepted => None,
-        Some(there) => {
-            let memory = there.memory.clone().join(&seen.memory);
-            (memory != there.memory).then_some(Remembered { memory, accepted: there.accepted })
-        }
-        None => Some(seen.clone()),
+        None if there_before => Weighed::Overtaken,
+        Some(there) if there.accepted != seen.accepted || !seen.memory.covers(&there.memory) => Weighed::Overtaken,
+        Some(there) if there.memory == seen.memory => Weighed::Same,
+        None | Some(_) => Weighed::Newer,
     }
 }
+
+/// Of how many repositories something is remembered. There are some thousand in a large company; who can make more of them
+/// is up to something.
+pub const MAX_REMEMBERED: usize = 10_000;
+
+/// How many bytes the texts of all that is remembered may have. Most have some three thousand.
+pub const MAX_REMEMBERED_BYTES: usize = 64 << 20;
 
 /// A directory with one file a repository.
 ///
@@ -86,6 +117,18 @@ pub fn merged(there: Option<Remembered>, seen: &Remembered) -> Option<Remembered
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
+}
+
+/// The file that is locked while something is written, and that tells the directory from an empty one in its place.
+const LOCK: &str = ".lock";
+
+/// Why nothing more is remembered.
+#[must_use]
+pub fn too_many() -> String {
+    format!(
+        "it would be more than {MAX_REMEMBERED} repositories or {} MiB in all; see countersign trust list, and delete what is not needed",
+        MAX_REMEMBERED_BYTES >> 20
+    )
 }
 
 /// The JSON form of what is remembered, wherever it is kept.
@@ -126,7 +169,20 @@ impl StateDir {
         let probe = path.join(".probe");
         fs::write(&probe, b"")?;
         fs::remove_file(&probe)?;
+        fs::OpenOptions::new().create(true).append(true).open(path.join(LOCK))?;
         Ok(Self { path: path.to_owned() })
+    }
+
+    /// Keeps other threads and processes from writing as long as it is held.
+    fn lock(&self) -> std::io::Result<fs::File> {
+        let file = fs::File::open(self.path.join(LOCK))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// Whether this is still the directory that was opened, and not what is left when a volume is gone.
+    fn is_there(&self) -> bool {
+        self.path.join(LOCK).is_file()
     }
 
     fn file(&self, server: &str, gun: &str) -> PathBuf {
@@ -138,7 +194,7 @@ impl StateDir {
         let failed = |cause: String| StateError::new("read", gun, path.display(), cause);
         let text = match fs::read(&path) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_there() => return Ok(None),
             Err(error) => return Err(failed(error.to_string())),
         };
         decode(server, gun, &text).map(Some).map_err(failed)
@@ -149,6 +205,32 @@ impl StateDir {
         let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
         let text = encode(server, gun, seen).map_err(failed)?;
         write_whole(&path, &text).map_err(|error| failed(error.to_string()))
+    }
+
+    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &Remembered) -> Result<Saved, StateError> {
+        let failed = |cause: String| StateError::new("write", gun, self.path.display(), cause);
+        let _lock = self.lock().map_err(|error| failed(error.to_string()))?;
+        let there = self.read(server, gun)?;
+        match weigh(there.as_ref(), there_before, seen) {
+            Weighed::Overtaken => return Ok(Saved::Overtaken),
+            Weighed::Same => return Ok(Saved::Done),
+            Weighed::Newer => {}
+        }
+        let size = encode(server, gun, seen).map_err(failed)?.len();
+        // Most updates are small, and there is no need to look at all files for them.
+        if (there.is_none() || size > 64 << 10) && !self.has_room(size).map_err(|error| failed(error.to_string()))? {
+            return Err(failed(too_many()));
+        }
+        self.write(server, gun, seen).map(|()| Saved::Done)
+    }
+
+    fn has_room(&self, size: usize) -> std::io::Result<bool> {
+        let (mut count, mut bytes) = (0, size as u64);
+        for entry in fs::read_dir(&self.path)? {
+            count += 1;
+            bytes += entry?.metadata().map_or(0, |file| file.len());
+        }
+        Ok(count <= MAX_REMEMBERED && bytes <= MAX_REMEMBERED_BYTES as u64)
     }
 
     /// Everything that is remembered: server, repository, and what was seen.
@@ -179,6 +261,7 @@ impl StateDir {
     /// # Errors
     /// It could not be written.
     pub fn replace(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
+        let _lock = self.lock().map_err(|error| StateError::new("write", gun, self.path.display(), error))?;
         self.write(server, gun, seen)
     }
 }
@@ -222,15 +305,13 @@ impl StateStore for StateDir {
         &'a self,
         server: &'a str,
         gun: &'a str,
+        there: bool,
         seen: &'a Remembered,
-    ) -> BoxFuture<'a, Result<(), StateError>> {
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
         let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
         Box::pin(async move {
             let broken = StateError::new("write", &gun, state.path.display(), "writing broke off");
-            let write = move || match merged(state.read(&server, &gun)?, &seen) {
-                Some(merged) => state.write(&server, &gun, &merged),
-                None => Ok(()),
-            };
+            let write = move || state.swap(&server, &gun, there, &seen);
             tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
         })
     }

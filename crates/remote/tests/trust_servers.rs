@@ -1,148 +1,18 @@
 //! Trust servers that are slow, broken or hostile, and what the client makes of them: it ends in time, reads no more than it
 //! should, sends nothing where it must not go, and asks no more often than needed.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Error, Repository, RootPins, Wanted};
+use countersign_notary::{Error, Wanted};
 use countersign_policy::TrustServer;
-use countersign_remote::{
-    Ask, AuthError, Authenticator, Connections, DockerConfig, Failure, HttpClient, HttpError, Login, NotaryClient,
-    Options, StateDir, StateStore,
-};
-use forge::{Files, Repo, digest_of};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use countersign_remote::{AuthError, Failure, HttpError};
+use forge::{Files, digest_of};
 
-const GUN: &str = "registry.example.com/team/app";
+mod server;
 
-/// What the server does with a request.
-#[derive(Clone)]
-enum Scenario {
-    /// Answers from files; what is not there is 404.
-    Files(Arc<Mutex<Files>>),
-    /// Sends this, whatever is asked.
-    Text(String),
-    /// Sends headers, and then a body without end.
-    Endless,
-    /// Sends a byte now and then.
-    Dripping,
-    /// Says nothing.
-    Silent,
-    /// Closes at once.
-    Closing,
-}
-
-struct Server {
-    url: String,
-    requests: Arc<AtomicUsize>,
-    heads: Arc<Mutex<Vec<String>>>,
-    sent: Arc<AtomicUsize>,
-}
-
-async fn serve(scenario: Scenario) -> Server {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let server = Server {
-        url: format!("http://{}", listener.local_addr().unwrap()),
-        requests: Arc::default(),
-        heads: Arc::default(),
-        sent: Arc::default(),
-    };
-    let (requests, heads, sent) = (Arc::clone(&server.requests), Arc::clone(&server.heads), Arc::clone(&server.sent));
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let (scenario, requests, heads, sent) =
-                (scenario.clone(), Arc::clone(&requests), Arc::clone(&heads), Arc::clone(&sent));
-            tokio::spawn(async move {
-                let _ = connection(stream, &scenario, &requests, &heads, &sent).await;
-            });
-        }
-    });
-    server
-}
-
-async fn connection(
-    mut stream: TcpStream,
-    scenario: &Scenario,
-    requests: &AtomicUsize,
-    heads: &Mutex<Vec<String>>,
-    sent: &AtomicUsize,
-) -> std::io::Result<()> {
-    loop {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(stream.read_u8().await?);
-        }
-        let head = String::from_utf8_lossy(&head).into_owned();
-        requests.fetch_add(1, Ordering::SeqCst);
-        let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        heads.lock().unwrap().push(head);
-        match scenario {
-            Scenario::Files(files) => {
-                let name = path.rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned();
-                let found = files.lock().unwrap().get(&name).map(<[u8]>::to_vec);
-                let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
-                let body = found.unwrap_or_default();
-                stream
-                    .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes())
-                    .await?;
-                stream.write_all(&body).await?;
-            }
-            Scenario::Text(text) => stream.write_all(text.as_bytes()).await?,
-            Scenario::Endless => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-                let spaces = vec![b' '; 65_536];
-                loop {
-                    stream.write_all(&spaces).await?;
-                    sent.fetch_add(65_536, Ordering::SeqCst);
-                }
-            }
-            Scenario::Dripping => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
-                loop {
-                    stream.write_all(b" ").await?;
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-            Scenario::Silent => std::future::pending::<()>().await,
-            Scenario::Closing => return Ok(()),
-        }
-    }
-}
-
-fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {
-    Options {
-        refresh,
-        stale: Duration::ZERO,
-        flight: Duration::from_millis(1500),
-        clock: Arc::new(|| forge::NOW),
-        private: false,
-        state,
-        on_trouble: Arc::new(|problem| panic!("{problem}")),
-    }
-}
-
-fn client(options: Options) -> NotaryClient {
-    let http = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
-    let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
-    NotaryClient::new(http, Arc::new(Authenticator::new(config.unwrap())), options)
-}
-
-async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
-    let (pins, login) = (RootPins::none(), Login::none());
-    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login }).await
-}
-
-async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
-    ask(client, &TrustServer::parse(url).unwrap(), GUN).await
-}
-
-fn sound() -> Repo {
-    let mut repo = Repo::new(GUN, forge::NOW);
-    repo.tag("targets", "v1", &digest_of("v1"));
-    repo
-}
+use server::{GUN, Scenario, Server, ask, client, fetch, options, serve, sound};
 
 async fn failure(scenario: Scenario) -> (Failure, Server) {
     let server = serve(scenario).await;
@@ -234,26 +104,6 @@ async fn one_flight_for_all_and_none_while_it_is_fresh() {
     *files.lock().unwrap() = Files::none();
     let found = fetch(&eager, &server.url).await.unwrap_err();
     assert_eq!(found, Failure::Untrusted(Box::new(Error::NoTrustData { gun: GUN.into() })));
-}
-
-#[tokio::test]
-async fn what_is_remembered_outlives_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let state = || Some(Arc::new(StateDir::open(folder.path()).unwrap()) as Arc<dyn StateStore>);
-    let mut repo = sound();
-    let older = repo.build();
-    let newer = repo.advance().build();
-    let files = Arc::new(Mutex::new(newer.clone()));
-    let server = serve(Scenario::Files(Arc::clone(&files))).await;
-    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
-    *files.lock().unwrap() = older;
-    let found = fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap_err();
-    assert!(matches!(&found, Failure::Untrusted(error) if matches!(**error, Error::Rollback { .. })), "{found:?}");
-    *files.lock().unwrap() = newer;
-    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
-    // Without a memory the older moment would have been believed: that is what it is for.
-    let files = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(files, 1, "one file a repository");
 }
 
 #[tokio::test]

@@ -1,0 +1,107 @@
+//! Fetches the files of one update of a repository.
+
+use std::sync::{Mutex, PoisonError};
+
+use countersign_notary::{Answer, Request};
+use futures::FutureExt as _;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use reqwest::header::HeaderValue;
+use url::Url;
+
+use crate::credentials::{Authenticator, Login};
+use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::kept::Key;
+use crate::notary::Failure;
+
+/// How many files of one repository are fetched at once.
+const PARALLEL_FETCHES: usize = 16;
+
+/// The most bytes that one update of one repository may bring in all: half more than the largest file that is read.
+pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
+
+/// Fetches the files of one update.
+pub(crate) struct Fetcher<'a> {
+    http: &'a HttpClient,
+    auth: &'a Authenticator,
+    key: &'a Key,
+    login: &'a Login,
+    /// How many more bytes may come.
+    left: u64,
+    /// What the server let in last: the other files of the repository are asked for with it.
+    authorization: Mutex<Option<HeaderValue>>,
+}
+
+impl<'a> Fetcher<'a> {
+    pub(crate) fn new(http: &'a HttpClient, auth: &'a Authenticator, key: &'a Key, login: &'a Login) -> Self {
+        Self { http, auth, key, login, left: MAX_UPDATE_BYTES, authorization: Mutex::default() }
+    }
+
+    /// Fetches the files of one step, several at once. The metadata says beforehand how long each may be, so what is too
+    /// much is not even begun.
+    pub(crate) async fn fetch_all(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Failure> {
+        if most(requests) > self.left {
+            return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: crate::notary::host_of(&self.key.server) });
+        }
+        let this = &*self;
+        let fetches: Vec<_> = requests.iter().map(|request| this.fetch(request)).collect();
+        let answers: Vec<_> = stream::iter(fetches).buffered(PARALLEL_FETCHES).try_collect().await?;
+        self.left = self.left.saturating_sub(weight(&answers));
+        Ok(answers)
+    }
+
+    async fn fetch(&self, request: &Request) -> Result<Answer, Failure> {
+        let url = self.url(&request.file)?;
+        let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut response = self.get(&url, known, request.limit).await?;
+        if matches!(response.status, 401 | 403) {
+            response = self.log_in(&url, response, request.limit).await?;
+        }
+        match response.status {
+            200 => Ok(Answer::Found(response.body)),
+            404 => Ok(Answer::Missing),
+            status => {
+                let path = url.path().to_owned();
+                Err(Failure::Http(HttpError::Status { host: host_port(&url), status, path }))
+            }
+        }
+    }
+
+    async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, Failure> {
+        let certificate = self.key.certificate.as_ref();
+        self.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
+    }
+
+    /// Answers a challenge; what the server lets in is kept for the other files of the repository.
+    async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
+        let send = |header| {
+            let certificate = self.key.certificate.as_ref();
+            self.http.get_from(url, certificate, Some(header), limit).boxed()
+        };
+        let (response, header) = self.auth.log_in(self.http, url, &self.key.gun, self.login, &refusal, &send).await?;
+        *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
+        Ok(response)
+    }
+
+    /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another
+    /// repository would be asked for.
+    fn url(&self, file: &str) -> Result<Url, Failure> {
+        let tail = format!("/v2/{}/_trust/tuf/{file}", self.key.gun);
+        let url = Url::parse(&format!("{}{tail}", self.key.server)).ok();
+        let url = url.filter(|url| url.path().ends_with(&tail) && url.query().is_none() && url.fragment().is_none());
+        url.ok_or_else(|| Failure::BadName { gun: self.key.gun.clone() })
+    }
+}
+
+/// How many bytes these may bring at most. A reader stops one byte later.
+pub(crate) fn most(requests: &[Request]) -> u64 {
+    requests.iter().map(|request| request.limit).sum()
+}
+
+/// How many bytes these have brought.
+pub(crate) fn weight(answers: &[Answer]) -> u64 {
+    let bytes = |answer: &Answer| match answer {
+        Answer::Found(bytes) => bytes.len() as u64,
+        Answer::Missing => 0,
+    };
+    answers.iter().map(bytes).sum()
+}

@@ -1,0 +1,226 @@
+//! What is kept of repositories, within bounds: those that are verified, what is remembered of them against rollback, and
+//! who is looking at them just now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use countersign_notary::{Memory, Repository, RootPins};
+use futures::future::{BoxFuture, Shared};
+
+use crate::connections::PinnedCertificate;
+use crate::credentials::Login;
+use crate::notary::Outcome;
+
+/// Of how many repositories something is kept.
+const MAX_SLOTS: usize = 16_384;
+
+/// How many bytes the files of all verified repositories that are kept may have had, and what is remembered of them. It
+/// takes two to three times as much to hold them.
+const MAX_BYTES: usize = 128 << 20;
+
+/// The part of a bound that is left after something had to go, so that not every newcomer has to look for the oldest again.
+const AFTERWARDS: (usize, usize) = (15, 16);
+
+pub(crate) type Flight = Shared<BoxFuture<'static, Outcome>>;
+
+/// Which repository on which server.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) server: String,
+    pub(crate) gun: String,
+    /// What came over a connection that a policy would not take does not count for it.
+    pub(crate) certificate: Option<PinnedCertificate>,
+}
+
+/// What a flight is for: who is let in, and which roots count, differs from policy to policy and from pod to pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) pins: RootPins,
+    pub(crate) login: Login,
+}
+
+/// A verified repository.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) repository: Arc<Repository>,
+    /// When its server was asked last.
+    pub(crate) asked: Instant,
+}
+
+/// What is kept of one repository.
+pub(crate) struct Slot {
+    pub(crate) kept: Option<Kept>,
+    /// Kept even where the repository is dropped: against rollback.
+    pub(crate) memory: Option<Memory>,
+    /// When an administrator last accepted a change, as far as is known here.
+    pub(crate) accepted: Option<String>,
+    /// Whether the store has it: if it is gone from there, somebody took it away.
+    pub(crate) stored: bool,
+    /// Another one each time that what was remembered is given up.
+    pub(crate) epoch: u64,
+    pub(crate) flights: Vec<(Terms, Flight)>,
+    /// Which logins were let in, and when.
+    pub(crate) let_in: Vec<(Login, Instant)>,
+    /// When somebody last wanted it.
+    pub(crate) used: Instant,
+    /// What it counts for in [`Slots::bytes`].
+    bytes: usize,
+}
+
+impl Slot {
+    fn new(epoch: u64) -> Self {
+        Self {
+            kept: None,
+            memory: None,
+            accepted: None,
+            stored: false,
+            epoch,
+            flights: Vec::new(),
+            let_in: Vec::new(),
+            used: Instant::now(),
+            bytes: 0,
+        }
+    }
+
+    fn size(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.repository.size());
+        kept + self.memory.as_ref().map_or(0, Memory::size)
+    }
+
+    /// Whether nothing is lost with it that cannot be had again from its server and from the store.
+    fn is_spare(&self) -> bool {
+        self.flights.is_empty() && (self.stored || self.memory.is_none())
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+pub(crate) struct Slots {
+    by_key: HashMap<Key, Slot>,
+    bytes: usize,
+    epochs: u64,
+}
+
+impl Slots {
+    /// That of a repository, a new one if there is none.
+    pub(crate) fn of(&mut self, key: &Key) -> &mut Slot {
+        let epochs = &mut self.epochs;
+        self.by_key.entry(key.clone()).or_insert_with(|| {
+            *epochs += 1;
+            Slot::new(*epochs)
+        })
+    }
+
+    /// Gives up what is remembered of a repository, for what an administrator accepted or for nothing.
+    pub(crate) fn forget(&mut self, key: &Key) -> &mut Slot {
+        self.epochs += 1;
+        let epoch = self.epochs;
+        let slot = self.of(key);
+        (slot.kept, slot.memory, slot.accepted, slot.stored, slot.epoch) = (None, None, None, false, epoch);
+        slot
+    }
+
+    /// To be called when something of a repository has changed: counts anew, and drops what was not wanted for longest if
+    /// there is too much of it.
+    pub(crate) fn settle(&mut self, key: &Key) {
+        let Some(slot) = self.by_key.get_mut(key) else {
+            return;
+        };
+        let size = slot.size();
+        self.bytes = self.bytes - slot.bytes + size;
+        slot.bytes = size;
+        if slot.kept.is_none() && slot.memory.is_none() && slot.flights.is_empty() {
+            self.by_key.remove(key);
+        }
+        if self.by_key.len() > MAX_SLOTS || self.bytes > MAX_BYTES {
+            self.drop_oldest(key);
+        }
+    }
+
+    /// First what can be had again; then, where there is no store or it does not work, memories too.
+    fn drop_oldest(&mut self, except: &Key) {
+        let (of, whole) = AFTERWARDS;
+        let (slots, bytes) = (MAX_SLOTS / whole * of, MAX_BYTES / whole * of);
+        let mut ages: Vec<_> = self.by_key.iter().map(|(key, slot)| (slot.used, key.clone())).collect();
+        ages.retain(|(_, key)| key != except);
+        ages.sort_by_key(|(used, _)| *used);
+        for memories_too in [false, true] {
+            for (_, key) in &ages {
+                if self.by_key.len() <= slots && self.bytes <= bytes {
+                    return;
+                }
+                let Some(slot) = self.by_key.get_mut(key) else {
+                    continue;
+                };
+                if slot.is_spare() || (memories_too && slot.flights.is_empty()) {
+                    self.bytes -= slot.bytes;
+                    self.by_key.remove(key);
+                } else {
+                    slot.kept = None;
+                    self.bytes -= slot.bytes;
+                    slot.bytes = slot.size();
+                    self.bytes += slot.bytes;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(index: usize) -> Key {
+        Key { server: "https://h.io".into(), gun: format!("h.io/{index}"), certificate: None }
+    }
+
+    fn fill(slots: &mut Slots, index: usize, root: usize, stored: bool) {
+        let slot = slots.of(&key(index));
+        slot.memory = Some(Memory { root: Some(vec![0; root].into()), ..Memory::default() });
+        (slot.stored, slot.used) = (stored, Instant::now());
+        slots.settle(&key(index));
+    }
+
+    fn has(slots: &Slots, index: usize) -> bool {
+        slots.by_key.contains_key(&key(index))
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded() {
+        for (root, stored) in [(1, true), (1, false), (512 << 10, true), (512 << 10, false)] {
+            let mut slots = Slots::default();
+            for index in 0..MAX_SLOTS + 1000 {
+                fill(&mut slots, index, root, stored);
+                assert!(slots.by_key.len() <= MAX_SLOTS && slots.bytes <= MAX_BYTES);
+            }
+            let counted: usize = slots.by_key.values().map(Slot::size).sum();
+            assert_eq!(counted, slots.bytes);
+            // The newest stay.
+            assert!(has(&slots, MAX_SLOTS + 999) && has(&slots, MAX_SLOTS + 900) && !has(&slots, 0));
+        }
+    }
+
+    #[test]
+    fn what_can_be_had_again_goes_first() {
+        let mut slots = Slots::default();
+        fill(&mut slots, 0, 1, false);
+        for index in 1..MAX_SLOTS + 2 {
+            fill(&mut slots, index, 1, true);
+        }
+        assert!(has(&slots, 0) && !has(&slots, 1));
+    }
+
+    #[test]
+    fn what_was_given_up_is_another_epoch() {
+        let mut slots = Slots::default();
+        fill(&mut slots, 1, 1, true);
+        let before = slots.of(&key(1)).epoch;
+        assert_eq!(slots.of(&key(1)).epoch, before);
+        let slot = slots.forget(&key(1));
+        assert!(slot.epoch != before && slot.memory.is_none() && !slot.stored);
+        slots.settle(&key(1));
+        assert!(!has(&slots, 1) && slots.bytes == 0);
+        assert!(slots.of(&key(1)).epoch != before);
+    }
+}

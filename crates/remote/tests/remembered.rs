@@ -1,0 +1,333 @@
+//! What is remembered of repositories, by one process and by several, and what they make of one that goes back, is swapped,
+//! or changes while it is looked at.
+
+mod server;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign_notary::{Error, Repository, RootPins, Wanted};
+use countersign_policy::TrustServer;
+use countersign_remote::{
+    Ask, Failure, Login, NotaryClient, Options, Remembered, Saved, StateDir, StateError, StateStore,
+};
+use forge::{Cert, Key, Repo, digest_of};
+use futures::future::BoxFuture;
+use server::{GUN, Scenario, client, fetch, options, serve, sound};
+use tokio::sync::Semaphore;
+
+type Meddling = Box<dyn FnOnce(&StateDir) + Send>;
+
+/// A store that fails, sees nothing, or is written by others just before it is written by us.
+struct Store {
+    dir: StateDir,
+    unreadable: AtomicBool,
+    unwritable: AtomicBool,
+    blind: AtomicBool,
+    before_save: Mutex<Option<Meddling>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Store")
+    }
+}
+
+impl Store {
+    fn open(path: &Path) -> Arc<Self> {
+        Arc::new(Self {
+            dir: StateDir::open(path).unwrap(),
+            unreadable: AtomicBool::default(),
+            unwritable: AtomicBool::default(),
+            blind: AtomicBool::default(),
+            before_save: Mutex::default(),
+        })
+    }
+
+    fn meddle(&self, meddling: impl FnOnce(&StateDir) + Send + 'static) {
+        *self.before_save.lock().unwrap() = Some(Box::new(meddling));
+    }
+}
+
+impl StateStore for Store {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+        if self.unreadable.load(Ordering::SeqCst) {
+            return Box::pin(async move { Err(StateError::new("read", gun, "the test", "as it likes")) });
+        }
+        if self.blind.swap(false, Ordering::SeqCst) {
+            return Box::pin(async { Ok(None) });
+        }
+        self.dir.load(server, gun)
+    }
+
+    fn save<'a>(
+        &'a self,
+        server: &'a str,
+        gun: &'a str,
+        there: bool,
+        seen: &'a Remembered,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        if let Some(meddling) = self.before_save.lock().unwrap().take() {
+            meddling(&self.dir);
+        }
+        if self.unwritable.load(Ordering::SeqCst) {
+            return Box::pin(async move { Err(StateError::new("write", gun, "the test", "as it likes")) });
+        }
+        self.dir.save(server, gun, there, seen)
+    }
+}
+
+fn records(folder: &Path) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
+    files.filter(|path| path.extension().is_some_and(|ending| ending == "json")).collect()
+}
+
+fn with(store: &Arc<Store>) -> NotaryClient {
+    let state = Arc::clone(store) as Arc<dyn StateStore>;
+    client(Options { on_trouble: Arc::new(|_| ()), ..options(Duration::ZERO, Some(state)) })
+}
+
+/// A repository of the same name that somebody else made, of this root version.
+fn foreign(root_version: u64) -> Repo {
+    let mut repo = Repo::new(GUN, forge::NOW);
+    repo.set_key("root", &Key::p256("somebody else").certified(&Cert::new(GUN, forge::NOW)));
+    repo.file("root").version = root_version;
+    repo.tag("targets", "v1", &digest_of("foreign"));
+    repo
+}
+
+/// What is remembered once this was seen.
+async fn seen(repo: &Repo) -> Remembered {
+    let server = serve(Scenario::Files(Arc::new(Mutex::new(repo.clone().build())))).await;
+    let repository = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap();
+    Remembered { memory: repository.memory().clone(), accepted: None }
+}
+
+fn digest(repository: &Repository) -> [u8; 32] {
+    *repository.resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap().digest.sha256()
+}
+
+fn is_untrusted(found: &Result<Arc<Repository>, Failure>, expected: impl Fn(&Error) -> bool) -> bool {
+    matches!(found, Err(Failure::Untrusted(error)) if expected(error))
+}
+
+#[tokio::test]
+async fn what_is_remembered_outlives_the_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = || Some(Arc::new(StateDir::open(folder.path()).unwrap()) as Arc<dyn StateStore>);
+    let mut repo = sound();
+    let older = repo.build();
+    let newer = repo.advance().build();
+    let files = Arc::new(Mutex::new(newer.clone()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
+    *files.lock().unwrap() = older;
+    let found = fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap_err();
+    assert!(matches!(&found, Failure::Untrusted(error) if matches!(**error, Error::Rollback { .. })), "{found:?}");
+    *files.lock().unwrap() = newer;
+    fetch(&client(options(Duration::ZERO, state())), &server.url).await.unwrap();
+    // Without a memory the older moment would have been believed: that is what it is for.
+    assert_eq!(records(folder.path()).len(), 1, "one file a repository");
+}
+
+/// A flight that takes long and ends with an older moment takes nothing back of what another one saw meanwhile.
+#[tokio::test]
+async fn a_slow_flight_takes_nothing_back() {
+    let mut repo = sound();
+    let pin = repo.keys("root").keys[0].id();
+    let older = repo.build();
+    let newer = repo.tag("targets", "v1", &digest_of("newer")).advance().build();
+    let files = Arc::new(Mutex::new(older.clone()));
+    let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let held_back = older.checksum_name("targets");
+    let server = serve(Scenario::Gated(Arc::clone(&files), held_back, Arc::clone(&gate), Arc::clone(&waiting))).await;
+    let client = client(options(Duration::ZERO, None));
+    let slow = tokio::spawn({
+        let (client, url) = (client.clone(), server.url.clone());
+        async move { fetch(&client, &url).await }
+    });
+    while waiting.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    {
+        let mut files = files.lock().unwrap();
+        *files = newer.clone();
+        files.insert(&older.checksum_name("targets"), older.role("targets"));
+    }
+    let address = TrustServer::parse(&server.url).unwrap();
+    let (mut pins, login) = (RootPins::none(), Login::none());
+    pins.add(&pin).unwrap();
+    let quick = client.repository(Ask { server: &address, gun: GUN, pins: &pins, certificate: None, login: &login });
+    assert_eq!(digest(&quick.await.unwrap()), digest_of("newer"));
+    gate.add_permits(100);
+    assert_eq!(digest(&slow.await.unwrap().unwrap()), digest_of("newer"), "looked at once more");
+    *files.lock().unwrap() = older;
+    let found = fetch(&client, &server.url).await;
+    assert!(is_untrusted(&found, |error| matches!(error, Error::Rollback { .. })), "{found:?}");
+}
+
+/// As before, where another replica is the quick one.
+#[tokio::test]
+async fn what_another_replica_saw_meanwhile_counts() {
+    let mut repo = sound();
+    let older = repo.build();
+    let newer = repo.tag("targets", "v1", &digest_of("newer")).advance().build();
+    let newer_seen = seen(&repo).await;
+    for honest in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path());
+        let files = Arc::new(Mutex::new(older.clone()));
+        let server = serve(Scenario::Files(Arc::clone(&files))).await;
+        let address = TrustServer::parse(&server.url).unwrap().as_str().to_owned();
+        let (newer, newer_seen) = (newer.clone(), newer_seen.clone());
+        store.meddle(move |dir| {
+            dir.replace(&address, GUN, &newer_seen).unwrap();
+            if honest {
+                *files.lock().unwrap() = newer;
+            }
+        });
+        let found = fetch(&with(&store), &server.url).await;
+        if honest {
+            assert_eq!(digest(&found.unwrap()), digest_of("newer"));
+        } else {
+            assert!(is_untrusted(&found, |error| matches!(error, Error::Rollback { .. })), "{found:?}");
+        }
+    }
+}
+
+/// A replica that could not see what is remembered puts nothing in its place, and believes nothing else.
+#[tokio::test]
+async fn who_was_blind_replaces_nothing() {
+    for version in [1, 2, 40] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path());
+        let files = Arc::new(Mutex::new(sound().build()));
+        let server = serve(Scenario::Files(Arc::clone(&files))).await;
+        fetch(&with(&store), &server.url).await.unwrap();
+        let before = std::fs::read(&records(folder.path())[0]).unwrap();
+        *files.lock().unwrap() = foreign(version).build();
+        store.blind.store(true, Ordering::SeqCst);
+        let found = fetch(&with(&store), &server.url).await;
+        let unchained = |error: &Error| matches!(error, Error::RootNotChained { .. } | Error::MissingFile { .. });
+        assert!(is_untrusted(&found, unchained), "{version}: {found:?}");
+        assert!(!store.blind.load(Ordering::SeqCst));
+        assert_eq!(std::fs::read(&records(folder.path())[0]).unwrap(), before);
+    }
+}
+
+/// What an administrator accepts while a repository is looked at counts from then on; what was seen before does not replace it.
+#[tokio::test]
+async fn a_change_is_accepted_in_the_middle() {
+    for server_follows in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path());
+        let mut repo = sound();
+        let files = Arc::new(Mutex::new(repo.build()));
+        let server = serve(Scenario::Files(Arc::clone(&files))).await;
+        let client = with(&store);
+        fetch(&client, &server.url).await.unwrap();
+        let accepted = Remembered { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
+        let (address, to_store) = (TrustServer::parse(&server.url).unwrap().as_str().to_owned(), accepted.clone());
+        *files.lock().unwrap() = repo.advance().build();
+        let following = Arc::clone(&files);
+        store.meddle(move |dir| {
+            dir.replace(&address, GUN, &to_store).unwrap();
+            if server_follows {
+                *following.lock().unwrap() = foreign(1).build();
+            }
+        });
+        let found = fetch(&client, &server.url).await;
+        if server_follows {
+            assert_eq!(digest(&found.unwrap()), digest_of("foreign"));
+        } else {
+            assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
+        }
+        let address = TrustServer::parse(&server.url).unwrap();
+        assert_eq!(store.dir.load(address.as_str(), GUN).await.unwrap().unwrap(), accepted);
+    }
+}
+
+/// What cannot be read is neither forgotten nor overlooked for the sake of `stale`; what is taken away is forgotten.
+#[tokio::test]
+async fn only_what_is_taken_away_is_forgotten() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&folder.path().join("state"));
+    let files = Arc::new(Mutex::new(sound().build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let state = Arc::clone(&store) as Arc<dyn StateStore>;
+    let client = client(Options { stale: Duration::from_secs(3600), ..options(Duration::ZERO, Some(state)) });
+    fetch(&client, &server.url).await.unwrap();
+    store.unreadable.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let found = fetch(&client, &server.url).await;
+        assert!(matches!(found, Err(Failure::State(_))), "{found:?}");
+    }
+    store.unreadable.store(false, Ordering::SeqCst);
+    *files.lock().unwrap() = foreign(1).build();
+    let swapped = |found: &_| is_untrusted(found, |error| matches!(error, Error::RootNotChained { .. }));
+    let found = fetch(&client, &server.url).await;
+    assert!(swapped(&found), "{found:?}");
+    // A volume that is gone is no decision of an administrator's.
+    let (there, away) = (folder.path().join("state"), folder.path().join("away"));
+    std::fs::rename(&there, &away).unwrap();
+    for empty in [false, true] {
+        if empty {
+            std::fs::create_dir(&there).unwrap();
+        }
+        let found = fetch(&client, &server.url).await;
+        assert!(matches!(found, Err(Failure::State(_))), "{found:?}");
+    }
+    std::fs::remove_dir(&there).unwrap();
+    std::fs::rename(&away, &there).unwrap();
+    let found = fetch(&client, &server.url).await;
+    assert!(swapped(&found), "{found:?}");
+    std::fs::remove_file(&records(&there)[0]).unwrap();
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
+}
+
+/// What was seen here and could not be written counts too, besides what others wrote.
+#[tokio::test]
+async fn what_does_not_fit_together_is_not_trusted() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let files = Arc::new(Mutex::new(sound().build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let client = with(&store);
+    store.unwritable.store(true, Ordering::SeqCst);
+    fetch(&client, &server.url).await.unwrap();
+    store.unwritable.store(false, Ordering::SeqCst);
+    let address = TrustServer::parse(&server.url).unwrap();
+    store.dir.replace(address.as_str(), GUN, &seen(&foreign(1)).await).unwrap();
+    let found = fetch(&client, &server.url).await;
+    assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
+    *files.lock().unwrap() = foreign(1).build();
+    let found = fetch(&client, &server.url).await;
+    assert!(matches!(found, Err(Failure::Contradicted { .. })), "{found:?}");
+    // To accept it is the way out.
+    let accepted = Remembered { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
+    store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
+}
+
+/// While its server is away, `stale` serves what is held; but not once others have seen more.
+#[tokio::test]
+async fn what_is_stale_is_not_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let mut repo = sound();
+    let files = Arc::new(Mutex::new(repo.build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let address = TrustServer::parse(&server.url).unwrap();
+    let state = Arc::clone(&store) as Arc<dyn StateStore>;
+    let options = Options { stale: Duration::from_secs(3600), ..options(Duration::ZERO, Some(state)) };
+    let client = client(options);
+    fetch(&client, &server.url).await.unwrap();
+    server.away.store(true, Ordering::SeqCst);
+    fetch(&client, &server.url).await.unwrap();
+    repo.advance();
+    store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+    let found = fetch(&client, &server.url).await;
+    assert!(matches!(found, Err(Failure::Http(_))), "{found:?}");
+}

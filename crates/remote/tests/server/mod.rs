@@ -1,0 +1,164 @@
+//! Trust servers on plain http, and clients that ask them.
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use countersign_notary::{Repository, RootPins};
+use countersign_policy::TrustServer;
+use countersign_remote::{
+    Ask, Authenticator, Connections, DockerConfig, Failure, HttpClient, Login, NotaryClient, Options, StateStore,
+};
+use forge::{Files, Repo, digest_of};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+pub(crate) const GUN: &str = "registry.example.com/team/app";
+
+/// What the server does with a request.
+#[derive(Clone)]
+pub(crate) enum Scenario {
+    /// Answers from files; what is not there is 404.
+    Files(Arc<Mutex<Files>>),
+    /// As before, but the file of this name takes a permit first; who waits for one is counted.
+    Gated(Arc<Mutex<Files>>, String, Arc<Semaphore>, Arc<AtomicUsize>),
+    /// Sends this, whatever is asked.
+    Text(String),
+    /// Sends headers, and then a body without end.
+    Endless,
+    /// Sends a byte now and then.
+    Dripping,
+    /// Says nothing.
+    Silent,
+    /// Closes at once.
+    Closing,
+}
+
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) requests: Arc<AtomicUsize>,
+    pub(crate) heads: Arc<Mutex<Vec<String>>>,
+    pub(crate) sent: Arc<AtomicUsize>,
+    /// Whether it closes every connection without a word.
+    pub(crate) away: Arc<AtomicBool>,
+}
+
+pub(crate) async fn serve(scenario: Scenario) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = Server {
+        url: format!("http://{}", listener.local_addr().unwrap()),
+        requests: Arc::default(),
+        heads: Arc::default(),
+        sent: Arc::default(),
+        away: Arc::default(),
+    };
+    let (requests, heads, sent) = (Arc::clone(&server.requests), Arc::clone(&server.heads), Arc::clone(&server.sent));
+    let away = Arc::clone(&server.away);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            if away.load(Ordering::SeqCst) {
+                continue;
+            }
+            let (scenario, requests, heads, sent, away) =
+                (scenario.clone(), Arc::clone(&requests), Arc::clone(&heads), Arc::clone(&sent), Arc::clone(&away));
+            tokio::spawn(async move {
+                let _ = connection(stream, &scenario, &requests, &heads, &sent, &away).await;
+            });
+        }
+    });
+    server
+}
+
+async fn connection(
+    mut stream: TcpStream,
+    scenario: &Scenario,
+    requests: &AtomicUsize,
+    heads: &Mutex<Vec<String>>,
+    sent: &AtomicUsize,
+    away: &AtomicBool,
+) -> std::io::Result<()> {
+    loop {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let head = String::from_utf8_lossy(&head).into_owned();
+        if away.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        requests.fetch_add(1, Ordering::SeqCst);
+        let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
+        heads.lock().unwrap().push(head);
+        match scenario {
+            Scenario::Files(files) | Scenario::Gated(files, ..) => {
+                let name = path.rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned();
+                if let Scenario::Gated(_, gated, gate, waiting) = scenario
+                    && name == *gated
+                {
+                    waiting.fetch_add(1, Ordering::SeqCst);
+                    gate.acquire().await.unwrap().forget();
+                }
+                let found = files.lock().unwrap().get(&name).map(<[u8]>::to_vec);
+                let status = if found.is_some() { "200 OK" } else { "404 Not Found" };
+                let body = found.unwrap_or_default();
+                stream
+                    .write_all(format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes())
+                    .await?;
+                stream.write_all(&body).await?;
+            }
+            Scenario::Text(text) => stream.write_all(text.as_bytes()).await?,
+            Scenario::Endless => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                let spaces = vec![b' '; 65_536];
+                loop {
+                    stream.write_all(&spaces).await?;
+                    sent.fetch_add(65_536, Ordering::SeqCst);
+                }
+            }
+            Scenario::Dripping => {
+                stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                loop {
+                    stream.write_all(b" ").await?;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+            Scenario::Silent => std::future::pending::<()>().await,
+            Scenario::Closing => return Ok(()),
+        }
+    }
+}
+
+pub(crate) fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {
+    Options {
+        refresh,
+        stale: Duration::ZERO,
+        flight: Duration::from_millis(1500),
+        clock: Arc::new(|| forge::NOW),
+        private: false,
+        state,
+        on_trouble: Arc::new(|problem| panic!("{problem}")),
+    }
+}
+
+pub(crate) fn client(options: Options) -> NotaryClient {
+    let http = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
+    let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
+    NotaryClient::new(http, Arc::new(Authenticator::new(config.unwrap())), options)
+}
+
+pub(crate) async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
+    let (pins, login) = (RootPins::none(), Login::none());
+    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login }).await
+}
+
+pub(crate) async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
+    ask(client, &TrustServer::parse(url).unwrap(), GUN).await
+}
+
+pub(crate) fn sound() -> Repo {
+    let mut repo = Repo::new(GUN, forge::NOW);
+    repo.tag("targets", "v1", &digest_of("v1"));
+    repo
+}
