@@ -135,21 +135,23 @@ impl Engine {
         demands: &Demands,
         pull: &PullSecrets<'_>,
     ) -> Result<Arc<Repository>, Failure> {
-        let nobody = Login::none();
-        let ask = |login| Ask {
-            server: &need.server,
-            gun: &need.gun,
-            pins: &demands.pins,
-            certificate: demands.certificate.as_ref(),
-            login,
+        let ask = async |login: &Login| {
+            let ask = Ask {
+                server: &need.server,
+                gun: &need.gun,
+                pins: &demands.pins,
+                certificate: demands.certificate.as_ref(),
+                login: &login.at_tenants_server(need.named_by_tenant),
+            };
+            self.notary.repository(ask).await
         };
         if !self.private {
-            let asked = self.notary.repository(ask(&nobody)).await;
+            let asked = ask(&Login::none()).await;
             if !matches!(asked, Err(Failure::Auth(_))) || pull.login().await.is_empty() {
                 return asked;
             }
         }
-        self.notary.repository(ask(pull.login().await)).await
+        ask(pull.login().await).await
     }
 }
 

@@ -76,6 +76,8 @@ pub struct TrustNeed {
     pub reference: ImageReference,
     /// Where to ask.
     pub server: TrustServer,
+    /// Whether only an `ImagePolicy` says that this is the place, and nothing that the operator has set up.
+    pub named_by_tenant: bool,
     /// The one certificate that it must show, PEM.
     pub server_certificate: Option<String>,
     /// The repository's name there.
@@ -146,13 +148,17 @@ fn need_of(
         Check::Unusable(problem) => return Err(DenyReason::unusable(found.policy, problem)),
         Check::Trust(trust) => trust,
     };
+    let usual = default_trust_server(reference.host(), &defaults.trust_servers);
     let server = match &trust.trust_server {
         Some(server) if !may_name(&found.policy.kind, server, defaults) => {
             return Err(DenyReason::TrustServerNotAllowed { host: server.host_port().to_owned() });
         }
         Some(server) => server.clone(),
-        None => default_trust_server(reference.host(), &defaults.trust_servers)?,
+        None => usual.clone()?,
     };
+    let named_by_tenant = matches!(found.policy.kind, PolicyKind::Image { .. })
+        && defaults.tenants_may_name.is_none()
+        && usual.as_ref().ok() != Some(&server);
     if let Some((host, _, day)) = RETIRED.iter().find(|(host, since, _)| now >= *since && is_host(&server, host)) {
         return Err(DenyReason::Retired { host: host.trim_start_matches('.').to_owned(), day });
     }
@@ -168,6 +174,7 @@ fn need_of(
         gun: reference.repository(),
         wanted: wanted(&reference)?,
         server,
+        named_by_tenant,
         server_certificate: trust.server_certificate.clone(),
         signer_secrets: secrets(&trust.signer_secrets),
         root_keys: trust.root_keys.clone(),
@@ -324,6 +331,26 @@ mod tests {
         assert!(!allowed(tenant(), Some("https://other.io:1")) && !allowed(tenant(), Some("https://127.0.0.1:1")));
         // The registry's own default is nobody's choice, and an administrator may choose freely.
         assert!(allowed(tenant(), None) && allowed(PolicyKind::Cluster, Some("https://127.0.0.1:1")));
+    }
+
+    #[test]
+    fn who_names_a_server() {
+        let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
+        let by_tenant = |kind, server, tenants_may_name| {
+            let configured =
+                BTreeMap::from([("other.io".to_owned(), TrustServer::parse("https://n.other.io").unwrap())]);
+            let defaults = Defaults { cluster_secrets: own(), trust_servers: configured, tenants_may_name };
+            let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
+            let Need::Trust(need) = planned.need else { panic!("{:?}", planned.need) };
+            need.named_by_tenant
+        };
+        let tenant = || PolicyKind::Image { namespace: "work".into() };
+        assert!(by_tenant(tenant(), Some("https://notary.h.io"), None));
+        assert!(by_tenant(tenant(), Some("https://h.io:4444"), None));
+        assert!(!by_tenant(tenant(), Some("https://h.io:4443"), None), "that is the registry's own");
+        assert!(!by_tenant(tenant(), None, None));
+        assert!(!by_tenant(tenant(), Some("https://notary.h.io"), Some(vec!["notary.h.io".into()])));
+        assert!(!by_tenant(PolicyKind::Cluster, Some("https://notary.h.io"), None));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who we are to a trust server, and the tokens that we get for it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::challenge::{self, Challenge};
-use crate::docker_config::{Credential, DockerConfig, Secret};
+use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
 use crate::http::{HttpClient, HttpError, Response, host_port};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
@@ -24,7 +24,10 @@ const DEFAULT_TOKEN_LIFE: Duration = Duration::from_secs(60);
 const TOKEN_MARGIN: Duration = Duration::from_secs(10);
 
 /// How many tokens are kept.
-const MAX_TOKENS: usize = 4096;
+const MAX_TOKENS: usize = 1024;
+
+/// How long realm, service and scope of a challenge may be.
+const MAX_PARAMETER: usize = 2048;
 
 /// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
 const MAX_TRIES: usize = 16;
@@ -34,6 +37,7 @@ const MAX_TRIES: usize = 16;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
     configs: Vec<Arc<DockerConfig>>,
+    tenants_server: bool,
 }
 
 impl Login {
@@ -46,7 +50,15 @@ impl Login {
     /// These first.
     #[must_use]
     pub fn with(configs: Vec<Arc<DockerConfig>>) -> Self {
-        Self { configs }
+        Self { configs, tenants_server: false }
+    }
+
+    /// The same, for a server that only a tenant says is the right one: of the configured credentials it is shown only those
+    /// that are for exactly its host, or for the image's registry on that host, and at no port that tenants may have; of
+    /// the pod's, which are the tenant's own, none for a registry that merely seems to be of its domain.
+    #[must_use]
+    pub fn at_tenants_server(&self, named_by_tenant: bool) -> Self {
+        Self { configs: self.configs.clone(), tenants_server: named_by_tenant }
     }
 
     /// Whether there are none.
@@ -104,6 +116,26 @@ pub enum AuthError {
         /// What it answered.
         what: String,
     },
+    /// The server's challenge asks for more than to read the repository.
+    #[error("{host} asks for a token for {scope:?}, which is not to pull {gun}; no credentials are used for that")]
+    BadScope {
+        /// `HOST:PORT`
+        host: String,
+        /// The repository.
+        gun: String,
+        /// What it asks for.
+        scope: String,
+    },
+    /// There are credentials, but the token server is somebody else's.
+    #[error(
+        "{host} names the token server {realm}, which gets no credentials since it is on another domain, and gives nothing without; if it is the right one, list it under token-servers of {host}"
+    )]
+    ForeignRealm {
+        /// `HOST:PORT` of the server that asked.
+        host: String,
+        /// `HOST:PORT` of the token server.
+        realm: String,
+    },
     /// The token server could not be reached.
     #[error("token server: {0}")]
     Http(HttpError),
@@ -125,9 +157,11 @@ pub enum LoginError {
 pub struct Authenticator {
     config: Arc<DockerConfig>,
     realms: HashMap<String, Vec<String>>,
+    /// Trust servers (`HOST:PORT`) that are configured for registries, which get the credentials of those.
+    pairs: HashSet<(String, String)>,
     tokens: Mutex<HashMap<TokenKey, Token>>,
     /// Held while a token is asked for, so that the others who want it wait for that one.
-    asking: Mutex<HashMap<TokenKey, Arc<tokio::sync::Mutex<()>>>>,
+    asking: Mutex<HashMap<TokenKey, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -163,8 +197,13 @@ impl Authenticator {
         self.realms.entry(server.to_owned()).or_default().extend(hosts);
     }
 
+    /// Lets a trust server (`HOST:PORT`) have the credentials for a registry (as in images), whatever their domains.
+    pub fn allow_pair(&mut self, registry: &str, server: &str) {
+        self.pairs.insert((registry.to_owned(), server.to_owned()));
+    }
+
     /// The credentials that may be shown to a server, best first: in each configuration those for the server itself, then
-    /// those for the registry of the repository if the server belongs to the same domain.
+    /// those for the registry of the repository if the server is of the same party.
     #[must_use]
     pub fn candidates(&self, login: &Login, server: &Url, gun: &str) -> Vec<Credential> {
         if server.scheme() != "https" {
@@ -172,11 +211,24 @@ impl Authenticator {
         }
         let host = host_port(server);
         let registry = gun.split('/').next().unwrap_or_default();
-        let shares = Url::parse(&format!("https://{registry}")).is_ok_and(|registry| same_party(&registry, server));
+        let party = match Url::parse(&format!("https://{registry}")) {
+            _ if self.pairs.contains(&(registry.to_owned(), host.clone())) => Party::Same,
+            Ok(registry) => Party::of(&registry, server),
+            Err(_) => Party::Other,
+        };
+        let at_node_port = is_node_port(&host) && !registry.ends_with(&host[host.rfind(':').unwrap_or(0)..]);
+        let of_pod = login.configs.iter().map(|config| (config, false));
         let mut found: Vec<Credential> = Vec::new();
-        for config in login.configs.iter().chain([&self.config]) {
+        for (config, is_configured) in of_pod.chain([(&self.config, true)]) {
+            let (care, shares) = match (is_configured, login.tenants_server) {
+                (false, false) => (Care::None, party >= Party::SameDomain),
+                // The namespace's own, for a server that the namespace names.
+                (false, true) => (Care::None, party >= Party::SameKnownDomain),
+                (true, false) => (Care::NodePorts, party >= Party::SameDomain),
+                (true, true) => (Care::Names, party == Party::Same && !at_node_port),
+            };
             let images = shares.then(|| config.for_image(gun)).into_iter().flatten();
-            for credential in config.for_server(&host).chain(images) {
+            for credential in config.for_server(&host, care).chain(images) {
                 if !found.contains(credential) && found.len() < MAX_TRIES {
                     found.push(credential.clone());
                 }
@@ -188,8 +240,7 @@ impl Authenticator {
     /// The `Authorization` that answers the challenges of a server with a credential, or with none.
     ///
     /// A credential goes to the server that asked only over https, and to a token server only if that is on https too and on
-    /// the same host, below the same registrable domain, or allowed by the configuration. A token server elsewhere is
-    /// asked anonymously.
+    /// the same host, below the same registrable domain, or allowed by the configuration.
     ///
     /// # Errors
     /// No challenge that can be answered, or a token server that does not give a token.
@@ -197,6 +248,7 @@ impl Authenticator {
         &self,
         http: &HttpClient,
         url: &Url,
+        gun: &str,
         headers: &[String],
         credential: Option<&Credential>,
     ) -> Result<HeaderValue, AuthError> {
@@ -204,7 +256,7 @@ impl Authenticator {
         let challenges: Vec<Challenge> = headers.iter().flat_map(|header| challenge::parse(header)).collect();
         let credential = credential.filter(|_| url.scheme() == "https");
         if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-            let token = self.token(http, url, bearer, credential).await?;
+            let token = self.token(http, url, gun, bearer, credential).await?;
             let header = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
             return header.map_err(|_| AuthError::BadToken { host, what: "a token that no header can hold".into() });
         }
@@ -235,9 +287,13 @@ impl Authenticator {
         }
         let mut worst = AuthError::NoCredentials { host: host.clone() };
         for credential in self.candidates(login, url, gun).iter().map(Some).chain([None]) {
-            let header = match self.answer(http, url, &refusal.challenges, credential).await {
+            let header = match self.answer(http, url, gun, &refusal.challenges, credential).await {
                 Ok(header) => header,
-                Err(refused @ (AuthError::NoCredentials { .. } | AuthError::WrongCredentials { .. })) => {
+                Err(
+                    refused @ (AuthError::NoCredentials { .. }
+                    | AuthError::WrongCredentials { .. }
+                    | AuthError::ForeignRealm { .. }),
+                ) => {
                     worst = worse(worst, refused);
                     continue;
                 }
@@ -267,36 +323,62 @@ impl Authenticator {
             hosts.into_iter().any(|allowed| *allowed == host_port(realm) || Some(allowed.as_str()) == realm.host_str())
         };
         let both = server.scheme() == "https" && realm.scheme() == "https";
-        both && (same_party(server, realm) || listed(&host) || listed(server.host_str().unwrap_or_default()))
+        both && (Party::of(server, realm) >= Party::SameDomain
+            || listed(&host)
+            || listed(server.host_str().unwrap_or_default()))
     }
 
     async fn token(
         &self,
         http: &HttpClient,
         url: &Url,
+        gun: &str,
         bearer: &Challenge,
         credential: Option<&Credential>,
     ) -> Result<Secret, AuthError> {
         let named = bearer.parameter("realm").unwrap_or_default();
-        let realm = Url::parse(named).ok().filter(|realm| realm.scheme() == "https" && realm.host_str().is_some());
+        let realm = Some(named).filter(|realm| realm.len() <= MAX_PARAMETER).and_then(|realm| Url::parse(realm).ok());
+        let realm = realm.filter(|realm| realm.scheme() == "https" && realm.host_str().is_some());
         let realm = realm
             .ok_or_else(|| AuthError::BadRealm { host: host_port(url), realm: named.chars().take(200).collect() })?;
-        let credential = credential.filter(|_| self.may_share(url, &realm));
-        let key = TokenKey {
-            realm: realm.to_string(),
-            service: bearer.parameter("service").unwrap_or_default().to_owned(),
-            scope: bearer.parameter("scope").unwrap_or_default().to_owned(),
-            credential: credential.cloned(),
+        if credential.is_some() && !self.may_share(url, &realm) {
+            return Err(AuthError::ForeignRealm { host: host_port(url), realm: host_port(&realm) });
+        }
+        let scope = bearer.parameter("scope").unwrap_or_default();
+        let service = bearer.parameter("service").unwrap_or_default();
+        let bad_scope = || AuthError::BadScope {
+            host: host_port(url),
+            gun: gun.to_owned(),
+            scope: scope.chars().take(200).collect(),
         };
-        let turn =
-            Arc::clone(self.asking.lock().unwrap_or_else(PoisonError::into_inner).entry(key.clone()).or_default());
+        // Whoever asks might pass the token on to the registry itself, so what we are is used to read this repository only.
+        let scope = match credential {
+            Some(_) if !scope.is_empty() => pull_only(scope, gun).ok_or_else(bad_scope)?,
+            _ => scope.to_owned(),
+        };
+        if scope.len().max(service.len()) > MAX_PARAMETER {
+            return Err(bad_scope());
+        }
+        let key =
+            TokenKey { realm: realm.to_string(), service: service.to_owned(), scope, credential: credential.cloned() };
+        let turn = self.turn(&key);
         let _turn = turn.lock().await;
         if let Some(token) = self.kept(&key) {
             return Ok(token);
         }
-        let asked = self.ask_for_token(http, url, &realm, &key).await;
-        self.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        asked
+        self.ask_for_token(http, url, &realm, &key).await
+    }
+
+    /// The turn at asking for a token. It is gone with the last who waits for it, also where a review was given up.
+    fn turn(&self, key: &TokenKey) -> Arc<tokio::sync::Mutex<()>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = asking.get(key).and_then(Weak::upgrade) {
+            return turn;
+        }
+        asking.retain(|_, turn| turn.strong_count() > 0);
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        asking.insert(key.clone(), Arc::downgrade(&turn));
+        turn
     }
 
     async fn ask_for_token(
@@ -342,9 +424,12 @@ impl Authenticator {
                 let now = Instant::now();
                 tokens.retain(|_, token| token.good_until > now);
             }
-            if tokens.len() < MAX_TOKENS {
-                tokens.insert(key, token);
+            if tokens.len() >= MAX_TOKENS {
+                // Better asked for once more than never kept again.
+                let first = tokens.iter().min_by_key(|(_, token)| token.good_until).map(|(key, _)| key.clone());
+                first.map(|first| tokens.remove(&first));
             }
+            tokens.insert(key, token);
         }
     }
 }
@@ -353,8 +438,9 @@ impl Authenticator {
 fn worse(one: AuthError, other: AuthError) -> AuthError {
     let rank = |error: &AuthError| match error {
         AuthError::NoCredentials { .. } => 0,
-        AuthError::WrongCredentials { .. } => 1,
-        _ => 2,
+        AuthError::ForeignRealm { .. } => 1,
+        AuthError::WrongCredentials { .. } => 2,
+        _ => 3,
     };
     if rank(&other) > rank(&one) { other } else { one }
 }
@@ -383,13 +469,55 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
     http.get(&url, key.credential.as_ref().and_then(Credential::basic), MAX_TOKEN_BYTES).await
 }
 
-/// Whether two addresses belong to the same party: the same host, or names below one registrable domain, as the public
-/// suffix list has it (`registry.example.co.uk` and `auth.example.co.uk`, but not `a.co.uk` and `b.co.uk`).
-fn same_party(one: &Url, other: &Url) -> bool {
-    let (Some(url::Host::Domain(one)), Some(url::Host::Domain(other))) = (one.host(), other.host()) else {
-        return one.host().is_some() && one.host() == other.host();
-    };
-    one == other || psl::domain_str(one).is_some_and(|domain| psl::domain_str(other) == Some(domain))
+/// How close two hosts are to each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Party {
+    /// Nothing says that they belong together.
+    Other,
+    /// Names below one registrable domain, if the last label of a name that the public suffix list does not know counts as a
+    /// suffix, as the list has it. Everything in a cluster is below `cluster.local`.
+    SameDomain,
+    /// Names below one registrable domain, as the public suffix list knows it (`registry.example.co.uk` and
+    /// `auth.example.co.uk`, but not `a.co.uk` and `b.co.uk`).
+    SameKnownDomain,
+    /// One host.
+    Same,
+}
+
+impl Party {
+    fn of(one: &Url, other: &Url) -> Self {
+        if one.host().is_some() && one.host() == other.host() {
+            return Self::Same;
+        }
+        let (Some(url::Host::Domain(one)), Some(url::Host::Domain(other))) = (one.host(), other.host()) else {
+            return Self::Other;
+        };
+        match psl::domain(one.as_bytes()) {
+            Some(domain) if psl::domain(other.as_bytes()) == Some(domain) => {
+                if domain.suffix().is_known() {
+                    Self::SameKnownDomain
+                } else {
+                    Self::SameDomain
+                }
+            }
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What is left of a token's scope (the distribution token specification: `TYPE:NAME:ACTIONS`, several with spaces between)
+/// when it may do no more than read a repository: the name with or without the registry's host.
+fn pull_only(scope: &str, gun: &str) -> Option<String> {
+    let path = gun.split_once('/').map_or(gun, |(_, path)| path);
+    let granted = scope.split_ascii_whitespace().filter_map(|item| {
+        let (kind, rest) = item.split_once(':')?;
+        let (name, actions) = rest.rsplit_once(':')?;
+        let pulls = actions.split(',').any(|action| matches!(action, "pull" | "*"));
+        let is_ours = name == gun || name == path;
+        (kind == "repository" && is_ours && pulls).then(|| format!("repository:{name}:pull"))
+    });
+    let granted: Vec<_> = granted.collect();
+    (!granted.is_empty()).then(|| granted.join(" "))
 }
 
 #[cfg(test)]
@@ -426,30 +554,94 @@ mod tests {
         }
     }
 
+    fn config(host: &str, user: &str) -> DockerConfig {
+        let text = serde_json::json!({"auths": {host: {"username": user, "password": "p"}}}).to_string();
+        DockerConfig::parse(text.as_bytes()).unwrap()
+    }
+
+    fn users(authenticator: &Authenticator, login: &Login, server: &str, gun: &str) -> Vec<String> {
+        let found = authenticator.candidates(login, &Url::parse(server).unwrap(), gun).into_iter();
+        let name = |credential| match credential {
+            Credential::Password { username, .. } => username,
+            Credential::IdentityToken(_) => String::new(),
+        };
+        found.map(name).collect()
+    }
+
     #[test]
     fn a_trust_server_gets_no_credential_that_is_for_somebody_else() {
-        let config = |host: &str, user: &str| {
-            let text = serde_json::json!({"auths": {host: {"username": user, "password": "p"}}}).to_string();
-            Arc::new(DockerConfig::parse(text.as_bytes()).unwrap())
-        };
-        let authenticator = Authenticator::new(config("notary.example.com", "configured").as_ref().clone());
-        let login = Login::with(vec![config("reg.example.com", "pod"), config("notary.example.com:4443", "account")]);
-        let users = |server: &str, gun: &str| -> Vec<String> {
-            let found = authenticator.candidates(&login, &Url::parse(server).unwrap(), gun);
-            found
-                .into_iter()
-                .map(|credential| match credential {
-                    Credential::Password { username, .. } => username,
-                    Credential::IdentityToken(_) => String::new(),
-                })
-                .collect()
-        };
+        let authenticator = Authenticator::new(config("notary.example.com", "configured"));
+        let of_pod = ["reg.example.com", "notary.example.com:4443"].into_iter().zip(["pod", "account"]);
+        let login = Login::with(of_pod.map(|(host, user)| Arc::new(config(host, user))).collect());
+        let users = |server: &str, gun: &str| users(&authenticator, &login, server, gun);
         let gun = "reg.example.com/team/app";
         assert_eq!(users("https://notary.example.com:4443", gun), ["pod", "account", "configured"]);
-        assert_eq!(users("https://notary.example.com:4444", gun), ["pod", "configured"]);
-        // A policy of a tenant may name any server: it gets nothing that is the registry's.
+        // Who listens at ports of a node is not known.
+        assert_eq!(users("https://notary.example.com:30443", gun), ["pod"]);
+        assert_eq!(users("https://notary.example.com:5443", gun), ["pod", "configured"]);
         assert!(users("https://evil.example.org", gun).is_empty());
         assert!(users("http://notary.example.com:4443", gun).is_empty());
         assert_eq!(users("https://notary.example.com:4443", "other.io/x"), ["account", "configured"]);
+    }
+
+    /// What a server gets that only an `ImagePolicy` names, beside what it gets if the operator does.
+    #[test]
+    fn a_tenants_server_gets_nothing_that_is_not_its_own() {
+        let both: &[&str] = &["pod", "configured"];
+        let cases: [(&str, &str, &[&str], &[&str]); 14] = [
+            ("https://notary.example.com:4443", "reg.example.com/app", both, &["pod"]),
+            // Anybody may have a route, a service, or a port of a node.
+            ("https://reg.example.com:4443", "reg.example.com/app", both, both),
+            ("https://reg.example.com:5443", "reg.example.com:5000/app", both, both),
+            ("https://reg.example.com:30443", "reg.example.com/app", both, &["pod"]),
+            ("https://10.0.0.5:4443", "10.0.0.5:5000/app", both, both),
+            ("https://10.0.0.5:30443", "10.0.0.5:5000/app", both, &["pod"]),
+            ("https://10.0.0.5:30500", "10.0.0.5:30500/app", both, both),
+            ("https://10.0.0.6:4443", "10.0.0.5:5000/app", &[], &[]),
+            ("https://evil.n.svc.cluster.local", "reg.infra.svc.cluster.local/app", both, &[]),
+            ("https://reg.infra.svc.cluster.local:4443", "reg.infra.svc.cluster.local/app", both, both),
+            ("https://evil.github.io", "reg.github.io/app", &[], &[]),
+            ("https://evil.star.com", "reg.star.com/app", both, &["pod"]),
+            ("https://notary.corp", "registry.corp/app", &[], &[]),
+            ("https://notary.own.corp", "registry.other.corp/app", both, both),
+        ];
+        for (server, gun, of_operator, of_tenant) in cases {
+            let registry = gun.split('/').next().unwrap();
+            let pattern = registry.replace("reg.star.com", "*.star.com");
+            let mut authenticator = Authenticator::new(config(&pattern, "configured"));
+            authenticator.allow_pair("registry.other.corp", "notary.own.corp:443");
+            let login = Login::with(vec![Arc::new(config(registry, "pod"))]);
+            assert_eq!(users(&authenticator, &login, server, gun), of_operator, "{server} {gun}");
+            // A pair of the operator's is vouched for, and is not named by a tenant alone.
+            let tenants = !server.contains("own.corp");
+            assert_eq!(
+                users(&authenticator, &login.at_tenants_server(tenants), server, gun),
+                of_tenant,
+                "{server} {gun}"
+            );
+        }
+    }
+
+    #[test]
+    fn tokens_are_for_reading_one_repository() {
+        let gun = "reg.example.com:5000/team/app";
+        let cases = [
+            ("repository:team/app:pull", Some("repository:team/app:pull")),
+            ("repository:reg.example.com:5000/team/app:pull", Some("repository:reg.example.com:5000/team/app:pull")),
+            ("repository:team/app:pull,push,delete", Some("repository:team/app:pull")),
+            ("repository:team/app:*", Some("repository:team/app:pull")),
+            ("repository:team/app:pull repository:team/secret:pull", Some("repository:team/app:pull")),
+            ("repository:team/secret:pull", None),
+            ("repository:app:pull", None),
+            ("repository:x/team/app:pull", None),
+            ("repository:team/app:push", None),
+            ("registry:catalog:*", None),
+            ("repository(plugin):team/app:pull", None),
+            ("repository:team/app", None),
+            ("nonsense", None),
+        ];
+        for (scope, expected) in cases {
+            assert_eq!(pull_only(scope, gun).as_deref(), expected, "{scope}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! Docker's configuration files, and which of their credentials are for whom.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +12,27 @@ use thiserror::Error;
 
 /// How many entries one configuration may have. People have a handful; a Secret holds at most a megabyte.
 const MAX_ENTRIES: usize = 1000;
+
+/// The ports at which a cluster opens services of its users on every node, unless it is set up otherwise (Kubernetes,
+/// `--service-node-port-range`): whoever is there is not who keeps the machine.
+const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
+
+/// Whether users of a cluster may have put something at a port (of `HOST:PORT`).
+pub(crate) fn is_node_port(host_port: &str) -> bool {
+    let port = split_port(host_port).1.and_then(|port| port.parse().ok());
+    port.is_some_and(|port| NODE_PORTS.contains(&port))
+}
+
+/// How much it takes for a server to be shown the credentials for its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Care {
+    /// It is the server that the entry means.
+    None,
+    /// An entry without a port does not mean the ports that users of a cluster may have.
+    NodePorts,
+    /// Nor does an entry with a pattern mean any server that somebody names.
+    Names,
+}
 
 /// A text that is never shown.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -203,14 +225,15 @@ impl DockerConfig {
     }
 
     /// Credentials that are meant for a server: those of its host, for its port or for none in particular.
-    pub(crate) fn for_server<'a>(&'a self, host_port: &'a str) -> impl Iterator<Item = &'a Credential> {
+    pub(crate) fn for_server<'a>(&'a self, host_port: &'a str, care: Care) -> impl Iterator<Item = &'a Credential> {
         let (host, port) = split_port(host_port);
+        let any_port = care == Care::None || !is_node_port(host_port);
         self.entries
             .iter()
             .filter(move |(pattern, _)| {
-                pattern.path.is_empty()
-                    && pattern.matches_host(host)
-                    && pattern.port.as_deref().is_none_or(|ours| Some(ours) == port)
+                let for_port = pattern.port.as_deref().map_or(any_port, |ours| Some(ours) == port);
+                let by_name = care != Care::Names || !pattern.host.contains('*');
+                pattern.path.is_empty() && pattern.matches_host(host) && for_port && by_name
             })
             .map(|(_, credential)| credential)
     }
@@ -274,11 +297,19 @@ mod tests {
             r#"{{"auths":{{"https://reg.example.com:5000/v1/":{{"auth":"{auth}"}},"other.example.com":{{"username":"bob","password":"x"}},"id.example.com":{{"identitytoken":"t"}},"empty":{{}}}},"credsStore":"x"}}"#
         );
         let config = DockerConfig::parse(text.as_bytes()).unwrap();
-        assert_eq!(users(config.for_server("reg.example.com:5000")), ["alice:pass:word"]);
-        assert_eq!(users(config.for_server("other.example.com:4443")), ["bob:x"]);
-        assert_eq!(users(config.for_server("id.example.com:443")), ["t"]);
-        assert!(users(config.for_server("reg.example.com:5001")).is_empty());
-        assert!(users(config.for_server("empty:443")).is_empty());
+        assert_eq!(users(config.for_server("reg.example.com:5000", Care::None)), ["alice:pass:word"]);
+        assert_eq!(users(config.for_server("other.example.com:4443", Care::None)), ["bob:x"]);
+        assert_eq!(users(config.for_server("id.example.com:443", Care::None)), ["t"]);
+        assert!(users(config.for_server("reg.example.com:5001", Care::None)).is_empty());
+        for (care, port, found) in [(Care::None, 30_443, 1), (Care::NodePorts, 30_443, 0), (Care::NodePorts, 29_999, 1)]
+        {
+            assert_eq!(
+                users(config.for_server(&format!("other.example.com:{port}"), care)).len(),
+                found,
+                "{care:?} {port}"
+            );
+        }
+        assert!(users(config.for_server("empty:443", Care::None)).is_empty());
         let shown = format!("{config:?}");
         assert!(shown.contains("alice") && !shown.contains("pass:word") && !shown.contains("\"x\""), "{shown}");
         let legacy = DockerConfig::parse_legacy(br#"{"h.io":{"username":"u","password":"p","email":"e"}}"#).unwrap();

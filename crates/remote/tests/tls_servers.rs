@@ -425,11 +425,36 @@ async fn a_realm_elsewhere_gets_no_password() {
     let mut authenticator = Authenticator::new(config(&server.host, "alice", PASSWORD));
     let refused =
         ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap_err();
-    assert!(matches!(refused, Failure::Auth(_)), "{refused:?}");
+    assert_eq!(refused, Failure::Auth(AuthError::ForeignRealm { host: server.host.clone(), realm: elsewhere }));
     assert!(!tokens.saw("uthorization"), "{:?}", tokens.heads.lock().unwrap());
     authenticator = Authenticator::new(config(&server.host, "alice", PASSWORD));
     authenticator.allow_realms("127.0.0.1", vec!["localhost".into()]);
     ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap();
+}
+
+/// A server that asks for a token for more than to read its repository gets one for that, or none: it might use it elsewhere.
+#[tokio::test]
+async fn a_token_is_for_one_repository() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    for (scope, good) in [
+        ("repository:team/app:pull,push repository:team/secret:pull", true),
+        ("repository:team/secret:pull", false),
+        ("registry:catalog:*", false),
+    ] {
+        let tokens = Server::start(&certificate, token_server()).await;
+        let challenge = format!("Bearer realm=\"https://{}/token\",service=\"notary\",scope=\"{scope}\"", tokens.host);
+        let server = Server::start(&certificate, guarded(challenge, "Bearer good".into())).await;
+        let alice = Authenticator::new(config(&server.host, "alice", PASSWORD));
+        let found = ask(&client(&authority, alice, false), &server.url(), None, &Login::none()).await;
+        if good {
+            found.unwrap();
+            assert!(!tokens.saw("push") && !tokens.saw("secret"), "{:?}", tokens.heads.lock().unwrap());
+        } else {
+            assert!(matches!(found, Err(Failure::Auth(AuthError::BadScope { .. }))), "{found:?}");
+            assert!(tokens.heads.lock().unwrap().is_empty());
+        }
+    }
 }
 
 /// What alice brought is everybody's, as it is public to whoever may pull; unless the operator says otherwise.

@@ -308,6 +308,9 @@ async fn verify<'a>(
                     "The login is right; whoever keeps the registry must let this user read the repository."
                 }
                 AuthError::BadRealm { .. } => "The server's configuration must name a token server on https.",
+                AuthError::ForeignRealm { .. } => {
+                    "If that token server is the right one, list it: hosts, the server, token-servers in the configuration file of serve."
+                }
                 _ => "Look at the server's configuration of logins.",
             };
             return Err(("login", trouble(error.to_string(), cure)));

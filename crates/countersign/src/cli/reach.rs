@@ -1,5 +1,6 @@
 //! What all commands that ask trust servers have in common.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -146,23 +147,26 @@ pub(crate) fn clients(
     })
 }
 
+/// The trust servers that are configured for registries.
+pub(crate) fn trust_servers(given: &BTreeMap<String, String>) -> anyhow::Result<BTreeMap<String, TrustServer>> {
+    let read = |(registry, address): (&String, &String)| {
+        let server = TrustServer::parse(address).with_context(|| format!("trust-servers: {registry}"))?;
+        Ok((registry.clone(), server))
+    };
+    given.iter().map(read).collect()
+}
+
 /// The defaults of the engine.
 pub(crate) fn defaults(
     secrets_namespace: &str,
     secrets: ClusterPolicySecrets,
-    trust_servers: &std::collections::BTreeMap<String, String>,
+    trust_servers: &BTreeMap<String, String>,
 ) -> anyhow::Result<Defaults> {
     let cluster_secrets = match secrets {
         ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
         ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
     };
-    let trust_servers = trust_servers
-        .iter()
-        .map(|(host, address)| {
-            let server = TrustServer::parse(address).with_context(|| format!("trust-servers: {host}"))?;
-            Ok((host.clone(), server))
-        })
-        .collect::<anyhow::Result<_>>()?;
+    let trust_servers = self::trust_servers(trust_servers)?;
     Ok(Defaults { cluster_secrets, trust_servers, tenants_may_name: None })
 }
 
@@ -175,7 +179,7 @@ pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
 pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
     match given {
         Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::default_trust_server(image.host(), &std::collections::BTreeMap::new())
+        None => countersign_policy::plan::default_trust_server(image.host(), &BTreeMap::new())
             .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
     }
 }

@@ -173,6 +173,9 @@ fn clients(
         reach::add_host(&mut connections, host, settings)?;
         authenticator.allow_realms(host, settings.token_servers.clone());
     }
+    for (registry, server) in reach::trust_servers(&config.trust_servers)? {
+        authenticator.allow_pair(&registry, server.host_port());
+    }
     let metrics = Arc::clone(metrics);
     let options = Options {
         refresh: config.trust_refresh,
