@@ -34,6 +34,7 @@ fn kubernetes() -> Result<(), Problem> {
             ("status", today::status),
             ("signed workloads run pinned", today::workloads),
             ("ephemeral containers", today::ephemeral_containers),
+            ("revisions", today::revisions),
             ("forged owners", today::forged_owners),
             ("a tenant's secret", today::tenants_secret),
             ("pull secrets", today::pull_secrets),

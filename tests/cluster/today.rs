@@ -330,6 +330,50 @@ pub(crate) fn ephemeral_containers(world: &mut World) -> Result<(), Problem> {
     Ok(())
 }
 
+/// The former templates of a `StatefulSet`, from which its controller makes pods, are no way around the gate: the controller may
+/// write them, and everybody else only with signed images in them.
+pub(crate) fn revisions(world: &mut World) -> Result<(), Problem> {
+    let of_stateful = |world: &World| world.plane.get(&["controllerrevisions", "-n", "shop", "-l", "app=stateful"]);
+    let v2 = world.image("team/app", "v2");
+    world.plane.kubectl("developer", &["set", "image", "statefulset/stateful", "-n", "shop", &format!("web={v2}")])?;
+    wait_for("a second revision", || {
+        of_stateful(world).is_ok_and(|found| found["items"].as_array().map(Vec::len) == Some(2))
+    })?;
+    world.plane.kubectl("developer", &["rollout", "undo", "statefulset/stateful", "-n", "shop"])?;
+    let stored = of_stateful(world)?["items"][0].clone();
+    let name = stored["metadata"]["name"].as_str().ok_or("a revision without a name")?.to_owned();
+    let image = "/data/spec/template/spec/containers/0/image";
+    let signed = stored.pointer(image).and_then(Value::as_str).ok_or("a revision without an image")?.to_owned();
+    assert!(signed.contains("@sha256:"), "the controller's revision is of the pinned template: {signed}");
+    let with = |image_now: &str, owners: Value| {
+        let mut forged = stored.clone();
+        forged["metadata"] = json!({"name": name, "namespace": "shop", "labels": stored["metadata"]["labels"], "ownerReferences": owners});
+        *forged.pointer_mut(image).expect("it is there") = json!(image_now);
+        forged.to_string()
+    };
+    world.plane.kubectl("admin", &["delete", "controllerrevision", &name, "-n", "shop", "--cascade=orphan"])?;
+    let owners = stored["metadata"]["ownerReferences"].clone();
+    let mut of_nobody_known = owners.clone();
+    of_nobody_known[0]["kind"] = json!("Odd");
+    of_nobody_known[0]["apiVersion"] = json!("example.com/v1");
+    let unsigned = world.image("team/app", "v3");
+    for owners in [owners.clone(), of_nobody_known, json!([])] {
+        let denied = world.plane.send("admin", "create", &with(&unsigned, owners))?;
+        assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
+    }
+    // What would be pinned elsewhere must be so here: a revision is never changed.
+    let tag = world.image("team/app", "v1");
+    let denied = world.plane.send("admin", "create", &with(&tag, owners.clone()))?;
+    let repository = format!("{}/team/app", world.registry.host);
+    let said = format!(
+        "Deny \"{tag}\", the image must be named by its digest here, as nothing else can be put in its place: {repository}@sha256:"
+    );
+    assert!(denied.code != 0 && denied.stderr.contains(&said), "{denied:?}");
+    let created = world.plane.send("admin", "create", &with(&signed, owners))?;
+    assert!(created.code == 0 || created.stderr.contains("AlreadyExists"), "{created:?}");
+    Ok(())
+}
+
 /// An owner reference that anybody can write is no pass.
 pub(crate) fn forged_owners(world: &mut World) -> Result<(), Problem> {
     let owner = world.plane.get(&["replicaset", "replicas", "-n", "shop"])?;

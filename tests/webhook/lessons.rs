@@ -111,6 +111,31 @@ fn no_place_for_an_image_is_forgotten() -> Result<(), Problem> {
     Ok(())
 }
 
+/// S9: a revision may change hands, so its images are looked at each time, whoever it belongs to.
+#[test]
+fn revisions_are_no_hiding_place() -> Result<(), Problem> {
+    let world = world(&[])?;
+    let revision = |image: &str, owner: &str| {
+        json!({
+            "metadata": {"ownerReferences": [{"apiVersion": "apps/v1", "kind": owner, "controller": true}]},
+            "data": {"spec": {"template": {"$patch": "replace", "spec": {"containers": [{"name": "a", "image": image}]}}}},
+        })
+    };
+    let kind = json!({"group": "apps", "version": "v1", "kind": "ControllerRevision"});
+    let (good, evil) = (revision("good.io/x", "StatefulSet"), revision("evil.io/x", "StatefulSet"));
+    let create = |object: &Value| json!({"kind": kind, "operation": "CREATE", "object": object});
+    assert!(world.allowed(&create(&good))? && !world.allowed(&create(&evil))?);
+    for owner in ["Odd", "StatefulSet"] {
+        let old = revision("evil.io/x", owner);
+        let update = json!({"kind": kind, "operation": "UPDATE", "object": evil, "oldObject": old});
+        assert!(!world.allowed(&update)?, "{owner}");
+    }
+    let mut by_controller = create(&evil);
+    by_controller["userInfo"] = json!({"username": "system:serviceaccount:kube-system:statefulset-controller"});
+    assert!(world.allowed(&by_controller)?);
+    Ok(())
+}
+
 /// S11, and the one image that spoils them all: the last of many alone can deny, and is named.
 #[test]
 fn the_last_of_many_can_deny() -> Result<(), Problem> {

@@ -349,6 +349,8 @@ impl Install {
             core.push("deploymentconfigs");
         }
         let workloads = ["daemonsets", "deployments", "replicasets", "statefulsets"];
+        // Controllers of StatefulSets make pods from their revisions.
+        let apps = [&["controllerrevisions"][..], &workloads].concat();
         let mut exempt = vec![self.namespace.clone()];
         exempt.extend(self.exempt_namespaces.iter().cloned());
         let mut webhook = json!({
@@ -356,7 +358,7 @@ impl Install {
             "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": "/admit"}},
             "rules": [
                 rule("", &core),
-                rule("apps", &workloads),
+                rule("apps", &apps),
                 rule("extensions", &workloads),
                 rule("batch", &["cronjobs", "jobs"]),
                 rule("apps.openshift.io", &["deploymentconfigs"]),

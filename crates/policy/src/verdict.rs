@@ -126,6 +126,12 @@ pub enum DenyReason {
         /// `HOST:PORT`
         host: String,
     },
+    /// The image is proven, and stands where it cannot be pinned.
+    #[error("the image must be named by its digest here, as nothing else can be put in its place: {pinned}")]
+    NotPinned {
+        /// How it must be named.
+        pinned: String,
+    },
     /// It could not be decided.
     #[error("failed to get content trust information: {}", shown(cause))]
     Undecided {
@@ -169,6 +175,7 @@ impl DenyReason {
             Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
             Self::DigestAlgorithm { .. } => "digest-algorithm",
             Self::NotPresent { .. } => "not-present",
+            Self::NotPinned { .. } => "not-pinned",
             Self::Undecided { .. } => "undecided",
             Self::InvalidName => "invalid-name",
         }
@@ -351,6 +358,19 @@ impl Verdict {
             Outcome::Denied(reason) => Some(reason),
             _ => None,
         })
+    }
+
+    /// The verdict on an object that cannot be changed: what would have to be pinned is denied.
+    #[must_use]
+    pub fn unchangeable(mut self) -> Self {
+        for image in &mut self.images {
+            if let Outcome::Proven(Proof { pinned: Some(pinned), .. }) = &image.outcome
+                && *pinned != image.image.image
+            {
+                image.outcome = Outcome::Denied(DenyReason::NotPinned { pinned: pinned.clone() });
+            }
+        }
+        self
     }
 
     /// The message of a denial: a line for each denied image, the same line only once.

@@ -31,6 +31,9 @@ pub struct Workload {
     pub pull_secrets: Vec<String>,
     /// The service account that the pods run as.
     pub service_account: Option<String>,
+    /// Whether the object is kept by somebody who compares it with what it should be, so that it must not be changed; and
+    /// that others may bring it into use later, as it is.
+    pub is_revision: bool,
 }
 
 /// Why an object's images cannot be told. Such an object is denied.
@@ -76,9 +79,12 @@ pub struct Kinds {
     further: HashMap<(String, String), String>,
 }
 
+/// The kind that keeps former pod templates of a `StatefulSet`, from which its controller makes pods again: `apps`.
+pub const REVISION: &str = "ControllerRevision";
+
 /// Where the pod spec is in the kinds of Kubernetes and OpenShift, in all versions of their API. The group `""` of
 /// `DeploymentConfig` is that of OpenShift before 3.6, which 3.11 still serves.
-const KNOWN: [(&str, &str, &str); 15] = [
+const KNOWN: [(&str, &str, &str); 16] = [
     ("", "Pod", "/spec"),
     ("", "PodTemplate", "/template/spec"),
     ("", "ReplicationController", "/spec/template/spec"),
@@ -88,6 +94,7 @@ const KNOWN: [(&str, &str, &str); 15] = [
     ("apps", "ReplicaSet", "/spec/template/spec"),
     ("apps", "DaemonSet", "/spec/template/spec"),
     ("apps", "StatefulSet", "/spec/template/spec"),
+    ("apps", REVISION, "/data/spec/template/spec"),
     ("extensions", "Deployment", "/spec/template/spec"),
     ("extensions", "ReplicaSet", "/spec/template/spec"),
     ("extensions", "DaemonSet", "/spec/template/spec"),
@@ -144,7 +151,8 @@ impl Kinds {
     /// # Errors
     /// Members of the wrong type: what Kubernetes would make of them cannot be told.
     pub fn workload(&self, group: &str, kind: &str, object: &Value) -> Result<Workload, WorkloadError> {
-        let mut workload = Workload::default();
+        let is_revision = (group, kind) == ("apps", REVISION);
+        let mut workload = Workload { is_revision, ..Workload::default() };
         if let Some(pointer) = self.pointer(group, kind) {
             read_pod_spec(object, pointer, &mut workload)?;
             // A custom kind may hold more than its configuration says, and a wrong pointer must not hide it.
@@ -169,7 +177,13 @@ fn step_to<'a>(object: &'a Value, pointer: &str) -> Result<Option<&'a Value>, Wo
     let mut at = String::new();
     for step in pointer.split('/').skip(1) {
         let wrong = || WorkloadError::WrongType { pointer: at.clone(), expected: "an object" };
-        let Some(next) = value.as_object().ok_or_else(wrong)?.get(step).filter(|next| !next.is_null()) else {
+        let members = value.as_object().ok_or_else(wrong)?;
+        // Who reads this later may not look at the case: a `Spec` is not overlooked.
+        if let Some(other) = members.keys().find(|name| name.eq_ignore_ascii_case(step) && *name != step) {
+            let expected = "a member on the way to a pod spec (its case is wrong)";
+            return Err(WorkloadError::WrongType { pointer: format!("{at}/{other}"), expected });
+        }
+        let Some(next) = members.get(step).filter(|next| !next.is_null()) else {
             return Ok(None);
         };
         value = next;
@@ -343,6 +357,7 @@ mod tests {
             (json!({"spec": {"containers": ["x"]}}), "/spec/containers/0 is not an object"),
             (json!({"spec": {"containers": [{"image": 5}]}}), "/spec/containers/0/image is not a string"),
             (json!({"spec": {"containers": [{"name": {}}]}}), "/spec/containers/0/name is not a string"),
+            (json!({"Spec": {}}), "/Spec is not a member on the way to a pod spec (its case is wrong)"),
             (json!({"spec": {"Containers": []}}), "/spec/Containers is not a member of a pod spec (its case is wrong)"),
             (
                 json!({"spec": {"containers": [{"Image": "x"}]}}),
@@ -359,6 +374,21 @@ mod tests {
         assert!(images("", "Pod", &json!({"spec": {"containers": many}})).is_err());
         assert_eq!(images("", "Pod", &json!({"spec": null})), Ok(vec![]));
         assert_eq!(images("", "Pod", &json!({})), Ok(vec![]));
+    }
+
+    /// As controllers write them: a patch of the object that they belong to. Others keep other things in them.
+    #[test]
+    fn revisions() {
+        let patch = |template: Value| json!({"data": {"spec": {"template": template}}, "revision": 1});
+        let spec = json!({"$patch": "replace", "metadata": {}, "spec": {"containers": [{"name": "a", "image": "i"}]}});
+        let found = images("apps", REVISION, &patch(spec)).unwrap();
+        assert_eq!(found[0].0, "/data/spec/template/spec/containers/0/image");
+        for other in [json!({}), json!({"data": null}), json!({"data": {"spec": {"domain": {}}}})] {
+            assert_eq!(images("apps", REVISION, &other), Ok(vec![]));
+        }
+        let hidden = json!({"spec": {"Containers": [{"name": "a", "image": "i"}]}});
+        assert!(images("apps", REVISION, &patch(hidden)).is_err());
+        assert!(images("apps", REVISION, &json!({"data": {"spec": {"Template": {}}}})).is_err());
     }
 
     #[test]
