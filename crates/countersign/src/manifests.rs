@@ -275,7 +275,7 @@ impl Install {
             ],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
+            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
                 "capabilities": {"drop": ["ALL"]},

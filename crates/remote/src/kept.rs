@@ -100,6 +100,8 @@ pub(crate) struct Slots {
     by_key: HashMap<Key, Slot>,
     bytes: usize,
     epochs: u64,
+    /// What is to be freed once nobody waits for the slots: with a large repository it takes milliseconds.
+    dropped: Vec<Kept>,
 }
 
 impl Slots {
@@ -116,9 +118,21 @@ impl Slots {
     pub(crate) fn forget(&mut self, key: &Key) -> &mut Slot {
         self.epochs += 1;
         let epoch = self.epochs;
+        self.keep(key, None);
         let slot = self.of(key);
-        (slot.kept, slot.memory, slot.accepted, slot.stored, slot.epoch) = (None, None, None, false, epoch);
+        (slot.memory, slot.accepted, slot.stored, slot.epoch) = (None, None, false, epoch);
         slot
+    }
+
+    /// Keeps a repository in place of what is kept, or nothing.
+    pub(crate) fn keep(&mut self, key: &Key, kept: Option<Kept>) {
+        let before = std::mem::replace(&mut self.of(key).kept, kept);
+        self.dropped.extend(before);
+    }
+
+    /// What nobody needs any more, to be freed elsewhere.
+    pub(crate) fn take_dropped(&mut self) -> Vec<Kept> {
+        std::mem::take(&mut self.dropped)
     }
 
     /// To be called when something of a repository has changed: counts anew, and drops what was not wanted for longest if
@@ -155,9 +169,10 @@ impl Slots {
                 };
                 if slot.is_spare() || (memories_too && slot.flights.is_empty()) {
                     self.bytes -= slot.bytes;
+                    self.dropped.extend(slot.kept.take());
                     self.by_key.remove(key);
                 } else {
-                    slot.kept = None;
+                    self.dropped.extend(slot.kept.take());
                     self.bytes -= slot.bytes;
                     slot.bytes = slot.size();
                     self.bytes += slot.bytes;

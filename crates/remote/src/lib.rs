@@ -8,6 +8,7 @@ pub mod connections;
 pub mod credentials;
 pub mod docker_config;
 mod fetch;
+mod heavy;
 pub mod http;
 mod kept;
 pub mod notary;

@@ -17,6 +17,7 @@ use url::Url;
 use crate::connections::PinnedCertificate;
 use crate::credentials::{AuthError, Authenticator, Login, LoginError};
 use crate::fetch::{Fetcher, MAX_UPDATE_BYTES, most, weight};
+use crate::heavy::Heavy;
 use crate::http::{HttpClient, HttpError, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
 use crate::state::{Remembered, Saved, StateError, StateStore};
@@ -169,8 +170,8 @@ pub struct NotaryClient {
     auth: Arc<Authenticator>,
     options: Options,
     slots: Arc<Mutex<Slots>>,
-    /// Turns at verifying what is heavy: half of the processors stay free for everything else.
-    heavy: Arc<Semaphore>,
+    /// Verifies what is heavy.
+    heavy: Heavy,
     /// Turns at fetching what is large.
     large: Arc<Semaphore>,
 }
@@ -196,13 +197,22 @@ impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let heavy = Arc::new(Semaphore::new((processors / 2).max(1)));
-        Self { http, auth, options, slots: Arc::default(), heavy, large: Arc::new(Semaphore::new(LARGE_FLIGHTS)) }
+        let large = Arc::new(Semaphore::new(LARGE_FLIGHTS));
+        Self { http, auth, options, slots: Arc::default(), heavy: Heavy::start(), large }
     }
 
     fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts what a repository takes now, and frees what is too much.
+    fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
+        slots.settle(key);
+        let dropped = slots.take_dropped();
+        drop(slots);
+        if !dropped.is_empty() {
+            tokio::task::spawn_blocking(move || drop(dropped));
+        }
     }
 
     /// The verified repository of a server, whose root stands under the pins.
@@ -283,17 +293,13 @@ impl NotaryClient {
         loop {
             // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread, nor find
             // every processor taken.
-            let turn = match weight(&answers) {
-                0..HEAVY_BYTES => None,
-                _ => Arc::clone(&self.heavy).acquire_owned().await.ok(),
-            };
-            let worked = tokio::task::spawn_blocking(move || {
+            let heavy = weight(&answers) >= HEAVY_BYTES;
+            let work = move || {
                 let step = update.advance(answers);
-                // Held until the work is done, even where nobody waits for it any more.
-                drop(turn);
                 (update, step)
-            });
-            let (after, step) = worked.await.map_err(|_| Failure::Broken { gun: key.gun.clone() })?;
+            };
+            let worked = if heavy { self.heavy.run(work).await } else { tokio::task::spawn_blocking(work).await.ok() };
+            let (after, step) = worked.ok_or_else(|| Failure::Broken { gun: key.gun.clone() })?;
             update = after;
             match step.map_err(untrusted)? {
                 Step::Done(repository) => return Ok(Arc::new(*repository)),
@@ -322,27 +328,22 @@ impl NotaryClient {
         let slot = if taken_away || accepted { slots.forget(key) } else { slot };
         let stored = stored.flatten();
         // Where what was seen here does not fit what is stored, the server has to show what fits both.
-        let mut base = slot.memory.clone();
+        let mut memory = slot.memory.clone();
         if let Some(there) = &stored {
             let joined = slot.memory.clone().unwrap_or_default().join(&there.memory);
-            base = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
+            memory = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
             slot.memory = joined.or(slot.memory.take());
             (slot.stored, slot.accepted) = (true, there.accepted.clone());
         }
+        let (accepted, epoch) = (slot.accepted.clone(), slot.epoch);
         // What is held and behind may not be used again, not even if the server cannot be reached.
-        let behind = |kept: &Kept| base.as_ref().is_some_and(|base| !kept.repository.memory().covers(base));
+        let behind = |kept: &Kept| memory.as_ref().is_some_and(|memory| !kept.repository.memory().covers(memory));
         if slot.kept.as_ref().is_some_and(behind) {
-            slot.kept = None;
+            slots.keep(key, None);
         }
-        let known = Known {
-            held: slot.kept.as_ref().map(|kept| Arc::clone(&kept.repository)),
-            memory: base,
-            accepted: slot.accepted.clone(),
-            stored: stored.map(|there| there.memory),
-            epoch: slot.epoch,
-        };
-        slots.settle(key);
-        Ok(known)
+        let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
+        Self::settle(slots, key);
+        Ok(Known { held, memory, accepted, stored: stored.map(|there| there.memory), epoch })
     }
 
     /// Takes note of what a flight saw, if that is no less than what was seen by others meanwhile. It is written down before
@@ -367,11 +368,12 @@ impl NotaryClient {
         }
         slot.memory = Some(memory.clone());
         slot.stored |= stored;
-        slot.kept = Some(Kept { repository: Arc::clone(repository), asked: now });
         if self.options.private {
             slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
             slot.let_in.push((terms.login.clone(), now));
         }
+        slots.keep(key, Some(Kept { repository: Arc::clone(repository), asked: now }));
+        Self::settle(slots, key);
         true
     }
 
@@ -400,7 +402,8 @@ impl NotaryClient {
         }
         // Pins are one policy's demand; that they are not met says nothing to the others.
         if !matches!(&failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. })) {
-            slot.kept = None;
+            slots.keep(key, None);
+            Self::settle(slots, key);
         }
         Err(failure)
     }
@@ -417,7 +420,7 @@ impl Drop for Landing<'_> {
     fn drop(&mut self) {
         let mut slots = self.client.slots();
         slots.of(self.key).flights.retain(|(theirs, _)| theirs != self.terms);
-        slots.settle(self.key);
+        NotaryClient::settle(slots, self.key);
     }
 }
 

@@ -1,12 +1,15 @@
-//! How much memory servers can make the client take that never stop sending. A process of its own, as memory is counted
-//! for the whole process.
+//! How much memory servers can make the client take that never stop sending, or send as much as they may. A process of its
+//! own, as memory is counted for the whole process.
 
-use std::sync::Arc;
+mod server;
+
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_notary::RootPins;
 use countersign_policy::TrustServer;
 use countersign_remote::{Ask, Connections, HttpClient, Login, NotaryClient, Options};
+use forge::{Cert, Key, Repo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -36,19 +39,69 @@ async fn endless(headers: &'static str, again: Vec<u8>) -> TrustServer {
     server
 }
 
-#[tokio::test]
-async fn endless_answers_take_little_memory() {
-    let http = HttpClient::new(&Connections::default(), Duration::from_secs(3)).unwrap();
+/// Begins to count anew (proc(5), `clear_refs`).
+fn forget_peak() {
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+}
+
+/// One test at a time: they measure the same process.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
+fn client(patience: Duration) -> NotaryClient {
+    let http = HttpClient::new(&Connections::default(), patience).unwrap();
     let options = Options {
         refresh: Duration::ZERO,
         stale: Duration::ZERO,
-        flight: Duration::from_secs(4),
+        flight: patience + Duration::from_secs(1),
         clock: Arc::new(|| forge::NOW),
         state: None,
         on_trouble: Arc::new(|_| ()),
         private: false,
     };
-    let client = NotaryClient::new(http, Arc::default(), options);
+    NotaryClient::new(http, Arc::default(), options)
+}
+
+/// Eight repositories at once whose files are as large as they may be, or hold as many values.
+#[tokio::test]
+async fn large_repositories_take_turns() {
+    let _turn = TURN.lock().await;
+    let certified = Key::p256("root").certified(&Cert::new("h.io/*", forge::NOW));
+    let mut tags = Repo::new("h.io/app", forge::NOW);
+    tags.set_key("root", &certified);
+    for tag in 0..200_000 {
+        tags.tag("targets", &format!("tag-{tag:06}"), &[7; 32]);
+    }
+    let mut values = Repo::new("h.io/app", forge::NOW);
+    values.set_key("root", &certified).tag("targets", "v1", &[7; 32]);
+    values.file("targets").edit(|signed| signed["x"] = serde_json::Value::from(vec![1; 2_400_000]));
+    for (what, repo) in [("tags", &mut tags), ("values", &mut values)] {
+        let files = repo.build();
+        let megabytes = files.role("targets").len() >> 20;
+        let server = server::serve(server::Scenario::Files(Arc::new(Mutex::new(files)))).await;
+        let (address, client) = (TrustServer::parse(&server.url).unwrap(), &client(Duration::from_secs(60)));
+        forget_peak();
+        let before = peak();
+        let asked = (0..8).map(|index| {
+            let address = &address;
+            async move {
+                let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
+                let ask = Ask { server: address, gun: &gun, pins: &pins, certificate: None, login: &login };
+                client.repository(ask).await.map(|_| ())
+            }
+        });
+        let outcomes = futures::future::join_all(asked).await;
+        let grown = (peak() - before) >> 10;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        println!("{what}: 8 repositories, the largest file {megabytes} MiB: {grown} MiB more at the peak");
+        // What one takes to be read, four that are fetched (and served, by this process too), and what is kept.
+        assert!(grown < 512, "{what}: {grown} MiB");
+    }
+}
+
+#[tokio::test]
+async fn endless_answers_take_little_memory() {
+    let _turn = TURN.lock().await;
+    let client = client(Duration::from_secs(3));
     let open = "HTTP/1.1 200 OK\r\n\r\n";
     let servers = [
         endless(open, vec![b' '; 65_536]).await,
@@ -58,6 +111,7 @@ async fn endless_answers_take_little_memory() {
         endless("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", vec![b'0'; 65_536]).await,
         endless("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"", vec![b'x'; 65_536]).await,
     ];
+    forget_peak();
     let before = peak();
     let client = &client;
     let asked = servers.iter().flat_map(|server| {
