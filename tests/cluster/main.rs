@@ -43,6 +43,7 @@ fn kubernetes() -> Result<(), Problem> {
             ("a repository that was made anew", trouble::made_anew),
             ("policies change at once", trouble::policies_change),
             ("definitions come and go", trouble::definitions_gone),
+            ("an API server that hangs", trouble::api_server_hangs),
             ("restarts and rotation under load", trouble::under_load),
             ("a cron job's job", today::cron_job),
         ],

@@ -155,6 +155,28 @@ pub(crate) fn definitions_gone(world: &mut World) -> Result<(), Problem> {
     Ok(())
 }
 
+/// An API server that keeps its connections and says nothing is noticed, and believed again once it speaks.
+pub(crate) fn api_server_hangs(world: &mut World) -> Result<(), Problem> {
+    let said = |world: &World, text: &str| {
+        world.replicas.iter().map(|replica| replica.part.log_text().matches(text).count()).collect::<Vec<_>>()
+    };
+    let (lost, found) = ("policies cannot be followed", "policies are followed");
+    let (lost_before, found_before) = (said(world, lost), said(world, found));
+    let more = |now: Vec<usize>, before: &[usize]| now.iter().zip(before).all(|(now, before)| now > before);
+    world.plane.freeze_api_server(true)?;
+    let begun = Instant::now();
+    let noticed = wait_for("word of it", || more(said(world, lost), &lost_before));
+    let after = begun.elapsed();
+    world.plane.freeze_api_server(false)?;
+    noticed?;
+    eprintln!("all replicas had noticed after {after:?}");
+    wait_for("policies again", || more(said(world, found), &found_before))?;
+    for replica in &world.replicas {
+        replica.ready()?;
+    }
+    Ok(())
+}
+
 /// While workloads are created all the time: the API server restarts, each replica is killed and started anew, both roll,
 /// and certificates rotate. Nothing is wrongly admitted, and each refusal says what it is about.
 pub(crate) fn under_load(world: &mut World) -> Result<(), Problem> {

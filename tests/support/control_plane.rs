@@ -155,6 +155,17 @@ impl ControlPlane {
         self.ready()
     }
 
+    /// Halts the API server where it is, or lets it go on: its connections stay open, and say nothing.
+    ///
+    /// # Errors
+    /// It cannot be done.
+    pub fn freeze_api_server(&self, frozen: bool) -> Result<(), Problem> {
+        let server = self.api_server.as_ref().ok_or("there is no API server")?;
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let done = run(Command::new("kill").args([signal, &server.id().to_string()]))?;
+        if done.code == 0 { Ok(()) } else { Err(done.stderr.into()) }
+    }
+
     /// A kubeconfig for a user: `admin`, `developer`, or one of [`Self::service_account`].
     #[must_use]
     pub fn kubeconfig(&self, user: &str) -> PathBuf {

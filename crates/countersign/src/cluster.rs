@@ -21,8 +21,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// After how many seconds a watch is begun anew.
 const WATCH_SECONDS: u32 = 60;
 
-/// How long a watch may go without a word: the API server ends it before. Also how long a dead connection may go unnoticed.
-const WATCH_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
+/// How long a connection may go without a word while an answer is awaited: the API server ends a watch before. Also how long
+/// a dead connection may go unnoticed.
+const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 
 /// How long the API server may take for one page of a list: large ones take longer than other requests.
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -84,7 +85,7 @@ impl Cluster {
         };
         config.connect_timeout = Some(REQUEST_TIMEOUT);
         config.write_timeout = Some(REQUEST_TIMEOUT);
-        config.read_timeout = Some(WATCH_TIMEOUT);
+        config.read_timeout = Some(READ_TIMEOUT);
         let namespace = config.default_namespace.clone();
         let client = Client::try_from(config).map_err(|error| ClusterError::Client(error.to_string()))?;
         Ok(Self { client, namespace })
@@ -167,22 +168,28 @@ where
         config.field_selector.clone_from(&fields);
         let mut events = Box::pin(watcher(api.clone(), config));
         let mut listed = Vec::new();
-        let mut patience = LIST_TIMEOUT;
+        let mut listing = true;
         loop {
-            let Ok(event) = tokio::time::timeout(patience, events.next()).await else {
-                let cause = format!("the API server said nothing for {} s", patience.as_secs());
-                tell(News::Trouble(None, cause));
-                break;
+            // A watch may well bring nothing for days; that its connection is dead is noticed by the client.
+            let event = if listing {
+                let Ok(event) = tokio::time::timeout(LIST_TIMEOUT, events.next()).await else {
+                    let cause = format!("the API server did not answer within {} s", LIST_TIMEOUT.as_secs());
+                    tell(News::Trouble(None, cause));
+                    break;
+                };
+                event
+            } else {
+                events.next().await
             };
             match event {
                 Some(Ok(Event::Init)) => {
                     listed.clear();
-                    patience = LIST_TIMEOUT;
+                    listing = true;
                 }
                 Some(Ok(Event::InitApply(object))) => listed.push(object),
                 Some(Ok(Event::InitDone)) => {
                     pause = PAUSES.0;
-                    patience = WATCH_TIMEOUT;
+                    listing = false;
                     tell(News::All(std::mem::take(&mut listed)));
                 }
                 Some(Ok(Event::Apply(object))) => tell(News::Applied(object)),
@@ -213,7 +220,8 @@ fn explain(error: &watcher::Error) -> (Option<u16>, String) {
     }
 }
 
-/// A client of an API server that answers a request, by method and URI, with a status and an object; or never.
+/// A client of an API server that answers a request, by method and URI, with a status and an object; or never. Its watches
+/// bring nothing, and end in time.
 #[cfg(test)]
 pub(crate) fn scripted(
     answer: impl Fn(&str, &str) -> Option<(u16, serde_json::Value)> + Send + Sync + 'static,
@@ -225,6 +233,10 @@ pub(crate) fn scripted(
     let service = tower::service_fn(move |request: Request<Body>| {
         let answer = std::sync::Arc::clone(&answer);
         async move {
+            if request.uri().query().is_some_and(|query| query.contains("watch=")) {
+                tokio::time::sleep(Duration::from_secs(WATCH_SECONDS.into())).await;
+                return Response::builder().status(200).body(Body::empty());
+            }
             let Some((status, object)) = answer(request.method().as_str(), &request.uri().to_string()) else {
                 return std::future::pending().await;
             };
@@ -245,23 +257,33 @@ mod tests {
 
     use super::*;
 
-    /// An API server that takes a request and never answers is noticed, whatever the request was.
+    /// What is told of the secrets of an API server within a time, and when.
+    async fn told(
+        answer: impl Fn() -> Option<(u16, serde_json::Value)> + Send + Sync + 'static,
+        time: Duration,
+    ) -> Vec<(Duration, News<Secret>)> {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let telling = Arc::clone(&told);
+        let (begun, api) = (Instant::now(), Api::<Secret>::namespaced(scripted(move |_, _| answer()), "n"));
+        let following = follow(api, None, move |news| telling.lock().unwrap().push((begun.elapsed(), news)));
+        assert!(tokio::time::timeout(time, following).await.is_err());
+        std::mem::take(&mut *told.lock().unwrap())
+    }
+
+    /// An API server that takes a request for a list and never answers is noticed.
     #[tokio::test(start_paused = true)]
     async fn silence_is_trouble() {
-        for (what, limit) in [("list", LIST_TIMEOUT), ("watch", WATCH_TIMEOUT)] {
-            let client = scripted(move |_, uri| {
-                let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
-                (what == "watch" && !uri.contains("watch=")).then_some((200, list))
-            });
-            let heard = Arc::new(Mutex::new(Vec::new()));
-            let telling = Arc::clone(&heard);
-            let (begun, api) = (Instant::now(), Api::<Secret>::namespaced(client, "n"));
-            let following = follow(api, None, move |news| telling.lock().unwrap().push((begun.elapsed(), news)));
-            assert!(tokio::time::timeout(limit * 2, following).await.is_err());
-            let heard = heard.lock().unwrap();
-            let trouble = heard.iter().find(|(_, news)| matches!(news, News::Trouble(..)));
-            let (after, _) = trouble.unwrap_or_else(|| panic!("{what}: {heard:?}"));
-            assert!(*after >= limit && *after < limit + Duration::from_secs(1), "{what}: {after:?}");
-        }
+        let told = told(|| None, LIST_TIMEOUT * 2).await;
+        let (after, news) = told.first().unwrap();
+        assert!(matches!(news, News::Trouble(None, _)), "{told:?}");
+        assert!(*after >= LIST_TIMEOUT && *after < LIST_TIMEOUT + Duration::from_secs(1), "{after:?}");
+    }
+
+    /// A cluster in which nothing happens is no trouble, and is not listed again.
+    #[tokio::test(start_paused = true)]
+    async fn quiet_is_no_trouble() {
+        let list = json!({"kind": "SecretList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []});
+        let told = told(move || Some((200, list.clone())), Duration::from_secs(3600)).await;
+        assert!(matches!(told.as_slice(), [(_, News::All(_))]), "{told:?}");
     }
 }

@@ -112,3 +112,26 @@ impl Memory {
         self.seen.insert(trusted.role().clone(), Seen::of(trusted));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyId;
+    use crate::root::RootKey;
+
+    #[test]
+    fn all_that_is_kept_counts() {
+        let empty = Memory::default();
+        assert_eq!(empty.size(), 0);
+        let key = KeyId::from_hex(&"a".repeat(64)).unwrap();
+        let root_key = RootKey { id: key, canonical_id: key };
+        let record = RootRecord { version: 1, threshold: 1, keys: vec![root_key; 3] };
+        let rooted = Memory { root: Some(vec![0; 1000].into()), ..empty.clone() };
+        assert_eq!(rooted.size(), 1000);
+        let lined = Memory { lineage: vec![record.clone(), record.clone()], ..rooted.clone() };
+        assert_eq!(lined.size(), 1000 + 2 * (size_of::<RootRecord>() + 3 * size_of::<RootKey>()));
+        let seen = Seen { version: 1, content: [0; 32] };
+        let full = Memory { seen: [(RoleName::targets(), seen), (RoleName::root(), seen)].into(), ..lined.clone() };
+        assert_eq!(full.size(), lined.size() + "targets".len() + "root".len() + 2 * size_of::<Seen>());
+    }
+}

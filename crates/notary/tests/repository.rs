@@ -174,6 +174,10 @@ fn memories_are_joined() {
     shorter.lineage.remove(0);
     assert!(newer.covers(&shorter) && !shorter.covers(&newer));
     assert_eq!(shorter.join(&newer).as_ref(), Some(&newer));
+    // Of a chain that is as long, what is known here stays.
+    let mut other_keys = newer.clone();
+    other_keys.lineage[0].keys.clear();
+    assert!(newer.covers(&other_keys) && other_keys.covers(&newer));
     // What does not fit together is not joined: one version with two contents, two roots of one version, and a newer root
     // to which no chain leads from the older one.
     let mut content = newer.clone();
