@@ -73,7 +73,16 @@ fn sign(client: &Client, gun: &str, tag: &str, digest: &str) -> Result<(), Probl
 #[test]
 fn logins_by_token() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;
-    let ca = Ca::make(folder.path())?;
+    by_token(&folder, &Ca::make(folder.path())?)
+}
+
+#[test]
+fn logins_by_token_of_an_rsa_key() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    by_token(&folder, &Ca::make_rsa(folder.path())?)
+}
+
+fn by_token(folder: &tempfile::TempDir, ca: &Ca) -> Result<(), Problem> {
     let port = free_port()?;
     let registry_port_unknown = "team/app";
     // The registry's name is part of the repository's, so it must be known before the token server is.
@@ -85,10 +94,10 @@ fn logins_by_token() -> Result<(), Problem> {
         ])
     };
     let gun = "127.0.0.1/team/app";
-    let tokens = TokenServer::start(&ca, users(gun))?;
-    let notary = NotaryServer::start_as(&format!("127.0.0.1:{port}"), Some(&tokens), &ca, folder.path())?;
+    let tokens = TokenServer::start(ca, users(gun))?;
+    let notary = NotaryServer::start_as(&format!("127.0.0.1:{port}"), Some(&tokens), ca, folder.path())?;
     let login = format!("alice:{}", PASSWORDS[0]);
-    let owner = Client::new(&notary.url, &ca, &folder.path().join("owner")).with_login(&login);
+    let owner = Client::new(&notary.url, ca, &folder.path().join("owner")).with_login(&login);
     sign(&owner, gun, "v1", &digest("v1"))?;
 
     let policies = folder.path().join("policies");
@@ -128,7 +137,7 @@ fn logins_by_token() -> Result<(), Problem> {
     ];
     for (secrets, account, refusal) in &cases {
         // Each with a memory of its own: what one pod's login brought would serve the next.
-        let served = Countersign::serve(&ca, folder.path(), &policies, &[])?;
+        let served = Countersign::serve(ca, folder.path(), &policies, &[])?;
         let response = served.admit(&pod(&image, secrets, *account), "developer")?;
         match refusal {
             None => assert_eq!(response["allowed"], true, "{secrets:?} {account:?}: {response}"),
@@ -143,7 +152,7 @@ fn logins_by_token() -> Result<(), Problem> {
     // With --private-trust what alice's pod brought is not bob's.
     for private in [false, true] {
         let flags: &[&str] = if private { &["--private-trust"] } else { &[] };
-        let served = Countersign::serve(&ca, folder.path(), &policies, flags)?;
+        let served = Countersign::serve(ca, folder.path(), &policies, flags)?;
         assert_eq!(served.admit(&pod(&image, &["alice"], None), "developer")?["allowed"], true);
         let bob = served.admit(&pod(&image, &["bob"], None), "developer")?;
         assert_eq!(bob["allowed"], json!(!private), "{bob}");

@@ -135,6 +135,25 @@ impl Ca {
     /// # Errors
     /// A folder that cannot be written.
     pub fn make(folder: &Path) -> Result<Self, Problem> {
+        Self::with_key(folder, &rcgen::KeyPair::generate()?)
+    }
+
+    /// As [`Self::make`], for an RSA key of 2048 bits.
+    ///
+    /// # Errors
+    /// No openssl to make one with, or a folder that cannot be written.
+    pub fn make_rsa(folder: &Path) -> Result<Self, Problem> {
+        let made = crate::run(Command::new("openssl").args([
+            "genpkey",
+            "-algorithm",
+            "RSA",
+            "-pkeyopt",
+            "rsa_keygen_bits:2048",
+        ]))?;
+        Self::with_key(folder, &rcgen::KeyPair::from_pem(&made.stdout)?)
+    }
+
+    fn with_key(folder: &Path, key: &rcgen::KeyPair) -> Result<Self, Problem> {
         use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
         let ca_key = KeyPair::generate()?;
         let mut params = CertificateParams::new(Vec::<String>::new())?;
@@ -142,10 +161,9 @@ impl Ca {
         params.distinguished_name.push(rcgen::DnType::CommonName, "Countersign test CA");
         let ca = params.self_signed(&ca_key)?;
         let issuer = Issuer::from_params(&params, &ca_key);
-        let key = KeyPair::generate()?;
         let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-        let leaf = leaf.signed_by(&key, &issuer)?;
+        let leaf = leaf.signed_by(key, &issuer)?;
         let write = |name: &str, text: String| -> Result<PathBuf, Problem> {
             let path = folder.join(name);
             fs::write(&path, text)?;

@@ -1,5 +1,5 @@
 //! A token server, as registries and trust servers with `auth: token` ask for one: it checks passwords, and signs tokens
-//! (ES256) for what each user may read.
+//! (ES256 or RS256, by the key of the test's authority) for what each user may read.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -141,13 +141,17 @@ fn token(signer: &Signer, query: &BTreeMap<String, String>, user: &str, granted:
         }
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let header = json!({"typ": "JWT", "alg": "ES256", "x5c": [signer.certificate]});
+    let ecdsa = signer.key.algorithm() == &rcgen::PKCS_ECDSA_P256_SHA256;
+    let header = json!({"typ": "JWT", "alg": if ecdsa { "ES256" } else { "RS256" }, "x5c": [signer.certificate]});
     let claims = json!({
         "iss": "countersign-test", "sub": user, "aud": query.get("service"), "exp": now + 300, "nbf": now - 60,
         "iat": now, "jti": format!("{now}-{user}"), "access": access,
     });
     let text = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
-    let signature = raw(&signer.key.sign(text.as_bytes())?).ok_or("a signature of an odd form")?;
+    let mut signature = signer.key.sign(text.as_bytes())?;
+    if ecdsa {
+        signature = raw(&signature).ok_or("a signature of an odd form")?;
+    }
     Ok(format!("{text}.{}", URL_SAFE_NO_PAD.encode(signature)))
 }
 
