@@ -117,10 +117,8 @@ impl Update {
         let memory = match (&held, memory) {
             (Some(held), None) => held.memory().clone(),
             // What is remembered counts where the two do not fit together.
-            (Some(held), Some(memory)) if memory.root == held.memory().root => {
-                held.memory().join(memory).unwrap_or_else(|| memory.clone())
-            }
-            (_, memory) => memory.cloned().unwrap_or_default(),
+            (Some(held), Some(memory)) => held.memory().join(memory).unwrap_or_else(|| memory.clone()),
+            (None, memory) => memory.cloned().unwrap_or_default(),
         };
         // Files that are held are used again without a look at their versions, so only those of one that is behind nobody.
         let held = held.filter(|held| *held.memory() == memory);

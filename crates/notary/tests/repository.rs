@@ -355,7 +355,10 @@ fn what_is_held_is_no_older_than_what_others_saw() {
     let files = hostile.build();
     assert!(run(&files, Some(Arc::clone(&held)), Some(held.memory()), &RootPins::none()).0.is_ok());
     repo.tag("targets/alice", "v2", &digest_of("v2")).advance();
-    let others = verified(&repo).memory().clone();
-    let (outcome, _) = run(&files, Some(held), Some(&others), &RootPins::none());
+    let newer = Arc::new(verified(&repo));
+    let (outcome, _) = run(&files, Some(Arc::clone(&held)), Some(newer.memory()), &RootPins::none());
+    assert!(matches!(outcome, Err(Error::Rollback { .. })), "{outcome:?}");
+    // Nor does it matter which of the two is the newer one.
+    let (outcome, _) = run(&files, Some(newer), Some(held.memory()), &RootPins::none());
     assert!(matches!(outcome, Err(Error::Rollback { .. })), "{outcome:?}");
 }
