@@ -247,7 +247,7 @@ impl Records {
                 }
                 // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
                 Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
-                    before = self.look(&name).await.map_err(failed)?;
+                    before = self.look(&name).await.map_err(|cause| self.error("read", gun, cause))?;
                 }
                 Err((_, cause)) => return Err(failed(cause)),
             }

@@ -274,7 +274,7 @@ impl NotaryClient {
             let timed_out = Failure::TimedOut { host: host_of(&key.server) };
             let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
-            if self.remember(key, terms, &known, &repository).await {
+            if self.remember(key, terms, &known, &repository).await? {
                 return Ok(repository);
             }
         }
@@ -349,14 +349,22 @@ impl NotaryClient {
     /// Takes note of what a flight saw, if that is no less than what was seen by others meanwhile. It is written down before
     /// the answer that rests on it is given: a restart right after must not forget it. Only a repository that changed is
     /// written, so most reviews write nothing.
-    async fn remember(&self, key: &Key, terms: &Terms, known: &Known, repository: &Arc<Repository>) -> bool {
+    async fn remember(
+        &self,
+        key: &Key,
+        terms: &Terms,
+        known: &Known,
+        repository: &Arc<Repository>,
+    ) -> Result<bool, Failure> {
         let memory = repository.memory();
         let mut stored = known.stored.as_ref() == Some(memory);
         if !stored && let Some(state) = &self.options.state {
             let seen = Remembered { memory: memory.clone(), accepted: known.accepted.clone() };
             match state.save(&key.server, &key.gun, known.stored.is_some(), &seen).await {
                 Ok(Saved::Done) => stored = true,
-                Ok(Saved::Overtaken) => return false,
+                Ok(Saved::Overtaken) => return Ok(false),
+                // What is there by now may say more than was seen.
+                Err(error) if error.action == "read" => return Err(Failure::State(error)),
                 Err(error) => (self.options.on_trouble)(&error),
             }
         }
@@ -364,7 +372,7 @@ impl NotaryClient {
         let mut slots = self.slots();
         let slot = slots.of(key);
         if slot.epoch != known.epoch || slot.memory.as_ref().is_some_and(|seen| !memory.covers(seen)) {
-            return false;
+            return Ok(false);
         }
         slot.memory = Some(memory.clone());
         slot.stored |= stored;
@@ -374,7 +382,7 @@ impl NotaryClient {
         }
         slots.keep(key, Some(Kept { repository: Arc::clone(repository), asked: now }));
         Self::settle(slots, key);
-        true
+        Ok(true)
     }
 
     /// What a flight comes to. A server that could not be reached leaves what is kept; one that was, and whose repository is

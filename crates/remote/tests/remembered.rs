@@ -311,6 +311,27 @@ async fn what_does_not_fit_together_is_not_trusted() {
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
 }
 
+/// What cannot be read when something is to be written may say more than was seen.
+#[tokio::test]
+async fn what_became_unreadable_meanwhile_is_not_overlooked() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let mut repo = sound();
+    let files = Arc::new(Mutex::new(repo.build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let client = with(&store);
+    fetch(&client, &server.url).await.unwrap();
+    *files.lock().unwrap() = repo.advance().build();
+    let record = records(folder.path()).remove(0);
+    let text = std::fs::read(&record).unwrap();
+    let broken = record.clone();
+    store.meddle(move |_| std::fs::write(broken, "{").unwrap());
+    let found = fetch(&client, &server.url).await;
+    assert!(matches!(found, Err(Failure::State(_))), "{found:?}");
+    std::fs::write(record, text).unwrap();
+    fetch(&client, &server.url).await.unwrap();
+}
+
 /// While its server is away, `stale` serves what is held; but not once others have seen more.
 #[tokio::test]
 async fn what_is_stale_is_not_behind() {
