@@ -580,6 +580,9 @@ mod tests {
         assert_eq!(users("https://notary.example.com:30443", gun), ["pod"]);
         assert_eq!(users("https://notary.example.com:5443", gun), ["pod", "configured"]);
         assert!(users("https://evil.example.org", gun).is_empty());
+        let many = Login::with((0..20).map(|user| Arc::new(config("reg.example.com", &format!("u{user}")))).collect());
+        let tried = authenticator.candidates(&many, &Url::parse("https://notary.example.com").unwrap(), gun);
+        assert_eq!(tried.len(), MAX_TRIES);
         assert!(users("http://notary.example.com:4443", gun).is_empty());
         assert_eq!(users("https://notary.example.com:4443", "other.io/x"), ["account", "configured"]);
     }
