@@ -143,7 +143,9 @@ impl Engine {
                 gun: &need.gun,
                 pins: &demands.pins,
                 certificate: demands.certificate.as_ref(),
-                login: &login.at_tenants_server(need.named_by_tenant),
+                login: &login
+                    .at_tenants_server(need.named_by_tenant)
+                    .with_tenants_certificate(demands.certificate.is_some()),
             };
             self.notary.repository(ask).await
         };

@@ -47,8 +47,6 @@ enum Sight {
     Never(String),
     /// Followed, or known from before.
     Clear,
-    /// The cluster has no such resource, and never had since this process began: nothing is remembered across restarts then.
-    Absent,
 }
 
 impl Default for Sight {
@@ -185,21 +183,14 @@ impl Records {
             }
             News::Applied(record) => known.take(record),
             News::Deleted(record) => known.lose(name(&record)),
-            News::Trouble(Some(404), cause) if known.sight != Sight::Clear => {
-                if known.sight != Sight::Absent {
-                    error!(%cause, "the cluster has no trustrecords: what is seen of repositories is forgotten at a restart; apply countersign manifests again");
-                }
-                known.sight = Sight::Absent;
-            }
             News::Trouble(code, cause) => match &known.sight {
                 // What is known stays good enough: it only ever grows, and what others see meanwhile is found when it is written.
                 Sight::Clear => {
                     warn!(?code, %cause, "trustrecords cannot be followed; those that are known still count");
                 }
-                Sight::Absent => {}
                 Sight::Never(before) => {
                     if *before != cause {
-                        error!(%cause, "trustrecords cannot be listed, so that nothing can be verified; may the service account read them?");
+                        error!(%cause, "trustrecords cannot be listed, so that nothing can be verified; apply countersign manifests again, for the definition and the right to read them");
                     }
                     known.sight = Sight::Never(cause);
                 }
@@ -214,13 +205,7 @@ impl Records {
     async fn store(&self, server: &str, gun: &str, there: bool, seen: &Remembered) -> Result<Saved, StateError> {
         let failed = |cause: String| self.error("write", gun, cause);
         let name = state::name(server, gun);
-        let mut before = {
-            let known = self.known();
-            if known.sight == Sight::Absent {
-                return Err(failed("the API server does not know trustrecords".to_owned()));
-            }
-            known.records.get(&name).cloned()
-        };
+        let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
         for _ in 0..MAX_TRIES {
             let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
@@ -259,7 +244,18 @@ impl Records {
     async fn look(&self, name: &str) -> Result<Option<DynamicObject>, String> {
         let uid = |known: &Known| known.records.get(name).and_then(|record| record.metadata.uid.clone());
         let before = uid(&self.known());
-        let found = cluster::in_time(self.api.get_opt(name)).await.map_err(|(_, cause)| cause)?;
+        let found = match tokio::time::timeout(cluster::REQUEST_TIMEOUT, self.api.get(name)).await {
+            Ok(Ok(record)) => Some(record),
+            // An API server that is just starting answers 404 for what it does not serve yet: only one that names the record
+            // says that there is none.
+            Ok(Err(kube::Error::Api(status)))
+                if status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == name) =>
+            {
+                None
+            }
+            Ok(Err(error)) => return Err(cluster::cause(&error)),
+            Err(_) => return Err("the API server did not answer in time".to_owned()),
+        };
         let mut known = self.known();
         match &found {
             Some(record) => known.take(record.clone()),
@@ -288,7 +284,6 @@ impl Records {
             let known = self.known();
             match &known.sight {
                 Sight::Never(cause) => return Err(self.error("read", gun, cause.clone())),
-                Sight::Absent => return Ok(None),
                 Sight::Clear => {}
             }
             let record = known.records.get(&name).cloned();
@@ -366,7 +361,10 @@ mod tests {
 
     fn failure(code: u16) -> (u16, Value) {
         let reason = if code == 404 { "NotFound" } else { "InternalError" };
-        let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no"});
+        let details = json!({"name": state::name(SERVER, GUN), "kind": "trustrecords"});
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no", "details": details,
+        });
         (code, status)
     }
 
@@ -383,12 +381,10 @@ mod tests {
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))), "{code:?}");
         }
         assert_eq!(asked.load(Ordering::SeqCst), 0);
-        // Only a cluster that never had the resource remembers nothing.
+        // A cluster that does not have the resource, or not yet.
         let (records, _) = self::records(|| failure(500));
         records.news(News::Trouble(Some(404), "no such resource".to_owned()));
-        assert_eq!(load(&records).await, Ok(None));
-        assert!(records.is_ready());
-        assert!(records.save(SERVER, GUN, false, &remembered("r")).await.is_err());
+        assert!(load(&records).await.is_err() && !records.is_ready());
     }
 
     #[tokio::test]
@@ -437,6 +433,26 @@ mod tests {
         more.memory.seen.insert(RoleName::timestamp(), seen);
         assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
         assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
+    }
+
+    /// An API server that is just starting does not serve the resource yet.
+    #[tokio::test]
+    async fn a_resource_that_is_away_is_no_deletion() {
+        for status in [json!({"details": {}}), json!({"details": {"name": "other"}}), json!({})] {
+            let (records, _) = records(move || {
+                let mut answer = failure(404);
+                answer.1["details"] = status["details"].clone();
+                answer
+            });
+            records.news(News::All(vec![record("r", "1", 1)]));
+            let mut more = remembered("r");
+            more.memory.seen.insert(RoleName::timestamp(), countersign_notary::Seen { version: 2, content: [0; 32] });
+            let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
+            assert_eq!(refused.action, "read");
+            assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+            records.news(News::All(Vec::new()));
+            assert!(load(&records).await.is_err());
+        }
     }
 
     #[test]

@@ -100,6 +100,7 @@ pub struct KnownRoot {
     trusted: Trusted<Root>,
     bytes: Arc<[u8]>,
     lineage: Vec<RootRecord>,
+    signatures: usize,
 }
 
 impl KnownRoot {
@@ -126,19 +127,21 @@ impl KnownRoot {
     pub(crate) fn first(gun: &str, bytes: &[u8], now: Time) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
         let keys = usable_root_keys(gun, &offered.unverified().root, Some(now))?;
+        let signatures = offered.signature_count();
         let trusted = offered.verify(&keys, Some(now))?;
         trusted.check_expiry(now)?;
-        Ok(Self::new(trusted, bytes, Vec::new()))
+        Ok(Self::new(trusted, bytes, Vec::new(), signatures))
     }
 
     /// Believes a root that was verified and written down before. Its expiry is looked at when it is used.
     pub(crate) fn recall(gun: &str, bytes: &[u8], lineage: &[RootRecord]) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
         let keys = usable_root_keys(gun, &offered.unverified().root, None)?;
+        let signatures = offered.signature_count();
         let trusted = offered.verify(&keys, None)?;
         let version = trusted.body().version();
         let before = lineage.iter().filter(|record| record.version < version).cloned().collect();
-        Ok(Self::new(trusted, bytes, before))
+        Ok(Self::new(trusted, bytes, before, signatures))
     }
 
     /// Believes the next root: signed by a threshold of this root's keys, and by a threshold of its own. A jump over a
@@ -153,11 +156,13 @@ impl KnownRoot {
             return Err(unchained());
         }
         let keys = usable_root_keys(gun, &offered.unverified().root, Some(now))?;
+        let signatures = offered.signature_count();
         let trusted = offered.verify(&keys, Some(now))?;
         if link == Link::Newest {
             trusted.check_expiry(now)?;
         }
-        Ok(Self::new(trusted, bytes, self.lineage.clone()))
+        // By the keys of the former root, and by its own.
+        Ok(Self::new(trusted, bytes, self.lineage.clone(), 2 * signatures))
     }
 
     /// Whether a pinned key signed this root, or one before it on the chain: for some root of the chain, as many pinned
@@ -171,7 +176,12 @@ impl KnownRoot {
                 .any(|record| record.keys.iter().filter(|key| pins.holds(key)).count() as u64 >= record.threshold)
     }
 
-    fn new(trusted: Trusted<Root>, bytes: &[u8], mut lineage: Vec<RootRecord>) -> Self {
+    /// How many signatures were tried for it.
+    pub(crate) fn signatures(&self) -> usize {
+        self.signatures
+    }
+
+    fn new(trusted: Trusted<Root>, bytes: &[u8], mut lineage: Vec<RootRecord>, signatures: usize) -> Self {
         lineage.push(RootRecord {
             version: trusted.body().version(),
             threshold: trusted.body().root.threshold,
@@ -181,7 +191,7 @@ impl KnownRoot {
                 .map(|key| RootKey { id: key.id(), canonical_id: key.canonical_id() })
                 .collect(),
         });
-        Self { trusted, bytes: bytes.into(), lineage }
+        Self { trusted, bytes: bytes.into(), lineage, signatures }
     }
 }
 

@@ -259,10 +259,13 @@ impl Update {
 
     fn take_rotations(&mut self, intermediate: Vec<Answer>, newest: &[u8]) -> Result<Step, Error> {
         let mut root = self.root()?.clone();
-        for (request, answer) in self.requested.iter().zip(intermediate) {
+        for (request, answer) in self.requested.clone().iter().zip(intermediate) {
             root = root.next(&self.gun, &found(request, answer)?, Link::Intermediate, self.now)?;
+            self.count_root(&root)?;
         }
-        self.root = Some(root.next(&self.gun, newest, Link::Newest, self.now)?);
+        root = root.next(&self.gun, newest, Link::Newest, self.now)?;
+        self.count_root(&root)?;
+        self.root = Some(root);
         // What was verified with keys of the old root proves nothing under the new one.
         self.held = None;
         self.timestamp = None;
@@ -273,7 +276,7 @@ impl Update {
 
     /// The pins hold no key of the roots that are known: older roots may lead to one that they do hold.
     fn need_older_roots(&mut self) -> Result<Step, Error> {
-        let version = self.root()?.lineage().first().map_or(1, |record| record.version);
+        let version = self.root()?.trusted().body().version();
         let oldest = version.saturating_sub(MAX_ROTATIONS).max(1);
         let requests: Vec<_> = (oldest..version).rev().map(root_version_request).collect();
         if requests.is_empty() {
@@ -298,6 +301,7 @@ impl Update {
             let Ok(candidate) = KnownRoot::recall(&self.gun, &bytes, &[]) else {
                 break;
             };
+            self.count_root(&candidate)?;
             if !candidate.satisfies(&self.pins) {
                 later.push(bytes);
                 continue;
@@ -306,6 +310,7 @@ impl Update {
             for (left, bytes) in later.iter().enumerate().rev() {
                 let link = if left == 0 { Link::Newest } else { Link::Intermediate };
                 chained = chained.next(&self.gun, bytes, link, self.now)?;
+                self.count_root(&chained)?;
             }
             self.root = Some(chained);
             return Ok(());
@@ -331,6 +336,16 @@ impl Update {
         self.signatures += offered.signature_count();
         if self.signatures > MAX_UPDATE_SIGNATURES {
             let (role, found) = (offered.role().clone(), self.signatures);
+            return Err(Error::TooManySignatures { role, found, limit: MAX_UPDATE_SIGNATURES });
+        }
+        Ok(())
+    }
+
+    /// The same for a root. It was verified already; but one by one, so that little is done in vain.
+    fn count_root(&mut self, root: &KnownRoot) -> Result<(), Error> {
+        self.signatures += root.signatures();
+        if self.signatures > MAX_UPDATE_SIGNATURES {
+            let (role, found) = (RoleName::root(), self.signatures);
             return Err(Error::TooManySignatures { role, found, limit: MAX_UPDATE_SIGNATURES });
         }
         Ok(())

@@ -362,3 +362,34 @@ fn what_is_held_is_no_older_than_what_others_saw() {
     let (outcome, _) = run(&files, Some(newer), Some(held.memory()), &RootPins::none());
     assert!(matches!(outcome, Err(Error::Rollback { .. })), "{outcome:?}");
 }
+
+/// A pin that is older than what is remembered is found, however long the remembered line is.
+#[test]
+fn a_pin_older_than_a_line_of_two() {
+    let certified = |name: &'static str| Key::p256(name).certified(&Cert::new(GUN, NOW));
+    let (mut repo, _) = signed();
+    let mut pins = RootPins::none();
+    pins.add(&repo.keys("root").keys[0].id()).unwrap();
+    repo.rotate_root().set_root_key(&certified("root 2")).advance();
+    let first_seen = verified(&repo).memory().clone();
+    repo.rotate_root().set_root_key(&certified("root 3")).advance();
+    let files = repo.build();
+    let memory = run(&files, None, Some(&first_seen), &RootPins::none()).0;
+    let memory = memory.unwrap().memory().clone();
+    assert_eq!(memory.lineage.len(), 2);
+    assert!(run(&files, None, Some(&memory), &pins).0.is_ok());
+}
+
+/// Roots are counted like all others: a long chain of roots with many signatures is not tried to its end.
+#[test]
+fn signatures_of_roots_are_counted() {
+    let (mut repo, _) = signed();
+    let before = verified(&repo).memory().clone();
+    let key = repo.keys("root").keys[0].clone();
+    for _ in 0..20 {
+        repo.rotate_root().file("root").signers = vec![key.clone(); 250];
+    }
+    repo.advance();
+    let (refused, _) = run(&repo.build(), None, Some(&before), &RootPins::none());
+    assert!(matches!(refused, Err(Error::TooManySignatures { .. })), "{refused:?}");
+}

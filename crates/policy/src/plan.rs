@@ -156,9 +156,10 @@ fn need_of(
         Some(server) => server.clone(),
         None => usual.clone()?,
     };
-    let named_by_tenant = matches!(found.policy.kind, PolicyKind::Image { .. })
-        && defaults.tenants_may_name.is_none()
-        && usual.as_ref().ok() != Some(&server);
+    // Whoever says which certificate the server has says who the server is.
+    let by_tenant = matches!(found.policy.kind, PolicyKind::Image { .. });
+    let vouched_for = usual.as_ref().ok() == Some(&server) || is_listed(&server, defaults);
+    let named_by_tenant = by_tenant && (trust.server_certificate.is_some() || !vouched_for);
     if let Some((host, _, day)) = RETIRED.iter().find(|(host, since, _)| now >= *since && is_host(&server, host)) {
         return Err(DenyReason::Retired { host: host.trim_start_matches('.').to_owned(), day });
     }
@@ -193,6 +194,14 @@ fn may_name(kind: &PolicyKind, server: &TrustServer, defaults: &Defaults) -> boo
             hosts.iter().any(|host| host == server.host_port() || host == server.host())
         }
     }
+}
+
+/// Whether the operator lists exactly this server as one that tenants may name. A host without a port stands for the ports that such servers
+/// have; at others it may be named too, but anybody might listen there.
+fn is_listed(server: &TrustServer, defaults: &Defaults) -> bool {
+    let usual = [":443", ":4443"].iter().any(|port| server.host_port().ends_with(port));
+    let listed = |host: &String| host == server.host_port() || (usual && host == server.host());
+    defaults.tenants_may_name.iter().flatten().any(listed)
 }
 
 /// What a reference asks of a trust server. Targets are known by their sha256, so no other digest can be looked up.
@@ -350,6 +359,8 @@ mod tests {
         assert!(!by_tenant(tenant(), Some("https://h.io:4443"), None), "that is the registry's own");
         assert!(!by_tenant(tenant(), None, None));
         assert!(!by_tenant(tenant(), Some("https://notary.h.io"), Some(vec!["notary.h.io".into()])));
+        assert!(by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io".into()])));
+        assert!(!by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io:30443".into()])));
         assert!(!by_tenant(PolicyKind::Cluster, Some("https://notary.h.io"), None));
     }
 

@@ -140,6 +140,11 @@ impl ImageReference {
         if written.len() == 64 && written.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
             return Err(ReferenceError::ImageId);
         }
+        // Runtimes take such a name for the id of an image that the node has, or the beginning of one.
+        let algorithm = written.split_once(':').map_or("", |(algorithm, _)| algorithm);
+        if matches!(algorithm, "sha256" | "sha384" | "sha512") && !written.contains('/') {
+            return Err(ReferenceError::ImageId);
+        }
         let (rest, digest) = match written.split_once('@') {
             Some((rest, digest)) => (rest, Some(Digest::parse(digest)?)),
             None => (written, None),

@@ -153,6 +153,9 @@ impl Kinds {
     pub fn workload(&self, group: &str, kind: &str, object: &Value) -> Result<Workload, WorkloadError> {
         let is_revision = (group, kind) == ("apps", REVISION);
         let mut workload = Workload { is_revision, ..Workload::default() };
+        if is_revision {
+            only_plain_names(object.get("data").unwrap_or(&Value::Null), "/data")?;
+        }
         if let Some(pointer) = self.pointer(group, kind) {
             read_pod_spec(object, pointer, &mut workload)?;
             // A custom kind may hold more than its configuration says, and a wrong pointer must not hide it.
@@ -168,6 +171,37 @@ impl Kinds {
             }
         }
         Ok(workload)
+    }
+}
+
+/// Fails at a member whose name is not plain ASCII. Go's `encoding/json`, which reads what is in a revision, takes `ſ` for `s` and
+/// the Kelvin sign for `k`; no member of a pod template has such a letter.
+fn only_plain_names(value: &Value, at: &str) -> Result<(), WorkloadError> {
+    match value {
+        Value::Object(members) => members.iter().try_for_each(|(name, member)| {
+            let here = format!("{at}/{name}");
+            if name.is_ascii() {
+                only_plain_names(member, &here)
+            } else {
+                Err(WorkloadError::WrongType { pointer: here, expected: "a member with a plain name" })
+            }
+        }),
+        Value::Array(items) => {
+            items.iter().enumerate().try_for_each(|(index, item)| only_plain_names(item, &format!("{at}/{index}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Fails at a member that differs from this name in nothing but its case: who reads it later may not look at that.
+fn only_this_case(members: &Value, name: &str, at: &str) -> Result<(), WorkloadError> {
+    let mut names = members.as_object().into_iter().flat_map(serde_json::Map::keys);
+    match names.find(|other| other.eq_ignore_ascii_case(name) && *other != name) {
+        Some(other) => Err(WorkloadError::WrongType {
+            pointer: format!("{at}/{other}"),
+            expected: "a member of a volume (its case is wrong)",
+        }),
+        None => Ok(()),
     }
 }
 
@@ -215,10 +249,12 @@ fn read_pod_spec(object: &Value, pointer: &str, workload: &mut Workload) -> Resu
     for (index, volume) in list_of(members.get("volumes"), || format!("{pointer}/volumes"))?.iter().enumerate() {
         let at = format!("{pointer}/volumes/{index}");
         volume.as_object().ok_or_else(|| wrong(at.clone(), "an object"))?;
+        only_this_case(volume, "image", &at)?;
         let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
         match volume.get("image") {
             None | Some(Value::Null) => {}
             Some(image) => {
+                only_this_case(image, "reference", &format!("{at}/image"))?;
                 let named = serde_json::json!({"name": name, "reference": image.get("reference")});
                 image.as_object().ok_or_else(|| wrong(format!("{at}/image"), "an object"))?;
                 push_image(workload, &named, &format!("{at}/image"), "reference", "volumes")?;
@@ -389,6 +425,17 @@ mod tests {
         let hidden = json!({"spec": {"Containers": [{"name": "a", "image": "i"}]}});
         assert!(images("apps", REVISION, &patch(hidden)).is_err());
         assert!(images("apps", REVISION, &json!({"data": {"spec": {"Template": {}}}})).is_err());
+        // The long s is an s to Go, and the Kelvin sign a k.
+        let inner = json!({"containers": [{"name": "a", "image": "i"}]});
+        for data in [
+            json!({"\u{17f}pec": {"template": {"spec": inner}}}),
+            json!({"spec": {"template": {"\u{17f}pec": inner}}}),
+            json!({"spec": {"template": {"spec": {"container\u{17f}": [{"name": "a", "image": "i"}]}}}}),
+            json!({"spec": {"template": {"spec": {"volumes": [{"name": "v", "Image": {"reference": "i"}}]}}}}),
+            json!({"spec": {"template": {"spec": {"volumes": [{"name": "v", "image": {"Reference": "i"}}]}}}}),
+        ] {
+            assert!(images("apps", REVISION, &json!({ "data": data })).is_err(), "{data}");
+        }
     }
 
     #[test]

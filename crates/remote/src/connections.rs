@@ -80,6 +80,12 @@ impl std::fmt::Debug for Identity {
     }
 }
 
+impl HostConnection {
+    pub(crate) fn has_identity(&self) -> bool {
+        self.identity.is_some()
+    }
+}
+
 impl Connections {
     /// Trusts the certificates of some PEM text for every host.
     ///

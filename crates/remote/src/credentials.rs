@@ -38,6 +38,7 @@ const MAX_TRIES: usize = 16;
 pub struct Login {
     configs: Vec<Arc<DockerConfig>>,
     tenants_server: bool,
+    tenants_certificate: bool,
 }
 
 impl Login {
@@ -50,7 +51,7 @@ impl Login {
     /// These first.
     #[must_use]
     pub fn with(configs: Vec<Arc<DockerConfig>>) -> Self {
-        Self { configs, tenants_server: false }
+        Self { configs, ..Self::default() }
     }
 
     /// The same, for a server that only a tenant says is the right one: of the configured credentials it is shown only those
@@ -58,7 +59,15 @@ impl Login {
     /// the pod's, which are the tenant's own, none for a registry that merely seems to be of its domain.
     #[must_use]
     pub fn at_tenants_server(&self, named_by_tenant: bool) -> Self {
-        Self { configs: self.configs.clone(), tenants_server: named_by_tenant }
+        Self { configs: self.configs.clone(), tenants_server: named_by_tenant, tenants_certificate: false }
+    }
+
+    /// The same, where the tenant also says which certificate the server must show, and nobody else checks it: then it is
+    /// shown none of the configured credentials.
+    #[must_use]
+    pub fn with_tenants_certificate(mut self, pinned: bool) -> Self {
+        self.tenants_certificate = self.tenants_server && pinned;
+        self
     }
 
     /// Whether there are none.
@@ -225,6 +234,8 @@ impl Authenticator {
                 // The namespace's own, for a server that the namespace names.
                 (false, true) => (Care::None, party >= Party::SameKnownDomain),
                 (true, false) => (Care::NodePorts, party >= Party::SameDomain),
+                // The tenant says who the server is: that is nobody whom the operator knows.
+                (true, true) if login.tenants_certificate => continue,
                 (true, true) => (Care::Names, party == Party::Same && !at_node_port),
             };
             let images = shares.then(|| config.for_image(gun)).into_iter().flatten();
@@ -292,7 +303,8 @@ impl Authenticator {
                 Err(
                     refused @ (AuthError::NoCredentials { .. }
                     | AuthError::WrongCredentials { .. }
-                    | AuthError::ForeignRealm { .. }),
+                    | AuthError::ForeignRealm { .. }
+                    | AuthError::BadScope { .. }),
                 ) => {
                     worst = worse(worst, refused);
                     continue;
@@ -341,7 +353,9 @@ impl Authenticator {
         let realm = realm.filter(|realm| realm.scheme() == "https" && realm.host_str().is_some());
         let realm = realm
             .ok_or_else(|| AuthError::BadRealm { host: host_port(url), realm: named.chars().take(200).collect() })?;
-        if credential.is_some() && !self.may_share(url, &realm) {
+        // A certificate of ours that the token server is shown says who we are, just as a password does.
+        let known_there = credential.is_some() || http.shows_certificate(&realm);
+        if known_there && !self.may_share(url, &realm) {
             return Err(AuthError::ForeignRealm { host: host_port(url), realm: host_port(&realm) });
         }
         let scope = bearer.parameter("scope").unwrap_or_default();
@@ -352,9 +366,9 @@ impl Authenticator {
             scope: scope.chars().take(200).collect(),
         };
         // Whoever asks might pass the token on to the registry itself, so what we are is used to read this repository only.
-        let scope = match credential {
-            Some(_) if !scope.is_empty() => pull_only(scope, gun).ok_or_else(bad_scope)?,
-            _ => scope.to_owned(),
+        let scope = match scope {
+            "" => String::new(),
+            scope => pull_only(scope, gun).ok_or_else(bad_scope)?,
         };
         if scope.len().max(service.len()) > MAX_PARAMETER {
             return Err(bad_scope());

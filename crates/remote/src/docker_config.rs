@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use reqwest::header::HeaderValue;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -267,7 +267,11 @@ fn credential(raw: RawAuth) -> Result<Option<Credential>, &'static str> {
     }
     let pair = match given(raw.auth) {
         Some(auth) => {
-            let decoded = STANDARD.decode(auth.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+            // With or without padding, as the kubelet reads it.
+            let decoded = STANDARD_NO_PAD
+                .decode(auth.trim().trim_end_matches('='))
+                .ok()
+                .and_then(|bytes| String::from_utf8(bytes).ok());
             let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
             let (user, password) = pair.ok_or("has an \"auth\" that is not base64 of user:password")?;
             // docker login leaves NUL characters behind a password that it read from some terminals.

@@ -208,6 +208,13 @@ impl HttpClient {
         self.send(url, client.post(target).form(form), limit).await
     }
 
+    /// Whether a host is shown a certificate of ours.
+    pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
+        let by_host = &self.0.connections.by_host;
+        let named = [host_port(url), url.host_str().unwrap_or_default().to_owned()];
+        named.iter().any(|name| by_host.get(name).is_some_and(HostConnection::has_identity))
+    }
+
     /// The client for a host, and the address to ask: another one if the host has an alias.
     fn client(&self, url: &Url, pinned: Option<&PinnedCertificate>) -> Result<(reqwest::Client, Url), HttpError> {
         let shared = &self.0;

@@ -57,6 +57,8 @@ pub(crate) struct Slot {
     pub(crate) accepted: Option<String>,
     /// Whether the store has it: if it is gone from there, somebody took it away.
     pub(crate) stored: bool,
+    /// Whether the store has all that is remembered here.
+    pub(crate) saved: bool,
     /// Another one each time that what was remembered is given up.
     pub(crate) epoch: u64,
     pub(crate) flights: Vec<(Terms, Flight)>,
@@ -75,6 +77,7 @@ impl Slot {
             memory: None,
             accepted: None,
             stored: false,
+            saved: false,
             epoch,
             flights: Vec::new(),
             let_in: Vec::new(),
@@ -90,7 +93,7 @@ impl Slot {
 
     /// Whether nothing is lost with it that cannot be had again from its server and from the store.
     fn is_spare(&self) -> bool {
-        self.flights.is_empty() && (self.stored || self.memory.is_none())
+        self.flights.is_empty() && (self.saved || self.memory.is_none())
     }
 }
 
@@ -120,7 +123,7 @@ impl Slots {
         let epoch = self.epochs;
         self.keep(key, None);
         let slot = self.of(key);
-        (slot.memory, slot.accepted, slot.stored, slot.epoch) = (None, None, false, epoch);
+        (slot.memory, slot.accepted, slot.stored, slot.saved, slot.epoch) = (None, None, false, false, epoch);
         slot
     }
 
@@ -193,7 +196,7 @@ mod tests {
     fn fill(slots: &mut Slots, index: usize, root: usize, stored: bool) {
         let slot = slots.of(&key(index));
         slot.memory = Some(Memory { root: Some(vec![0; root].into()), ..Memory::default() });
-        (slot.stored, slot.used) = (stored, Instant::now());
+        (slot.stored, slot.saved, slot.used) = (true, stored, Instant::now());
         slots.settle(&key(index));
     }
 

@@ -190,6 +190,8 @@ struct Known {
     accepted: Option<String>,
     /// What the store has of it, if there is a store.
     stored: Option<Memory>,
+    /// Whether the store had it before, and has it no more.
+    taken_away: bool,
     epoch: u64,
 }
 
@@ -333,6 +335,7 @@ impl NotaryClient {
             let joined = slot.memory.clone().unwrap_or_default().join(&there.memory);
             memory = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
             slot.memory = joined.or(slot.memory.take());
+            slot.saved = slot.memory.as_ref() == Some(&there.memory);
             (slot.stored, slot.accepted) = (true, there.accepted.clone());
         }
         let (accepted, epoch) = (slot.accepted.clone(), slot.epoch);
@@ -343,7 +346,7 @@ impl NotaryClient {
         }
         let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
         Self::settle(slots, key);
-        Ok(Known { held, memory, accepted, stored: stored.map(|there| there.memory), epoch })
+        Ok(Known { held, memory, accepted, stored: stored.map(|there| there.memory), taken_away, epoch })
     }
 
     /// Takes note of what a flight saw, if that is no less than what was seen by others meanwhile. It is written down before
@@ -363,8 +366,8 @@ impl NotaryClient {
             match state.save(&key.server, &key.gun, known.stored.is_some(), &seen).await {
                 Ok(Saved::Done) => stored = true,
                 Ok(Saved::Overtaken) => return Ok(false),
-                // What is there by now may say more than was seen.
-                Err(error) if error.action == "read" => return Err(Failure::State(error)),
+                // What is there by now may say more than was seen; and what was forgotten must not be so for want of a store.
+                Err(error) if error.action == "read" || known.taken_away => return Err(Failure::State(error)),
                 Err(error) => (self.options.on_trouble)(&error),
             }
         }
@@ -376,6 +379,7 @@ impl NotaryClient {
         }
         slot.memory = Some(memory.clone());
         slot.stored |= stored;
+        slot.saved = stored;
         if self.options.private {
             slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
             slot.let_in.push((terms.login.clone(), now));

@@ -173,9 +173,16 @@ impl StateDir {
         Ok(Self { path: path.to_owned() })
     }
 
+    /// Uses a directory that [`Self::open`] has made usable before, and makes nothing: what is empty stays so.
+    #[must_use]
+    pub fn existing(path: &Path) -> Option<Self> {
+        Some(Self { path: path.to_owned() }).filter(Self::is_there)
+    }
+
     /// Keeps other threads and processes from writing as long as it is held.
     fn lock(&self) -> std::io::Result<fs::File> {
-        let file = fs::File::open(self.path.join(LOCK))?;
+        // Open for writing, as network file systems lock nothing else for one alone.
+        let file = fs::OpenOptions::new().append(true).open(self.path.join(LOCK))?;
         file.lock()?;
         Ok(file)
     }

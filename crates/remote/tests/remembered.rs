@@ -275,6 +275,8 @@ async fn only_what_is_taken_away_is_forgotten() {
     for empty in [false, true] {
         if empty {
             std::fs::create_dir(&there).unwrap();
+            // To look at it, as countersign trust does, makes it no store.
+            assert!(StateDir::existing(&there).is_none());
         }
         let found = fetch(&client, &server.url).await;
         assert!(matches!(found, Err(Failure::State(_))), "{found:?}");

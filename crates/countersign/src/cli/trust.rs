@@ -127,7 +127,9 @@ fn open(folder: &std::path::Path) -> anyhow::Result<StateDir> {
     if !folder.is_dir() {
         bail!("--state-dir {} is no folder", folder.display());
     }
-    StateDir::open(folder).with_context(|| format!("--state-dir {} cannot be written", folder.display()))
+    // To make it one here would tell a webhook whose volume is gone that all was deleted.
+    let state = StateDir::existing(folder);
+    state.with_context(|| format!("--state-dir {} is no folder that serve has used", folder.display()))
 }
 
 /// Puts the new memory in place of the old one, which is given back.

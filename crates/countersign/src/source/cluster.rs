@@ -156,7 +156,9 @@ impl ClusterSource {
                     )),
                     (Sight::Never(_), _) => Sight::Never(Some(cause.clone())),
                     (Sight::Blind(since, _), _) => Sight::Blind(*since, cause.clone()),
-                    (Sight::Clear | Sight::Unknown(_), _) => Sight::Blind(Instant::now(), cause.clone()),
+                    // It may never have been listed: what is known of it is nothing, not what it was.
+                    (Sight::Unknown(before), _) => Sight::Unknown(before.clone()),
+                    (Sight::Clear, _) => Sight::Blind(Instant::now(), cause.clone()),
                 };
                 // Said once for each trouble; the metric says how often.
                 if std::mem::discriminant(&sight) != std::mem::discriminant(&followed.sight) {
@@ -341,5 +343,26 @@ impl Source for ClusterHandle {
             return Err(SourceError::Policies { cause });
         }
         Ok(Arc::new(ClusterMoment { set: self.0.set.load_full(), source: Arc::clone(&self.0) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kind that was never listed stays unknown whatever the API server says next: without the policies of namespaces those
+    /// of the cluster would decide alone.
+    #[tokio::test(start_paused = true)]
+    async fn what_was_never_listed_is_not_known_for_two_minutes() {
+        let client = cluster::scripted(|_, _| None);
+        let source = ClusterSource::start(client, "countersign", SharedMetrics::default());
+        source.policies_news(1, News::All(Vec::new()));
+        for code in [Some(404), Some(503), None] {
+            source.policies_news(0, News::Trouble(code, "no".to_owned()));
+            source.policies_news(1, News::All(Vec::new()));
+            assert!(source.blind().is_some(), "{code:?}");
+        }
+        source.policies_news(0, News::All(Vec::new()));
+        assert!(source.blind().is_none());
     }
 }

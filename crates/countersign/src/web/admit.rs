@@ -139,10 +139,8 @@ impl Reviewer {
             Ok(found) => found,
             Err(message) => return Decision::denied(message, Outcome::Denied),
         };
-        // A StatefulSet's controller takes any revision that refers to the StatefulSet, or to nothing, so a change of references
-        // alone may bring images into use.
         let mut images = workload.images.clone();
-        if request.operation == "UPDATE" && !workload.is_revision {
+        if request.operation == "UPDATE" {
             // An old object that cannot be read excuses nothing: then every image is looked at.
             if let Ok((_, old)) = self.workload(request, request.old_object) {
                 images = changed_images(&old, &workload);
