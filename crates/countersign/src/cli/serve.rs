@@ -98,10 +98,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         if !serving.is_there() {
             return Some("there is no serving certificate yet".to_owned());
         }
-        if state.as_ref().is_some_and(|state| !state.is_ready()) {
-            return Some("what is remembered of repositories is not listed yet".to_owned());
+        // That there are no definitions says more than that one of them is missing.
+        if let Err(error) = source.now() {
+            return Some(error.to_string());
         }
-        source.now().err().map(|error| error.to_string())
+        let unread = state.as_ref().is_some_and(|state| !state.is_ready());
+        unread.then(|| "what is remembered of repositories is not listed yet; if that goes on, apply countersign manifests again".to_owned())
     });
     tokio::join!(
         web::serve(reviews, Some(tls), admit::router(reviewer), stop.clone()),
