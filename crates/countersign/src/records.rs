@@ -244,18 +244,19 @@ impl Records {
     async fn look(&self, name: &str) -> Result<Option<DynamicObject>, String> {
         let uid = |known: &Known| known.records.get(name).and_then(|record| record.metadata.uid.clone());
         let before = uid(&self.known());
-        let found = match tokio::time::timeout(cluster::REQUEST_TIMEOUT, self.api.get(name)).await {
-            Ok(Ok(record)) => Some(record),
-            // An API server that is just starting answers 404 for what it does not serve yet: only one that names the record
-            // says that there is none.
-            Ok(Err(kube::Error::Api(status)))
-                if status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == name) =>
-            {
-                None
+        // An API server that is just starting answers 404 for what it does not serve yet: only one that names the record says
+        // that there is none.
+        let found = cluster::in_time(async {
+            match self.api.get(name).await {
+                Err(kube::Error::Api(status))
+                    if status.code == 404 && status.details.as_ref().is_some_and(|details| details.name == name) =>
+                {
+                    Ok(None)
+                }
+                other => other.map(Some),
             }
-            Ok(Err(error)) => return Err(cluster::cause(&error)),
-            Err(_) => return Err("the API server did not answer in time".to_owned()),
-        };
+        });
+        let found = found.await.map_err(|(_, cause)| cause)?;
         let mut known = self.known();
         match &found {
             Some(record) => known.take(record.clone()),

@@ -56,18 +56,6 @@ fn fixtures(kind: &str) -> Vec<PathBuf> {
     folders
 }
 
-/// Runs an update against files as a server would hold them.
-fn update(
-    gun: &str,
-    files: &Files,
-    held: Option<Arc<Repository>>,
-    memory: Option<&Memory>,
-    pins: &RootPins,
-    now: Timestamp,
-) -> Result<Repository, Error> {
-    server::run(gun, files, held, memory, pins, now).0
-}
-
 fn digest_bytes(text: &str) -> [u8; 32] {
     text.strip_prefix("sha256:").and_then(from_hex).unwrap_or_else(|| panic!("{text} is no digest"))
 }
@@ -94,13 +82,14 @@ fn check(folder: &Path) -> Result<(), String> {
     }
     let files = Files::read(folder).map_err(|error| error.to_string())?;
     let answer = |held: Option<Arc<Repository>>, memory: Option<&Memory>| {
-        update(&case.gun, &files, held, memory, &pins, case.now).and_then(|repository| ask(&repository, &case))
+        server::run(&case.gun, &files, held, memory, &pins, case.now).0.and_then(|repository| ask(&repository, &case))
     };
     let Some(before) = &case.remembered else {
         return compare(&case, &answer(None, None));
     };
     let before = Files::read(&folder.join(before)).map_err(|error| error.to_string())?;
-    let before = update(&case.gun, &before, None, None, &RootPins::none(), case.now)
+    let before = server::run(&case.gun, &before, None, None, &RootPins::none(), case.now)
+        .0
         .map_err(|error| format!("the moment before is not sound: {error}"))?;
     // The same must come whether the process still holds the repository, or was started anew and only remembers it.
     compare(&case, &answer(None, Some(before.memory()))).map_err(|problem| format!("remembered: {problem}"))?;
@@ -212,7 +201,7 @@ fn no_mutation_verifies() {
     let case = forge::cases::all(forge::NOW).into_iter().find(|case| case.name == "sound/two-signers").unwrap();
     let mut tried = 0;
     for (what, files) in forge::mutations(&case.files, 7).take(400) {
-        let outcome = update(&case.gun, &files, None, None, &RootPins::none(), case.now);
+        let (outcome, _) = server::run(&case.gun, &files, None, None, &RootPins::none(), case.now);
         let signers: Vec<_> =
             case.signers.iter().map(|(name, pem)| Signer::new(name, pem.as_bytes()).unwrap()).collect();
         let answer = outcome.and_then(|found| found.resolve(&Wanted::Tag("v1".into()), &signers, case.now));

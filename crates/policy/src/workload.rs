@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// How many images one object may have. Pods are limited by their size; a thousand containers are far beyond any.
@@ -31,8 +31,7 @@ pub struct Workload {
     pub pull_secrets: Vec<String>,
     /// The service account that the pods run as.
     pub service_account: Option<String>,
-    /// Whether the object is kept by somebody who compares it with what it should be, so that it must not be changed; and
-    /// that others may bring it into use later, as it is.
+    /// Whether the object is kept by somebody who compares it with what it should be, so that it must not be changed.
     pub is_revision: bool,
 }
 
@@ -80,7 +79,7 @@ pub struct Kinds {
 }
 
 /// The kind that keeps former pod templates of a `StatefulSet`, from which its controller makes pods again: `apps`.
-pub const REVISION: &str = "ControllerRevision";
+const REVISION: &str = "ControllerRevision";
 
 /// Where the pod spec is in the kinds of Kubernetes and OpenShift, in all versions of their API. The group `""` of
 /// `DeploymentConfig` is that of OpenShift before 3.6, which 3.11 still serves.
@@ -193,14 +192,17 @@ fn only_plain_names(value: &Value, at: &str) -> Result<(), WorkloadError> {
     }
 }
 
-/// Fails at a member that differs from this name in nothing but its case: who reads it later may not look at that.
-fn only_this_case(members: &Value, name: &str, at: &str) -> Result<(), WorkloadError> {
-    let mut names = members.as_object().into_iter().flat_map(serde_json::Map::keys);
-    match names.find(|other| other.eq_ignore_ascii_case(name) && *other != name) {
-        Some(other) => Err(WorkloadError::WrongType {
-            pointer: format!("{at}/{other}"),
-            expected: "a member of a volume (its case is wrong)",
-        }),
+/// Fails at a member that differs from one of these names in nothing but its case: Go reads member names without regard to
+/// it, and so may whoever reads the object later.
+fn only_this_case(
+    members: &Map<String, Value>,
+    names: &[&str],
+    at: &str,
+    expected: &'static str,
+) -> Result<(), WorkloadError> {
+    let is_other = |member: &String| names.iter().any(|name| name.eq_ignore_ascii_case(member) && name != member);
+    match members.keys().find(|member| is_other(member)) {
+        Some(other) => Err(WorkloadError::WrongType { pointer: format!("{at}/{other}"), expected }),
         None => Ok(()),
     }
 }
@@ -212,11 +214,7 @@ fn step_to<'a>(object: &'a Value, pointer: &str) -> Result<Option<&'a Value>, Wo
     for step in pointer.split('/').skip(1) {
         let wrong = || WorkloadError::WrongType { pointer: at.clone(), expected: "an object" };
         let members = value.as_object().ok_or_else(wrong)?;
-        // Who reads this later may not look at the case: a `Spec` is not overlooked.
-        if let Some(other) = members.keys().find(|name| name.eq_ignore_ascii_case(step) && *name != step) {
-            let expected = "a member on the way to a pod spec (its case is wrong)";
-            return Err(WorkloadError::WrongType { pointer: format!("{at}/{other}"), expected });
-        }
+        only_this_case(members, &[step], &at, "a member on the way to a pod spec (its case is wrong)")?;
         let Some(next) = members.get(step).filter(|next| !next.is_null()) else {
             return Ok(None);
         };
@@ -232,13 +230,8 @@ fn read_pod_spec(object: &Value, pointer: &str, workload: &mut Workload) -> Resu
     };
     let wrong = |at: String, expected| WorkloadError::WrongType { pointer: at, expected };
     let members = spec.as_object().ok_or_else(|| wrong(pointer.to_owned(), "an object"))?;
-    // Go reads member names without regard to case, and so may an API server: a `Containers` is not overlooked.
-    for name in members.keys() {
-        let known = CONTAINER_LISTS.iter().chain(&["volumes"]).find(|known| known.eq_ignore_ascii_case(name));
-        if known.is_some_and(|known| known != name) {
-            return Err(wrong(format!("{pointer}/{name}"), "a member of a pod spec (its case is wrong)"));
-        }
-    }
+    let lists = [&CONTAINER_LISTS[..], &["volumes"]].concat();
+    only_this_case(members, &lists, pointer, "a member of a pod spec (its case is wrong)")?;
     for list in CONTAINER_LISTS {
         for (index, container) in list_of(members.get(list), || format!("{pointer}/{list}"))?.iter().enumerate() {
             let at = format!("{pointer}/{list}/{index}");
@@ -248,16 +241,17 @@ fn read_pod_spec(object: &Value, pointer: &str, workload: &mut Workload) -> Resu
     // An image volume (KEP-4639) brings an image into the pod just as a container does.
     for (index, volume) in list_of(members.get("volumes"), || format!("{pointer}/volumes"))?.iter().enumerate() {
         let at = format!("{pointer}/volumes/{index}");
-        volume.as_object().ok_or_else(|| wrong(at.clone(), "an object"))?;
-        only_this_case(volume, "image", &at)?;
+        let volume = volume.as_object().ok_or_else(|| wrong(at.clone(), "an object"))?;
+        only_this_case(volume, &["image"], &at, "a member of a volume (its case is wrong)")?;
         let name = volume.get("name").and_then(Value::as_str).unwrap_or_default();
         match volume.get("image") {
             None | Some(Value::Null) => {}
             Some(image) => {
-                only_this_case(image, "reference", &format!("{at}/image"))?;
+                let at = format!("{at}/image");
+                let image = image.as_object().ok_or_else(|| wrong(at.clone(), "an object"))?;
+                only_this_case(image, &["reference"], &at, "a member of a volume (its case is wrong)")?;
                 let named = serde_json::json!({"name": name, "reference": image.get("reference")});
-                image.as_object().ok_or_else(|| wrong(format!("{at}/image"), "an object"))?;
-                push_image(workload, &named, &format!("{at}/image"), "reference", "volumes")?;
+                push_image(workload, &named, &at, "reference", "volumes")?;
             }
         }
     }
@@ -292,9 +286,7 @@ fn push_image(
         Some(Value::String(name)) => name,
         Some(_) => return Err(wrong(format!("{at}/name"), "a string")),
     };
-    if let Some(other) = members.keys().find(|key| key.eq_ignore_ascii_case(field) && *key != field) {
-        return Err(wrong(format!("{at}/{other}"), "a member of a container (its case is wrong)"));
-    }
+    only_this_case(members, &[field], at, "a member of a container (its case is wrong)")?;
     match members.get(field) {
         None | Some(Value::Null) => {}
         Some(Value::String(image)) if image.is_empty() => {}

@@ -207,28 +207,23 @@ impl StateDir {
         decode(server, gun, &text).map(Some).map_err(failed)
     }
 
-    fn write(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
+    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &Remembered) -> Result<Saved, StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
-        let text = encode(server, gun, seen).map_err(failed)?;
-        write_whole(&path, &text).map_err(|error| failed(error.to_string()))
-    }
-
-    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &Remembered) -> Result<Saved, StateError> {
-        let failed = |cause: String| StateError::new("write", gun, self.path.display(), cause);
-        let _lock = self.lock().map_err(|error| failed(error.to_string()))?;
+        let no_access = |error: std::io::Error| failed(error.to_string());
+        let _lock = self.lock().map_err(no_access)?;
         let there = self.read(server, gun)?;
         match weigh(there.as_ref(), there_before, seen) {
             Weighed::Overtaken => return Ok(Saved::Overtaken),
             Weighed::Same => return Ok(Saved::Done),
             Weighed::Newer => {}
         }
-        let size = encode(server, gun, seen).map_err(failed)?.len();
+        let text = encode(server, gun, seen).map_err(failed)?;
         // Most updates are small, and there is no need to look at all files for them.
-        if (there.is_none() || size > 64 << 10) && !self.has_room(size).map_err(|error| failed(error.to_string()))? {
+        if (there.is_none() || text.len() > 64 << 10) && !self.has_room(text.len()).map_err(no_access)? {
             return Err(failed(too_many()));
         }
-        self.write(server, gun, seen).map(|()| Saved::Done)
+        write_whole(&path, &text).map(|()| Saved::Done).map_err(no_access)
     }
 
     fn has_room(&self, size: usize) -> std::io::Result<bool> {
@@ -268,8 +263,11 @@ impl StateDir {
     /// # Errors
     /// It could not be written.
     pub fn replace(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
-        let _lock = self.lock().map_err(|error| StateError::new("write", gun, self.path.display(), error))?;
-        self.write(server, gun, seen)
+        let path = self.file(server, gun);
+        let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
+        let text = encode(server, gun, seen).map_err(failed)?;
+        let written = self.lock().and_then(|_lock| write_whole(&path, &text));
+        written.map_err(|error| failed(error.to_string()))
     }
 }
 

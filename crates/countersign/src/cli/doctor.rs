@@ -165,11 +165,8 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
     }
-    let defaults = reach::defaults(
-        &args.secrets_namespace,
-        ClusterPolicySecrets::OwnNamespace,
-        &std::collections::BTreeMap::new(),
-    )?;
+    let defaults =
+        reach::defaults(&args.secrets_namespace, ClusterPolicySecrets::OwnNamespace, std::collections::BTreeMap::new());
     let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: args.image.clone() };
     let now = (telemetry::wall_clock())().as_second();
     let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);

@@ -160,14 +160,13 @@ pub(crate) fn trust_servers(given: &BTreeMap<String, String>) -> anyhow::Result<
 pub(crate) fn defaults(
     secrets_namespace: &str,
     secrets: ClusterPolicySecrets,
-    trust_servers: &BTreeMap<String, String>,
-) -> anyhow::Result<Defaults> {
+    trust_servers: BTreeMap<String, TrustServer>,
+) -> Defaults {
     let cluster_secrets = match secrets {
         ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
         ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
     };
-    let trust_servers = self::trust_servers(trust_servers)?;
-    Ok(Defaults { cluster_secrets, trust_servers, tenants_may_name: None })
+    Defaults { cluster_secrets, trust_servers, tenants_may_name: None }
 }
 
 /// An image on the command line.

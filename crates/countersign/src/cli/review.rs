@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         documents.extend(documents::read(path)?);
     }
     let defaults =
-        reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, &std::collections::BTreeMap::new())?;
+        reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, std::collections::BTreeMap::new());
     let clients = args.reach.clients()?;
     let engine = Engine {
         source: FileSource::fixed(loaded),

@@ -1,10 +1,11 @@
 //! `countersign serve`: the webhook.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use countersign_policy::{Defaults, Kinds};
+use countersign_policy::{Defaults, Kinds, TrustServer};
 use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
 use tracing::{error, info, warn};
 
@@ -64,14 +65,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
-    let clients = clients(&config, state.clone(), &metrics, &clock)?;
+    let trust_servers = reach::trust_servers(&config.trust_servers)?;
+    let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
         registry: clients.registry,
         defaults: Defaults {
             tenants_may_name: config.namespace_trust_servers.clone(),
-            ..reach::defaults(&own_namespace, config.cluster_policy_secrets, &config.trust_servers)?
+            ..reach::defaults(&own_namespace, config.cluster_policy_secrets, trust_servers)
         },
         clock: Arc::clone(&clock),
         deadline: config.deadline,
@@ -162,6 +164,7 @@ fn state_store(
 
 fn clients(
     config: &Config,
+    trust_servers: &BTreeMap<String, TrustServer>,
     state: Option<Arc<dyn StateStore>>,
     metrics: &SharedMetrics,
     clock: &Clock,
@@ -175,8 +178,8 @@ fn clients(
         reach::add_host(&mut connections, host, settings)?;
         authenticator.allow_realms(host, settings.token_servers.clone());
     }
-    for (registry, server) in reach::trust_servers(&config.trust_servers)? {
-        authenticator.allow_pair(&registry, server.host_port());
+    for (registry, server) in trust_servers {
+        authenticator.allow_pair(registry, server.host_port());
     }
     let metrics = Arc::clone(metrics);
     let options = Options {
