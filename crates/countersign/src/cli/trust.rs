@@ -18,7 +18,7 @@ use crate::{enforce, records, telemetry};
 /// Show what is remembered of repositories, and accept a change deliberately
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  countersign trust list --state-dir /var/lib/countersign\n  countersign trust accept registry.example.com/team/app --kubeconfig admin.conf \\\n    --trust-server https://notary.example.com:4443\n\nA repository whose versions went backwards, or whose root changed without a signature by the former root key, is denied\nuntil somebody who has made sure that this is right accepts it. In a cluster, to delete its TrustRecord does the same,\nand leaves it to the next review which root is believed."
+    after_help = "Examples:\n  countersign trust list --state-dir /var/lib/countersign\n  countersign trust accept registry.example.com/team/app --kubeconfig admin.conf \\\n    --trust-server https://notary.example.com:4443\n\nA repository whose versions went backwards, or whose root changed without a signature by the former root key, is denied\nuntil somebody who has made sure that this is right accepts it. To delete its TrustRecord, or its file,\nleaves it to the next review which root is believed; where several replicas run, accept instead, which reaches them all."
 )]
 pub(crate) struct Args {
     /// Namespace of the installation, in a cluster
