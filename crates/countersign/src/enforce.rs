@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_notary::{ProvenDigest, Repository, RootPins, Signer};
+use countersign_notary::{ProvenDigest, RootPins, Signer};
 use countersign_policy::verdict::shown;
 use countersign_policy::{
     ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, Workload,
     plan,
 };
-use countersign_remote::{Ask, Clock, DockerConfig, Failure, Login, NotaryClient, PinnedCertificate, RegistryClient};
+use countersign_remote::{
+    Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NotaryClient, PinnedCertificate, RegistryClient,
+    Seen,
+};
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -102,14 +105,19 @@ impl Engine {
     ) -> Result<ProvenDigest, DenyReason> {
         let demands = Demands::read(moment, need).await?;
         let server = need.server.host_port();
-        let repository = self.repository(need, &demands, pull).await;
-        let repository = repository.map_err(|failure| deny(server, failure))?;
-        let resolved = repository.resolve(&need.wanted, &demands.signers, now);
-        let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
-        if need.require_present {
-            self.check_present(need, &digest, pull).await?;
+        let of_client = |failure| deny(server, failure);
+        for _ in 0..MAX_LOOKS {
+            let seen = self.repository(need, &demands, pull).await.map_err(of_client)?;
+            let resolved = seen.resolve(&need.wanted, &demands.signers, now);
+            let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
+            if self.notary.commit(&seen).await.map_err(of_client)? == Committed::Done {
+                if need.require_present {
+                    self.check_present(need, &digest, pull).await?;
+                }
+                return Ok(digest);
+            }
         }
-        Ok(digest)
+        Err(of_client(Failure::Contradicted { gun: need.gun.clone(), host: server.to_owned() }))
     }
 
     /// Whether the registry has what was signed.
@@ -131,12 +139,7 @@ impl Engine {
 
     /// Asks without the pod's credentials first, as most of what is kept was verified already; where somebody wants a
     /// login, or what one login brought is not for everybody, with them.
-    async fn repository(
-        &self,
-        need: &TrustNeed,
-        demands: &Demands,
-        pull: &PullSecrets<'_>,
-    ) -> Result<Arc<Repository>, Failure> {
+    async fn repository(&self, need: &TrustNeed, demands: &Demands, pull: &PullSecrets<'_>) -> Result<Seen, Failure> {
         let ask = async |login: &Login| {
             let ask = Ask {
                 server: &need.server,
@@ -146,6 +149,7 @@ impl Engine {
                 login: &login
                     .at_tenants_server(need.named_by_tenant)
                     .with_tenants_certificate(demands.certificate.is_some()),
+                max_age: None,
             };
             self.notary.repository(ask).await
         };

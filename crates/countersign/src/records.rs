@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_notary::RoleName;
 use countersign_remote::Clock;
 use countersign_remote::state::{
-    self, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Remembered, Saved, StateError, StateStore, Weighed,
+    self, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Remembered, Saved, StateAction, StateError, StateStore, Weighed,
 };
 use futures::future::BoxFuture;
 use kube::Client;
@@ -198,12 +198,12 @@ impl Records {
         }
     }
 
-    fn error(&self, action: &'static str, gun: &str, cause: String) -> StateError {
+    fn error(&self, action: StateAction, gun: &str, cause: String) -> StateError {
         StateError::new(action, gun, self.api.resource_url(), cause)
     }
 
     async fn store(&self, server: &str, gun: &str, there: bool, seen: &Remembered) -> Result<Saved, StateError> {
-        let failed = |cause: String| self.error("write", gun, cause);
+        let failed = |cause: String| self.error(StateAction::Write, gun, cause);
         let name = state::name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
@@ -232,7 +232,7 @@ impl Records {
                 }
                 // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
                 Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
-                    before = self.look(&name).await.map_err(|cause| self.error("read", gun, cause))?;
+                    before = self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?;
                 }
                 Err((_, cause)) => return Err(failed(cause)),
             }
@@ -271,10 +271,11 @@ impl Records {
     }
 
     fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<Remembered, StateError> {
-        let (found_server, found_gun, remembered) = read(record).map_err(|cause| self.error("read", gun, cause))?;
+        let (found_server, found_gun, remembered) =
+            read(record).map_err(|cause| self.error(StateAction::Read, gun, cause))?;
         // A name is a hash: a record of another repository under it is somebody's doing.
         if (found_server.as_str(), found_gun.as_str()) != (server, gun) {
-            return Err(self.error("read", gun, "the record is about another repository".to_owned()));
+            return Err(self.error(StateAction::Read, gun, "the record is about another repository".to_owned()));
         }
         Ok(remembered)
     }
@@ -284,7 +285,7 @@ impl Records {
         let record = {
             let known = self.known();
             match &known.sight {
-                Sight::Never(cause) => return Err(self.error("read", gun, cause.clone())),
+                Sight::Never(cause) => return Err(self.error(StateAction::Read, gun, cause.clone())),
                 Sight::Clear => {}
             }
             let record = known.records.get(&name).cloned();
@@ -295,7 +296,7 @@ impl Records {
         };
         let record = match record {
             Some(record) => Some(record),
-            None => self.look(&name).await.map_err(|cause| self.error("read", gun, cause))?,
+            None => self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?,
         };
         record.map(|record| self.read(server, gun, &record)).transpose()
     }
@@ -449,7 +450,7 @@ mod tests {
             let mut more = remembered("r");
             more.memory.seen.insert(RoleName::timestamp(), countersign_notary::Seen { version: 2, content: [0; 32] });
             let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
-            assert_eq!(refused.action, "read");
+            assert_eq!(refused.action, StateAction::Read);
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
             records.news(News::All(Vec::new()));
             assert!(load(&records).await.is_err());

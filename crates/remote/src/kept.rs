@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use countersign_notary::{Memory, Repository, RootPins};
 use futures::future::{BoxFuture, Shared};
@@ -22,7 +22,14 @@ const MAX_BYTES: usize = 128 << 20;
 /// The part of a bound that is left after something had to go, so that not every newcomer has to look for the oldest again.
 const AFTERWARDS: (usize, usize) = (15, 16);
 
-pub(crate) type Flight = Shared<BoxFuture<'static, Outcome>>;
+/// Somebody who looks at a repository just now.
+pub(crate) struct Flight {
+    /// Two may have the same terms: who needs a fresh answer does not wait for one that began too early.
+    pub(crate) id: u64,
+    pub(crate) terms: Terms,
+    pub(crate) began: Instant,
+    pub(crate) outcome: Shared<BoxFuture<'static, Outcome>>,
+}
 
 /// Which repository on which server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,13 +51,22 @@ pub(crate) struct Terms {
 #[derive(Clone)]
 pub(crate) struct Kept {
     pub(crate) repository: Arc<Repository>,
-    /// When its server was asked last.
+    /// When its server was asked last: before its timestamp was fetched, so it shows nothing older than that.
     pub(crate) asked: Instant,
+}
+
+impl Kept {
+    /// Whether its server was asked less than this long ago.
+    pub(crate) fn is_within(&self, age: Duration) -> bool {
+        self.asked.elapsed() < age
+    }
 }
 
 /// What is kept of one repository.
 pub(crate) struct Slot {
     pub(crate) kept: Option<Kept>,
+    /// What was kept before a verified newer one took its place.
+    pub(crate) former: Option<Kept>,
     /// Kept even where the repository is dropped: against rollback.
     pub(crate) memory: Option<Memory>,
     /// When an administrator last accepted a change, as far as is known here.
@@ -59,9 +75,17 @@ pub(crate) struct Slot {
     pub(crate) stored: bool,
     /// Whether the store has all that is remembered here.
     pub(crate) saved: bool,
+    /// Whether what is remembered here could not be written, which is tried once for each flight.
+    pub(crate) unwritable: bool,
+    /// Whether the store had it, somebody took it away from there, and nothing was written in its place yet.
+    pub(crate) taken_away: bool,
+    /// Whether something was admitted that rests on it.
+    pub(crate) admitted: bool,
+    /// Held by whoever writes it to the store: one after the other, so that the second finds it written.
+    pub(crate) writing: Arc<tokio::sync::Mutex<()>>,
     /// Another one each time that what was remembered is given up.
     pub(crate) epoch: u64,
-    pub(crate) flights: Vec<(Terms, Flight)>,
+    pub(crate) flights: Vec<Flight>,
     /// Which logins were let in, and when.
     pub(crate) let_in: Vec<(Login, Instant)>,
     /// When somebody last wanted it.
@@ -74,10 +98,15 @@ impl Slot {
     fn new(epoch: u64) -> Self {
         Self {
             kept: None,
+            former: None,
             memory: None,
             accepted: None,
             stored: false,
             saved: false,
+            unwritable: false,
+            taken_away: false,
+            admitted: false,
+            writing: Arc::default(),
             epoch,
             flights: Vec::new(),
             let_in: Vec::new(),
@@ -87,14 +116,37 @@ impl Slot {
     }
 
     fn size(&self) -> usize {
-        let kept = self.kept.as_ref().map_or(0, |kept| kept.repository.size());
-        kept + self.memory.as_ref().map_or(0, Memory::size)
+        let repositories: usize = self.kept.iter().chain(&self.former).map(|kept| kept.repository.size()).sum();
+        repositories + self.memory.as_ref().map_or(0, Memory::size)
     }
 
-    /// Whether nothing is lost with it that cannot be had again from its server and from the store.
-    fn is_spare(&self) -> bool {
-        self.flights.is_empty() && (self.saved || self.memory.is_none())
+    /// What would be lost with it.
+    fn worth(&self) -> Worth {
+        if !self.admitted && !self.stored && self.memory.is_some() {
+            Worth::NeverAdmitted
+        } else if self.saved || self.memory.is_none() {
+            Worth::Recoverable
+        } else {
+            Worth::Unsaved
+        }
     }
+
+    /// The repositories, to be freed elsewhere.
+    fn take_repositories(&mut self) -> impl Iterator<Item = Kept> + use<> {
+        self.kept.take().into_iter().chain(self.former.take())
+    }
+}
+
+/// What would be lost with a slot; what is worth least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    /// What this process saw of a repository of which nothing was ever admitted. Whoever may ask for reviews can make any
+    /// number of these with dry runs and denials; they push out each other, and nothing that others need.
+    NeverAdmitted,
+    /// Nothing that cannot be had again from its server and from the store.
+    Recoverable,
+    /// What the store does not have.
+    Unsaved,
 }
 
 /// All of them.
@@ -103,6 +155,7 @@ pub(crate) struct Slots {
     by_key: HashMap<Key, Slot>,
     bytes: usize,
     epochs: u64,
+    flights: u64,
     /// What is to be freed once nobody waits for the slots: with a large repository it takes milliseconds.
     dropped: Vec<Kept>,
 }
@@ -117,20 +170,58 @@ impl Slots {
         })
     }
 
+    /// That of a repository, if there is one.
+    pub(crate) fn find(&mut self, key: &Key) -> Option<&mut Slot> {
+        self.by_key.get_mut(key)
+    }
+
+    /// A name for a flight.
+    pub(crate) fn next_flight(&mut self) -> u64 {
+        self.flights += 1;
+        self.flights
+    }
+
     /// Gives up what is remembered of a repository, for what an administrator accepted or for nothing.
     pub(crate) fn forget(&mut self, key: &Key) -> &mut Slot {
         self.epochs += 1;
         let epoch = self.epochs;
-        self.keep(key, None);
+        self.give_up(key);
         let slot = self.of(key);
         (slot.memory, slot.accepted, slot.stored, slot.saved, slot.epoch) = (None, None, false, false, epoch);
+        (slot.unwritable, slot.taken_away, slot.admitted) = (false, false, false);
         slot
     }
 
-    /// Keeps a repository in place of what is kept, or nothing.
-    pub(crate) fn keep(&mut self, key: &Key, kept: Option<Kept>) {
-        let before = std::mem::replace(&mut self.of(key).kept, kept);
-        self.dropped.extend(before);
+    /// Keeps a repository that was verified just now. What it replaces is kept beside it for as long as it could have been
+    /// used had nobody looked again, see [`crate::Seen::former`].
+    pub(crate) fn keep(&mut self, key: &Key, kept: Kept, refresh: Duration) {
+        let slot = self.of(key);
+        let before = slot.kept.replace(kept);
+        let mut dropped: Vec<Kept> = slot.former.take_if(|former| !former.is_within(refresh)).into_iter().collect();
+        match (before, &slot.kept) {
+            (Some(before), Some(kept))
+                if before.repository.memory() != kept.repository.memory() && before.is_within(refresh) =>
+            {
+                dropped.extend(slot.former.replace(before));
+            }
+            (before, _) => dropped.extend(before),
+        }
+        self.dropped.extend(dropped);
+    }
+
+    /// Others have seen a newer one than the one that is kept, which it leads to.
+    pub(crate) fn supersede(&mut self, key: &Key) {
+        let slot = self.of(key);
+        if let Some(kept) = slot.kept.take() {
+            let former = slot.former.replace(kept);
+            self.dropped.extend(former);
+        }
+    }
+
+    /// Gives up the repositories that are kept.
+    pub(crate) fn give_up(&mut self, key: &Key) {
+        let repositories = self.of(key).take_repositories();
+        self.dropped.extend(repositories);
     }
 
     /// What nobody needs any more, to be freed elsewhere.
@@ -147,7 +238,8 @@ impl Slots {
         let size = slot.size();
         self.bytes = self.bytes - slot.bytes + size;
         slot.bytes = size;
-        if slot.kept.is_none() && slot.memory.is_none() && slot.flights.is_empty() {
+        let empty = slot.kept.is_none() && slot.former.is_none() && slot.memory.is_none();
+        if empty && slot.flights.is_empty() && !slot.taken_away {
             self.by_key.remove(key);
         }
         if self.by_key.len() > MAX_SLOTS || self.bytes > MAX_BYTES {
@@ -155,14 +247,15 @@ impl Slots {
         }
     }
 
-    /// First what can be had again; then, where there is no store or it does not work, memories too.
+    /// First what nobody was admitted for, then what can be had again; then, where there is no store or it does not work,
+    /// memories too.
     fn drop_oldest(&mut self, except: &Key) {
         let (of, whole) = AFTERWARDS;
         let (slots, bytes) = (MAX_SLOTS / whole * of, MAX_BYTES / whole * of);
         let mut ages: Vec<_> = self.by_key.iter().map(|(key, slot)| (slot.used, key.clone())).collect();
         ages.retain(|(_, key)| key != except);
         ages.sort_by_key(|(used, _)| *used);
-        for memories_too in [false, true] {
+        for least in [Worth::NeverAdmitted, Worth::Recoverable, Worth::Unsaved] {
             for (_, key) in &ages {
                 if self.by_key.len() <= slots && self.bytes <= bytes {
                     return;
@@ -170,12 +263,12 @@ impl Slots {
                 let Some(slot) = self.by_key.get_mut(key) else {
                     continue;
                 };
-                if slot.is_spare() || (memories_too && slot.flights.is_empty()) {
+                if slot.worth() <= least && slot.flights.is_empty() {
                     self.bytes -= slot.bytes;
-                    self.dropped.extend(slot.kept.take());
+                    self.dropped.extend(slot.take_repositories());
                     self.by_key.remove(key);
-                } else {
-                    self.dropped.extend(slot.kept.take());
+                } else if least > Worth::NeverAdmitted {
+                    self.dropped.extend(slot.take_repositories());
                     self.bytes -= slot.bytes;
                     slot.bytes = slot.size();
                     self.bytes += slot.bytes;

@@ -1,7 +1,8 @@
 //! Repositories on trust servers: fetched, verified, kept, and fetched again when they may have changed.
 //!
 //! Concurrent reviews of one repository share one flight. What a flight verifies is kept and looked at again after
-//! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten.
+//! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten. A flight
+//! writes nothing: see [`NotaryClient::commit`].
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +21,8 @@ use crate::fetch::{Fetcher, MAX_UPDATE_BYTES, most, weight};
 use crate::heavy::Heavy;
 use crate::http::{HttpClient, HttpError, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
-use crate::state::{Remembered, Saved, StateError, StateStore};
+use crate::seen::Seen;
+use crate::state::{StateError, StateStore};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
 const HEAVY_BYTES: u64 = 256 << 10;
@@ -31,8 +33,14 @@ const LARGE_BYTES: u64 = 2 << 20;
 /// How many large flights there may be at once: each may bring [`MAX_UPDATE_BYTES`], and takes some times that.
 const LARGE_FLIGHTS: usize = 4;
 
-/// How often a repository is looked at again because what is remembered changed in the meantime.
-const MAX_LOOKS: usize = 3;
+/// How often a repository is looked at because what is remembered changed in the meantime; by a flight, and by whoever is
+/// told [`crate::Committed::Behind`].
+pub const MAX_LOOKS: usize = 3;
+
+/// How old the metadata may be that a denial rests on (see [`Ask::max_age`]). What is in memory may lack what was signed since,
+/// and another replica may have asked later: neither must deny what is signed by now. Two seconds are no time for who
+/// signs and then deploys, and spare the server a question for each pod of a workload that is denied.
+pub const DENIAL_AGE: Duration = Duration::from_secs(2);
 
 /// The wall clock, which expiries are compared with.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -159,16 +167,19 @@ pub struct Ask<'a> {
     pub certificate: Option<&'a PinnedCertificate>,
     /// Credentials that may be tried before the configured ones.
     pub login: &'a Login,
+    /// How long ago at most its server was asked, if that is less than [`Options::refresh`]. With it, nothing is served
+    /// for the sake of [`Options::stale`].
+    pub max_age: Option<Duration>,
 }
 
-pub(crate) type Outcome = Result<Arc<Repository>, Failure>;
+pub(crate) type Outcome = Result<Seen, Failure>;
 
 /// Client of any number of trust servers.
 #[derive(Clone)]
 pub struct NotaryClient {
     http: HttpClient,
     auth: Arc<Authenticator>,
-    options: Options,
+    pub(crate) options: Options,
     slots: Arc<Mutex<Slots>>,
     /// Verifies what is heavy.
     heavy: Heavy,
@@ -183,15 +194,12 @@ impl std::fmt::Debug for NotaryClient {
 }
 
 /// What was known of a repository when a flight began.
-struct Known {
+pub(crate) struct Known {
     /// What is held of it; of use only if it is behind nothing that is remembered.
     held: Option<Arc<Repository>>,
     memory: Option<Memory>,
-    accepted: Option<String>,
     /// What the store has of it, if there is a store.
     stored: Option<Memory>,
-    /// Whether the store had it before, and has it no more.
-    taken_away: bool,
     epoch: u64,
 }
 
@@ -203,12 +211,12 @@ impl NotaryClient {
         Self { http, auth, options, slots: Arc::default(), heavy: Heavy::start(), large }
     }
 
-    fn slots(&self) -> MutexGuard<'_, Slots> {
+    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what a repository takes now, and frees what is too much.
-    fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
+    pub(crate) fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
         slots.settle(key);
         let dropped = slots.take_dropped();
         drop(slots);
@@ -224,66 +232,92 @@ impl NotaryClient {
     /// # Errors
     /// Why it is not trusted, or could not be looked at.
     pub async fn repository(&self, ask: Ask<'_>) -> Outcome {
-        let key = Key {
+        let key = Arc::new(Key {
             server: ask.server.as_str().to_owned(),
             gun: ask.gun.to_owned(),
             certificate: ask.certificate.cloned(),
-        };
+        });
+        let refresh = self.options.refresh;
         let flight = {
             let mut slots = self.slots();
             let slot = slots.of(&key);
-            let fresh = |at: &Instant| at.elapsed() < self.options.refresh;
-            let may_see =
-                !self.options.private || slot.let_in.iter().any(|(login, at)| login == ask.login && fresh(at));
+            let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
+            let may_see = !self.options.private || slot.let_in.iter().any(let_in);
             slot.used = Instant::now();
             if let Some(kept) = &slot.kept
                 && may_see
-                && fresh(&kept.asked)
+                && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
                 && kept.repository.root().satisfies(ask.pins)
             {
-                return Ok(Arc::clone(&kept.repository));
+                return Ok(Seen::of(&key, slot, kept, refresh, ask.pins));
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
-            let under_way = slot.flights.iter().find(|(theirs, _)| *theirs == terms);
-            if let Some((_, flight)) = under_way {
-                flight.clone()
+            let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);
+            let under_way = slot.flights.iter().filter(|flight| flight.terms == terms).rfind(young);
+            if let Some(flight) = under_way {
+                flight.outcome.clone()
             } else {
-                let flight = self.start(key, terms.clone());
-                slot.flights.push((terms, flight.clone()));
-                flight
+                let id = slots.next_flight();
+                let flight = self.start(&key, terms, id);
+                let outcome = flight.outcome.clone();
+                slots.of(&key).flights.push(flight);
+                outcome
             }
         };
-        flight.await
+        match flight.await {
+            Err(failure) if failure.is_of_the_server() && ask.max_age.is_none() => {
+                self.stale(&key, ask.pins).ok_or(failure)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// What may still do for a while though its server could not be reached.
+    fn stale(&self, key: &Arc<Key>, pins: &RootPins) -> Option<Seen> {
+        let options = &self.options;
+        let mut slots = self.slots();
+        let slot = slots.find(key)?;
+        let kept = slot.kept.as_ref().filter(|kept| {
+            kept.is_within(options.refresh + options.stale)
+                && !options.private
+                && kept.repository.root().satisfies(pins)
+        })?;
+        Some(Seen::of(key, slot, kept, options.refresh, pins))
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
-    fn start(&self, key: Key, terms: Terms) -> Flight {
-        let client = self.clone();
+    fn start(&self, key: &Arc<Key>, terms: Terms, id: u64) -> Flight {
         let broken = Failure::Broken { gun: key.gun.clone() };
-        let task = tokio::spawn(async move {
-            // Ends it whatever happens, a panic in the verifier included.
-            let _end = Landing { client: &client, key: &key, terms: &terms };
-            let outcome = client.look(&key, &terms).await;
-            client.land(&key, &terms, outcome)
+        let began = Instant::now();
+        let task = tokio::spawn({
+            let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
+            async move {
+                // Ends it whatever happens, a panic in the verifier included.
+                let _end = Landing { client: &client, key: &key, id };
+                let outcome = client.look(&key, &terms).await;
+                client.land(&key, outcome)
+            }
         });
-        async move { task.await.unwrap_or(Err(broken)) }.boxed().shared()
+        let outcome = async move { task.await.unwrap_or(Err(broken)) }.boxed().shared();
+        Flight { id, terms, began, outcome }
     }
 
-    /// Looks at a repository until what was seen is no less than what anybody knew of it at the end.
-    async fn look(&self, key: &Key, terms: &Terms) -> Outcome {
+    /// Looks at a repository until what was seen is no less than what anybody in this process knew of it at the end.
+    async fn look(&self, key: &Arc<Key>, terms: &Terms) -> Outcome {
         for _ in 0..MAX_LOOKS {
             let known = self.known(key).await?;
             let timed_out = Failure::TimedOut { host: host_of(&key.server) };
+            let asked = Instant::now();
             let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
-            if self.remember(key, terms, &known, &repository).await? {
-                return Ok(repository);
+            if let Some(seen) = self.note(key, terms, &known, Kept { repository, asked }) {
+                return Ok(seen);
             }
         }
         Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
     }
 
-    async fn fly(&self, key: &Key, terms: &Terms, known: &Known) -> Outcome {
+    async fn fly(&self, key: &Key, terms: &Terms, known: &Known) -> Result<Arc<Repository>, Failure> {
         let now = (self.options.clock)();
         let untrusted = |error| Failure::Untrusted(Box::new(error));
         let (gun, pins) = (key.gun.clone(), terms.pins.clone());
@@ -318,7 +352,7 @@ impl NotaryClient {
 
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
     /// write to it too, and an administrator may take something away or accept a change.
-    async fn known(&self, key: &Key) -> Result<Known, Failure> {
+    pub(crate) async fn known(&self, key: &Key) -> Result<Known, Failure> {
         let stored = match &self.options.state {
             Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
             None => None,
@@ -328,96 +362,75 @@ impl NotaryClient {
         let taken_away = matches!(stored, Some(None)) && slot.stored;
         let accepted = matches!(&stored, Some(Some(there)) if there.accepted != slot.accepted);
         let slot = if taken_away || accepted { slots.forget(key) } else { slot };
+        slot.taken_away |= taken_away;
         let stored = stored.flatten();
         // Where what was seen here does not fit what is stored, the server has to show what fits both.
         let mut memory = slot.memory.clone();
+        let mut fits = true;
         if let Some(there) = &stored {
             let joined = slot.memory.clone().unwrap_or_default().join(&there.memory);
+            fits = joined.is_some();
             memory = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
             slot.memory = joined.or(slot.memory.take());
             slot.saved = slot.memory.as_ref() == Some(&there.memory);
-            (slot.stored, slot.accepted) = (true, there.accepted.clone());
+            (slot.stored, slot.accepted, slot.taken_away) = (true, there.accepted.clone(), false);
         }
-        let (accepted, epoch) = (slot.accepted.clone(), slot.epoch);
+        let epoch = slot.epoch;
         // What is held and behind may not be used again, not even if the server cannot be reached.
         let behind = |kept: &Kept| memory.as_ref().is_some_and(|memory| !kept.repository.memory().covers(memory));
-        if slot.kept.as_ref().is_some_and(behind) {
-            slots.keep(key, None);
+        let behind = slot.kept.as_ref().is_some_and(behind);
+        match (behind, fits) {
+            (true, true) => slots.supersede(key),
+            (true, false) => slots.give_up(key),
+            (false, _) => {}
         }
         let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
         Self::settle(slots, key);
-        Ok(Known { held, memory, accepted, stored: stored.map(|there| there.memory), taken_away, epoch })
+        Ok(Known { held, memory, stored: stored.map(|there| there.memory), epoch })
     }
 
-    /// Takes note of what a flight saw, if that is no less than what was seen by others meanwhile. It is written down before
-    /// the answer that rests on it is given: a restart right after must not forget it. Only a repository that changed is
-    /// written, so most reviews write nothing.
-    async fn remember(
-        &self,
-        key: &Key,
-        terms: &Terms,
-        known: &Known,
-        repository: &Arc<Repository>,
-    ) -> Result<bool, Failure> {
-        let memory = repository.memory();
-        let mut stored = known.stored.as_ref() == Some(memory);
-        if !stored && let Some(state) = &self.options.state {
-            let seen = Remembered { memory: memory.clone(), accepted: known.accepted.clone() };
-            match state.save(&key.server, &key.gun, known.stored.is_some(), &seen).await {
-                Ok(Saved::Done) => stored = true,
-                Ok(Saved::Overtaken) => return Ok(false),
-                // What is there by now may say more than was seen; and what was forgotten must not be so for want of a store.
-                Err(error) if error.action == "read" || known.taken_away => return Err(Failure::State(error)),
-                Err(error) => (self.options.on_trouble)(&error),
-            }
-        }
-        let now = Instant::now();
+    /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
+    fn note(&self, key: &Arc<Key>, terms: &Terms, known: &Known, kept: Kept) -> Option<Seen> {
+        let refresh = self.options.refresh;
+        let memory = kept.repository.memory();
         let mut slots = self.slots();
         let slot = slots.of(key);
         if slot.epoch != known.epoch || slot.memory.as_ref().is_some_and(|seen| !memory.covers(seen)) {
-            return Ok(false);
+            return None;
         }
+        let same = slot.memory.as_ref() == Some(memory);
+        slot.saved = known.stored.as_ref() == Some(memory) || (same && slot.saved);
+        slot.unwritable = false;
         slot.memory = Some(memory.clone());
-        slot.stored |= stored;
-        slot.saved = stored;
         if self.options.private {
-            slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < self.options.refresh);
-            slot.let_in.push((terms.login.clone(), now));
+            slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < refresh);
+            slot.let_in.push((terms.login.clone(), kept.asked));
         }
-        slots.keep(key, Some(Kept { repository: Arc::clone(repository), asked: now }));
+        // Of two flights the one that began first may end last.
+        let later = |other: &Kept| other.asked > kept.asked && other.repository.memory() == memory;
+        if !slot.kept.as_ref().is_some_and(later) {
+            slots.keep(key, kept.clone(), refresh);
+        }
+        let seen = Seen::of(key, slots.of(key), &kept, refresh, &terms.pins);
         Self::settle(slots, key);
-        Ok(true)
+        Some(seen)
     }
 
-    /// What a flight comes to. A server that could not be reached leaves what is kept; one that was, and whose repository is
-    /// not trusted, does not.
-    fn land(&self, key: &Key, terms: &Terms, outcome: Outcome) -> Outcome {
-        let failure = match outcome {
-            Ok(repository) => return Ok(repository),
-            // Whoever is not let in gets nothing, however fresh it is.
-            Err(failure @ Failure::Auth(_)) => return Err(failure),
-            Err(failure) => failure,
-        };
-        let mut slots = self.slots();
-        let slot = slots.of(key);
-        if failure.is_of_the_server() {
-            return match &slot.kept {
-                Some(kept)
-                    if kept.asked.elapsed() < self.options.refresh + self.options.stale
-                        && !self.options.private
-                        && kept.repository.root().satisfies(&terms.pins) =>
-                {
-                    Ok(Arc::clone(&kept.repository))
-                }
-                _ => Err(failure),
-            };
-        }
+    /// What a flight comes to. A server that could not be reached leaves what is kept, and so does one that lets somebody
+    /// not in; one that was reached, and whose repository is not trusted, does not.
+    fn land(&self, key: &Key, outcome: Outcome) -> Outcome {
         // Pins are one policy's demand; that they are not met says nothing to the others.
-        if !matches!(&failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. })) {
-            slots.keep(key, None);
+        let of_one_policy = |failure: &Failure| matches!(failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. }));
+        if let Err(failure) = &outcome
+            && !matches!(failure, Failure::Auth(_))
+            && !failure.is_of_the_server()
+            && !of_one_policy(failure)
+        {
+            let mut slots = self.slots();
+            slots.give_up(key);
             Self::settle(slots, key);
         }
-        Err(failure)
+        outcome
     }
 }
 
@@ -425,13 +438,13 @@ impl NotaryClient {
 struct Landing<'a> {
     client: &'a NotaryClient,
     key: &'a Key,
-    terms: &'a Terms,
+    id: u64,
 }
 
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         let mut slots = self.client.slots();
-        slots.of(self.key).flights.retain(|(theirs, _)| theirs != self.terms);
+        slots.of(self.key).flights.retain(|flight| flight.id != self.id);
         NotaryClient::settle(slots, self.key);
     }
 }

@@ -13,12 +13,30 @@ use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+/// What is done with what is remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateAction {
+    /// It is read. Where that fails there may be more than anybody here knows of, so nothing may be believed.
+    Read,
+    /// It is written.
+    Write,
+}
+
+impl std::fmt::Display for StateAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Read => "read",
+            Self::Write => "write",
+        })
+    }
+}
+
 /// Why something could not be remembered or recalled.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("cannot {action} what is remembered of {gun} in {place}: {cause}")]
 pub struct StateError {
-    /// `read` or `write`.
-    pub action: &'static str,
+    /// What was tried.
+    pub action: StateAction,
     /// The repository.
     pub gun: String,
     /// The file.
@@ -30,7 +48,7 @@ pub struct StateError {
 impl StateError {
     /// Names what failed, and why.
     #[must_use]
-    pub fn new(action: &'static str, gun: &str, place: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
+    pub fn new(action: StateAction, gun: &str, place: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
         Self { action, gun: gun.to_owned(), place: place.to_string(), cause: cause.to_string() }
     }
 }
@@ -198,7 +216,7 @@ impl StateDir {
 
     fn read(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new("read", gun, path.display(), cause);
+        let failed = |cause: String| StateError::new(StateAction::Read, gun, path.display(), cause);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_there() => return Ok(None),
@@ -209,7 +227,7 @@ impl StateDir {
 
     fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &Remembered) -> Result<Saved, StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
+        let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
         let no_access = |error: std::io::Error| failed(error.to_string());
         let _lock = self.lock().map_err(no_access)?;
         let there = self.read(server, gun)?;
@@ -240,7 +258,9 @@ impl StateDir {
     /// # Errors
     /// A directory or file that cannot be read.
     pub fn list(&self) -> Result<Vec<(String, String, Remembered)>, StateError> {
-        let failed = |place: &Path, cause: String| StateError::new("read", "the repositories", place.display(), cause);
+        let failed = |place: &Path, cause: String| {
+            StateError::new(StateAction::Read, "the repositories", place.display(), cause)
+        };
         let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
         let mut found = Vec::new();
         for entry in entries {
@@ -264,7 +284,7 @@ impl StateDir {
     /// It could not be written.
     pub fn replace(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new("write", gun, path.display(), cause);
+        let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
         let text = encode(server, gun, seen).map_err(failed)?;
         let written = self.lock().and_then(|_lock| write_whole(&path, &text));
         written.map_err(|error| failed(error.to_string()))
@@ -301,7 +321,7 @@ impl StateStore for StateDir {
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
         let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
         Box::pin(async move {
-            let broken = StateError::new("read", &gun, state.path.display(), "reading broke off");
+            let broken = StateError::new(StateAction::Read, &gun, state.path.display(), "reading broke off");
             tokio::task::spawn_blocking(move || state.read(&server, &gun)).await.unwrap_or(Err(broken))
         })
     }
@@ -315,7 +335,7 @@ impl StateStore for StateDir {
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
         Box::pin(async move {
-            let broken = StateError::new("write", &gun, state.path.display(), "writing broke off");
+            let broken = StateError::new(StateAction::Write, &gun, state.path.display(), "writing broke off");
             let write = move || state.swap(&server, &gun, there, &seen);
             tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
         })

@@ -85,7 +85,8 @@ async fn large_repositories_take_turns() {
             let address = &address;
             async move {
                 let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-                let ask = Ask { server: address, gun: &gun, pins: &pins, certificate: None, login: &login };
+                let ask =
+                    Ask { server: address, gun: &gun, pins: &pins, certificate: None, login: &login, max_age: None };
                 client.repository(ask).await.map(|_| ())
             }
         });
@@ -117,7 +118,9 @@ async fn endless_answers_take_little_memory() {
     let asked = servers.iter().flat_map(|server| {
         (0..8).map(move |index| async move {
             let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-            client.repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login }).await
+            client
+                .repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login, max_age: None })
+                .await
         })
     });
     for outcome in futures::future::join_all(asked).await {

@@ -290,6 +290,7 @@ async fn verify<'a>(
         pins: &patient.demands.pins,
         certificate: patient.demands.certificate.as_ref(),
         login: &login,
+        max_age: None,
     };
     let repository = match clients.notary.repository(ask).await {
         Ok(repository) => repository,

@@ -150,7 +150,7 @@ pub(crate) fn client(options: Options) -> NotaryClient {
 
 pub(crate) async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
     let (pins, login) = (RootPins::none(), Login::none());
-    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login }).await
+    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, max_age: None }).await
 }
 
 pub(crate) async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
