@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use countersign_tests::{Client, Countersign, NotaryServer, Problem, TokenServer, User, free_port, wait_for};
+use countersign_tests::{
+    Client, Countersign, Finished, NotaryServer, Problem, Release, TokenServer, User, free_port, wait_for,
+};
 use serde_json::{Value, json};
 
 use crate::world::{World, assert_denied, pod, workload};
@@ -26,11 +28,7 @@ pub(crate) fn nothing_installed(world: &mut World) -> Result<(), Problem> {
 /// The manifests as they are printed, and two replicas as the service account that they make.
 pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
     let mut manifests = world.manifests(&["--image", "countersign.example.com/countersign:test"])?;
-    if world.platform == "kubernetes" {
-        // This API server is older than policy/v1; nothing else of what is printed is too new for it.
-        assert_eq!(manifests.matches("policy/v1\n").count(), 1);
-        manifests = manifests.replace("policy/v1\n", "policy/v1beta1\n");
-    } else {
+    if world.platform != "kubernetes" {
         // It has no OpenShift API: the constraints of pods are left out here.
         let documents: Vec<_> =
             manifests.split("---\n").filter(|document| !document.contains("SecurityContextConstraints")).collect();
@@ -41,7 +39,7 @@ pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
     let again = world.plane.send("admin", "apply", &manifests)?;
     assert!(again.code == 0 && !again.stdout.contains("created"), "{again:?}");
     if world.platform == "kubernetes" {
-        let rendered = World::chart()?.replace("policy/v1\n", "policy/v1beta1\n");
+        let rendered = world.chart()?;
         let done = world.plane.send("admin", "apply", &rendered)?;
         assert!(done.code == 0 && !done.stdout.contains("created"), "the chart is something else: {done:?}");
     }
@@ -157,13 +155,17 @@ pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
         world.policy(Some("schema"), "p", &json!({"repositories": [{"name": name, "policy": null}]}))?;
     }
     world.plane.kubectl("admin", &["delete", "imagepolicy", "p", "-n", "schema"])?;
-    // What may be null has no members in the API description of this old server; newer ones explain those too.
+    // What may be null has no members in the API description of 1.20.
+    let below_null: &[_] = match world.plane.release {
+        Release::V1_20 => &[],
+        Release::V1_37 => &[("spec.repositories.policy.trust.trustServer", "URL")],
+    };
     let fields = [
         ("spec.repositories", "The most exact one that matches"),
         ("spec.repositories.policy", "signed on a Notary server"),
         ("status.conditions", "FIELDS:"),
     ];
-    for (field, part) in fields {
+    for (field, part) in fields.iter().chain(below_null) {
         let explained = wait_for("an explanation", || {
             let done = world.plane.try_kubectl("admin", &["explain", &format!("imagepolicy.{field}")]);
             done.is_ok_and(|done| done.stdout.split_whitespace().collect::<Vec<_>>().join(" ").contains(part))
@@ -255,7 +257,7 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
         ("apps/v1", "ReplicaSet", "replicas"),
         ("v1", "ReplicationController", "controller"),
         ("batch/v1", "Job", "job"),
-        ("batch/v1beta1", "CronJob", "cron"),
+        (world.cron_jobs(), "CronJob", "cron"),
         ("v1", "Pod", "bare"),
     ];
     for (api_version, kind, name) in kinds {
@@ -306,28 +308,46 @@ fn deployment_config(world: &World, signed: &str, unsigned: &str, pinned: &str) 
     Ok(())
 }
 
-/// A container that is put into a running pod is looked at like any other.
-pub(crate) fn ephemeral_containers(world: &mut World) -> Result<(), Problem> {
-    let add = |image: &str| -> Result<countersign_tests::Finished, Problem> {
-        let containers = json!({
-            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": "bare", "namespace": "shop"},
-            "ephemeralContainers": [{"name": "debug", "image": image}],
-        });
-        let file = world.folder.path().join("ephemeral.json");
-        std::fs::write(&file, containers.to_string())?;
-        let path = file.display().to_string();
-        world.plane.try_kubectl(
-            "admin",
-            &["replace", "--raw", "/api/v1/namespaces/shop/pods/bare/ephemeralcontainers", "-f", &path],
-        )
-    };
+/// Puts a container into the running pod `bare`, in one way, once with an unsigned image and once with a signed one.
+fn ephemeral_container(
+    world: &World,
+    container: &str,
+    add: impl Fn(&str) -> Result<Finished, Problem>,
+) -> Result<(), Problem> {
     let denied = add(&world.image("team/app", "v3"))?;
     assert!(denied.code != 0 && denied.stderr.contains("no signed target v3"), "{denied:?}");
     let added = add(&world.image("team/app", "v1"))?;
     assert_eq!(added.code, 0, "{added:?}");
-    let image = world.plane.get(&["pod", "bare", "-n", "shop"])?["spec"]["ephemeralContainers"][0]["image"].clone();
-    assert!(image.as_str().is_some_and(|image| image.contains("@sha256:")), "{image}");
+    let pod = world.plane.get(&["pod", "bare", "-n", "shop"])?;
+    let containers = pod["spec"]["ephemeralContainers"].as_array().cloned().unwrap_or_default();
+    let found = containers.iter().find(|found| found["name"] == container).ok_or("it was not added")?;
+    assert!(found["image"].as_str().is_some_and(|image| image.contains("@sha256:")), "{found}");
     Ok(())
+}
+
+/// A container that is put into a running pod is looked at like any other: as an object of its own.
+pub(crate) fn ephemeral_containers_object(world: &mut World) -> Result<(), Problem> {
+    ephemeral_container(world, "debug", |image| {
+        let containers = json!({
+            "apiVersion": "v1", "kind": "EphemeralContainers", "metadata": {"name": "bare", "namespace": "shop"},
+            "ephemeralContainers": [{"name": "debug", "image": image}],
+        });
+        let path = "/api/v1/namespaces/shop/pods/bare/ephemeralcontainers";
+        world.plane.user("admin").send_raw("replace", path, &containers.to_string())
+    })
+}
+
+/// The same, as `kubectl debug` does it and as anybody can: by a change of the pod through the subresource.
+pub(crate) fn ephemeral_containers_debug(world: &mut World) -> Result<(), Problem> {
+    ephemeral_container(world, "debug", |image| {
+        let image = format!("--image={image}");
+        world.plane.try_kubectl("admin", &["debug", "bare", "-n", "shop", "--container=debug", &image])
+    })?;
+    ephemeral_container(world, "patched", |image| {
+        let patch = json!({"spec": {"ephemeralContainers": [{"name": "patched", "image": image}]}}).to_string();
+        let subresource = "--subresource=ephemeralcontainers";
+        world.plane.try_kubectl("admin", &["patch", "pod", "bare", "-n", "shop", subresource, "-p", &patch])
+    })
 }
 
 /// The former templates of a `StatefulSet`, from which its controller makes pods, are no way around the gate: the controller may

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::process::Command;
 
 use countersign_tests::{
-    Ca, Client, ControlPlane, Countersign, Front, NotaryServer, Problem, Pushed, Registry, free_port, run, wait_for,
+    Ca, Client, ControlPlane, Countersign, Front, NotaryServer, Problem, Pushed, Registry, Release, free_port, run,
+    wait_for,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -28,10 +29,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn start(platform: &'static str) -> Result<Self, Problem> {
+    pub(crate) fn start(platform: &'static str, release: Release) -> Result<Self, Problem> {
         let folder = tempfile::tempdir()?;
         let ca = Ca::make(folder.path())?;
-        let plane = ControlPlane::start(&folder.path().join("plane"))?;
+        let plane = ControlPlane::start(release, &folder.path().join("plane"))?;
         let registry = Registry::start(&ca, folder.path())?;
         let notary_port = free_port()?;
         let notary = Some(NotaryServer::start_at(notary_port, &ca, folder.path())?);
@@ -60,11 +61,28 @@ impl World {
     /// What `countersign manifests` prints.
     pub(crate) fn manifests(&self, more: &[&str]) -> Result<String, Problem> {
         let finished = Countersign::run(&[&["manifests", "--for", self.platform], more].concat())?;
-        if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
+        if finished.code == 0 { Ok(self.for_this_release(&finished.stdout)) } else { Err(finished.stderr.into()) }
+    }
+
+    /// Manifests as this API server takes them: 1.20 is older than `policy/v1` (1.21); nothing else of what is printed is
+    /// too new for it.
+    fn for_this_release(&self, manifests: &str) -> String {
+        match self.plane.release {
+            Release::V1_20 => manifests.replace("policy/v1\n", "policy/v1beta1\n"),
+            Release::V1_37 => manifests.to_owned(),
+        }
+    }
+
+    /// The version of the API that has `CronJob`: v1 came with 1.21, v1beta1 went with 1.25.
+    pub(crate) fn cron_jobs(&self) -> &'static str {
+        match self.plane.release {
+            Release::V1_20 => "batch/v1beta1",
+            Release::V1_37 => "batch/v1",
+        }
     }
 
     /// What the chart renders to.
-    pub(crate) fn chart() -> Result<String, Problem> {
+    pub(crate) fn chart(&self) -> Result<String, Problem> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let helm = run(&mut Command::new(root.join("scripts/helm")))?;
         let chart = root.join("charts/countersign");
@@ -80,7 +98,7 @@ impl World {
         ]);
         template.args(["--set", "image.repository=countersign.example.com/countersign", "--set", "image.tag=test"]);
         let rendered = run(template.arg(chart))?;
-        if rendered.code == 0 { Ok(rendered.stdout) } else { Err(rendered.stderr.into()) }
+        if rendered.code == 0 { Ok(self.for_this_release(&rendered.stdout)) } else { Err(rendered.stderr.into()) }
     }
 
     /// One more replica, as the service account that the manifests made.

@@ -4,7 +4,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
 use rcgen::{CertificateParams, DnType, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 use serde_json::{Value, json};
@@ -12,30 +11,71 @@ use serde_json::{Value, json};
 use crate::process::{Part, free_port, wait_for};
 use crate::{Finished, Problem, run};
 
+/// A release of Kubernetes that `scripts/control-plane` makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// 1.20, which still serves the v1beta1 APIs of `OpenShift` 3.11 beside the v1 ones.
+    V1_20,
+    /// 1.37, a release of today.
+    V1_37,
+}
+
+impl Release {
+    /// What `scripts/control-plane` calls it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::V1_20 => "1.20",
+            Self::V1_37 => "1.37",
+        }
+    }
+
+    /// The folder with its programs, which are built when they are not there yet.
+    fn programs(self) -> Result<PathBuf, Problem> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/control-plane");
+        let output = Command::new(script).arg(self.name()).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| format!("scripts/control-plane cannot be run: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("scripts/control-plane {} failed; it says why above", self.name()).into());
+        }
+        let text = String::from_utf8(output.stdout)?;
+        Ok(PathBuf::from(text.lines().last().ok_or("scripts/control-plane prints a folder")?))
+    }
+
+    /// What only this release's API server is told.
+    fn api_server_flags(self) -> &'static [&'static str] {
+        match self {
+            // Ephemeral containers were alpha.
+            Self::V1_20 => &["--feature-gates=EphemeralContainers=true"],
+            // It would write its address into the endpoints of the Service `kubernetes`, which may not be one of loopback.
+            Self::V1_37 => &["--endpoint-reconciler-type=none"],
+        }
+    }
+
+    /// What only this release's controllers are told.
+    fn controller_flags(self) -> &'static [&'static str] {
+        match self {
+            // The port without TLS, which went with 1.24.
+            Self::V1_20 => &["--port=0"],
+            Self::V1_37 => &[],
+        }
+    }
+}
+
 /// A running control plane.
 #[derive(Debug)]
 pub struct ControlPlane {
     /// `https://127.0.0.1:PORT`
     pub url: String,
+    /// What it is.
+    pub release: Release,
+    programs: PathBuf,
     folder: PathBuf,
     port: u16,
     etcd_port: u16,
     _etcd: Part,
     api_server: Option<Part>,
     controllers: Part,
-}
-
-/// The folder with the programs, which are built when they are not there yet.
-fn programs() -> &'static Path {
-    static PROGRAMS: OnceLock<PathBuf> = OnceLock::new();
-    PROGRAMS.get_or_init(|| {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/control-plane");
-        let output = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let output = output.expect("scripts/control-plane can be run");
-        assert!(output.status.success(), "scripts/control-plane failed");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        PathBuf::from(text.lines().last().expect("it prints a folder"))
-    })
 }
 
 /// Makes the certificates of a control plane.
@@ -80,13 +120,14 @@ impl ControlPlane {
     ///
     /// # Errors
     /// A part that does not start, with its log.
-    pub fn start(folder: &Path) -> Result<Self, Problem> {
+    pub fn start(release: Release, folder: &Path) -> Result<Self, Problem> {
+        let programs = release.programs()?;
         fs::create_dir_all(folder)?;
         make_certificates(folder)?;
         let (port, etcd_port, peer_port) = (free_port()?, free_port()?, free_port()?);
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
         let peer_url = format!("http://127.0.0.1:{peer_port}");
-        let mut etcd = Command::new(programs().join("etcd"));
+        let mut etcd = Command::new(programs.join("etcd"));
         etcd.arg("--data-dir").arg(folder.join("etcd")).args(["--listen-client-urls", &etcd_url]);
         etcd.args(["--advertise-client-urls", &etcd_url, "--listen-peer-urls", &peer_url]);
         etcd.args(["--initial-advertise-peer-urls", &peer_url, "--initial-cluster", &format!("default={peer_url}")]);
@@ -101,20 +142,18 @@ impl ControlPlane {
             );
             fs::write(folder.join(format!("{user}.kubeconfig")), config.to_string())?;
         }
-        let api_server = start_api_server(folder, port, etcd_port)?;
-        let mut controllers = Command::new(programs().join("kube-controller-manager"));
+        let api_server = start_api_server(release, &programs, folder, port, etcd_port)?;
+        let mut controllers = Command::new(programs.join("kube-controller-manager"));
         controllers.arg("--kubeconfig").arg(folder.join("controllers.kubeconfig"));
         controllers.arg("--service-account-private-key-file").arg(folder.join("service-accounts.key"));
         controllers.arg("--root-ca-file").arg(folder.join("ca.pem"));
-        controllers.args([
-            "--use-service-account-credentials=true",
-            "--leader-elect=false",
-            "--port=0",
-            "--secure-port=0",
-        ]);
+        controllers.args(["--use-service-account-credentials=true", "--leader-elect=false", "--secure-port=0"]);
+        controllers.args(release.controller_flags());
         let controllers = Part::start("kube-controller-manager", &mut controllers, folder)?;
         let plane = Self {
             url,
+            release,
+            programs,
             folder: folder.to_owned(),
             port,
             etcd_port,
@@ -151,7 +190,8 @@ impl ControlPlane {
     /// It does not come back.
     pub fn restart_api_server(&mut self) -> Result<(), Problem> {
         self.api_server = None;
-        self.api_server = Some(start_api_server(&self.folder, self.port, self.etcd_port)?);
+        self.api_server =
+            Some(start_api_server(self.release, &self.programs, &self.folder, self.port, self.etcd_port)?);
         self.ready()
     }
 
@@ -177,27 +217,25 @@ impl ControlPlane {
     /// # Errors
     /// No token comes.
     pub fn service_account(&self, namespace: &str, name: &str) -> Result<PathBuf, Problem> {
-        let mut token = String::new();
-        wait_for("a token of the service account", || {
-            let secrets = self.get(&["secrets", "-n", namespace]).unwrap_or_default();
-            let found = secrets["items"].as_array().into_iter().flatten().find(|secret| {
-                secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] == name
-                    && secret["data"]["token"].is_string()
-            });
-            token.clear();
-            token.push_str(found.and_then(|secret| secret["data"]["token"].as_str()).unwrap_or_default());
-            !token.is_empty()
-        })?;
-        let decoded = run(Command::new("sh").args(["-c", "printf %s \"$0\" | base64 -d", &token]))?.stdout;
+        // What a pod has, and what every release gives: a token of the API, not a secret that a controller makes.
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}).to_string();
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token");
+        let done = self.user("admin").send_raw("create", &path, &request)?;
+        let answer: Value = serde_json::from_str(&done.stdout).unwrap_or_default();
+        let token = answer["status"]["token"].as_str().ok_or_else(|| format!("no token of {name}: {}", done.stderr))?;
         let path = self.kubeconfig(&format!("{namespace}-{name}"));
-        fs::write(&path, kubeconfig(&self.url, &self.folder, &json!({"token": decoded})).to_string())?;
+        fs::write(&path, kubeconfig(&self.url, &self.folder, &json!({"token": token})).to_string())?;
         Ok(path)
     }
 
     /// kubectl as a user.
     #[must_use]
     pub fn user(&self, name: &str) -> Kubectl {
-        Kubectl { kubeconfig: self.kubeconfig(name), folder: self.folder.clone() }
+        Kubectl {
+            program: self.programs.join("kubectl"),
+            kubeconfig: self.kubeconfig(name),
+            folder: self.folder.clone(),
+        }
     }
 
     /// Runs kubectl as a user.
@@ -246,6 +284,7 @@ impl ControlPlane {
 /// kubectl, as some user.
 #[derive(Debug, Clone)]
 pub struct Kubectl {
+    program: PathBuf,
     kubeconfig: PathBuf,
     folder: PathBuf,
 }
@@ -256,7 +295,7 @@ impl Kubectl {
     /// # Errors
     /// It cannot be started.
     pub fn run(&self, arguments: &[&str]) -> Result<Finished, Problem> {
-        let mut command = Command::new(programs().join("kubectl"));
+        let mut command = Command::new(&self.program);
         run(command.env("KUBECONFIG", &self.kubeconfig).env("HOME", &self.folder).args(arguments))
     }
 
@@ -265,11 +304,24 @@ impl Kubectl {
     /// # Errors
     /// It cannot be started.
     pub fn send(&self, verb: &str, text: &str) -> Result<Finished, Problem> {
+        let file = self.file(text)?;
+        self.run(&[verb, "-f", &file.path().display().to_string()])
+    }
+
+    /// `kubectl VERB --raw PATH -f` of a text: `create` is a POST to that path of the API, `replace` a PUT.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send_raw(&self, verb: &str, path: &str, text: &str) -> Result<Finished, Problem> {
+        let file = self.file(text)?;
+        self.run(&[verb, "--raw", path, "-f", &file.path().display().to_string()])
+    }
+
+    fn file(&self, text: &str) -> Result<tempfile::NamedTempFile, Problem> {
         use std::io::Write as _;
         let mut file = tempfile::NamedTempFile::new_in(&self.folder)?;
         file.write_all(text.as_bytes())?;
-        let path = file.path().display().to_string();
-        self.run(&[verb, "-f", &path])
+        Ok(file)
     }
 }
 
@@ -282,8 +334,14 @@ fn kubeconfig(url: &str, folder: &Path, user: &Value) -> Value {
     })
 }
 
-fn start_api_server(folder: &Path, port: u16, etcd_port: u16) -> Result<Part, Problem> {
-    let mut command = Command::new(programs().join("kube-apiserver"));
+fn start_api_server(
+    release: Release,
+    programs: &Path,
+    folder: &Path,
+    port: u16,
+    etcd_port: u16,
+) -> Result<Part, Problem> {
+    let mut command = Command::new(programs.join("kube-apiserver"));
     let file = |name: &str| folder.join(name).display().to_string();
     command.args([
         format!("--etcd-servers=http://127.0.0.1:{etcd_port}"),
@@ -297,8 +355,8 @@ fn start_api_server(folder: &Path, port: u16, etcd_port: u16) -> Result<Part, Pr
         format!("--service-account-signing-key-file={}", file("service-accounts.key")),
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
-        "--feature-gates=EphemeralContainers=true".to_owned(),
     ]);
+    command.args(release.api_server_flags());
     let mut part = Part::start("kube-apiserver", &mut command, folder)?;
     part.listening_on(port)?;
     Ok(part)

@@ -11,7 +11,7 @@ mod registry;
 mod serve;
 mod tokens;
 
-pub use control_plane::{ControlPlane, Kubectl};
+pub use control_plane::{ControlPlane, Kubectl, Release};
 pub use countersign::{Countersign, Finished, run};
 pub use front::Front;
 pub use notary::{Client, NotaryServer};
