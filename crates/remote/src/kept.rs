@@ -323,6 +323,19 @@ mod tests {
     }
 
     #[test]
+    fn what_nothing_was_admitted_for_pushes_out_nothing_else() {
+        let mut slots = Slots::default();
+        for index in 0..MAX_SLOTS + 1000 {
+            let slot = slots.of(&key(index));
+            slot.memory = Some(Memory { root: Some(vec![0; 1].into()), ..Memory::default() });
+            (slot.admitted, slot.used) = (index == 0, Instant::now());
+            slots.settle(&key(index));
+        }
+        assert!(has(&slots, 0) && !has(&slots, 1));
+        assert!(slots.by_key.len() <= MAX_SLOTS);
+    }
+
+    #[test]
     fn what_was_given_up_is_another_epoch() {
         let mut slots = Slots::default();
         fill(&mut slots, 1, 1, true);

@@ -11,11 +11,12 @@ use std::time::Duration;
 use countersign_notary::{Error, Repository, RootPins, Wanted};
 use countersign_policy::TrustServer;
 use countersign_remote::{
-    Ask, Failure, Login, NotaryClient, Options, Remembered, Saved, StateDir, StateError, StateStore,
+    Ask, Committed, Failure, Login, NotaryClient, Options, Remembered, Saved, StateAction, StateDir, StateError,
+    StateStore,
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
-use server::{GUN, Scenario, client, fetch, options, serve, sound};
+use server::{GUN, Scenario, client, fetch, look, options, serve, sound};
 use tokio::sync::Semaphore;
 
 type Meddling = Box<dyn FnOnce(&StateDir) + Send>;
@@ -54,7 +55,7 @@ impl Store {
 impl StateStore for Store {
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
         if self.unreadable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new("read", gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::new(StateAction::Read, gun, "the test", "as it likes")) });
         }
         if self.blind.swap(false, Ordering::SeqCst) {
             return Box::pin(async { Ok(None) });
@@ -73,7 +74,7 @@ impl StateStore for Store {
             meddling(&self.dir);
         }
         if self.unwritable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new("write", gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::new(StateAction::Write, gun, "the test", "as it likes")) });
         }
         self.dir.save(server, gun, there, seen)
     }
@@ -360,4 +361,129 @@ async fn what_is_stale_is_not_behind() {
     store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
     let found = fetch(&client, &server.url).await;
     assert!(matches!(found, Err(Failure::Http(_))), "{found:?}");
+}
+
+/// For how long a repository is believed in tests that end long before.
+const LONG: Duration = Duration::from_secs(3600);
+
+/// Denials and dry runs leave no trace, but this process does not forget what they showed.
+#[tokio::test]
+async fn only_what_is_committed_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let mut repo = sound();
+    let older = repo.build();
+    let files = Arc::new(Mutex::new(repo.advance().build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let denying = with(&store);
+    let seen = look(&denying, &server.url, None).await.unwrap();
+    assert!(records(folder.path()).is_empty());
+    let newer = std::mem::replace(&mut *files.lock().unwrap(), older);
+    let found = look(&denying, &server.url, None).await;
+    assert!(matches!(&found, Err(Failure::Untrusted(error)) if matches!(**error, Error::Rollback { .. })), "{found:?}");
+    *files.lock().unwrap() = newer;
+    assert_eq!(denying.commit(&seen).await, Ok(Committed::Done));
+    assert_eq!(records(folder.path()).len(), 1);
+    // The second time the store is not even asked.
+    store.meddle(|_| panic!("it is written already"));
+    assert_eq!(denying.commit(&seen).await, Ok(Committed::Done));
+}
+
+/// What others stored meanwhile is seen when an answer is about to be given, though it rests on what was in memory.
+#[tokio::test]
+async fn who_is_behind_asks_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let mut repo = sound();
+    let files = Arc::new(Mutex::new(repo.build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let address = TrustServer::parse(&server.url).unwrap();
+    let client = client(options(LONG, Some(Arc::clone(&store) as Arc<dyn StateStore>)));
+    let seen = look(&client, &server.url, None).await.unwrap();
+    repo.tag("targets", "v1", &digest_of("newer")).advance();
+    store.dir.replace(address.as_str(), GUN, &self::seen(&repo).await).unwrap();
+    *files.lock().unwrap() = repo.build();
+    assert_eq!(client.commit(&seen).await, Ok(Committed::Behind));
+    let anew = look(&client, &server.url, None).await.unwrap();
+    assert_eq!(digest(&anew), digest_of("newer"));
+    assert_eq!(client.commit(&anew).await, Ok(Committed::Done));
+    // Another replica may have pinned the former one just now.
+    assert_eq!(digest(&anew.former().unwrap()), digest_of("v1"));
+}
+
+/// What an administrator took away is not forgotten for want of a store, however often somebody asks.
+#[tokio::test]
+async fn what_was_taken_away_has_to_be_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    let server = serve(Scenario::Files(Arc::new(Mutex::new(sound().build())))).await;
+    let client = with(&store);
+    fetch(&client, &server.url).await.unwrap();
+    std::fs::remove_file(&records(folder.path())[0]).unwrap();
+    store.unwritable.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        let found = fetch(&client, &server.url).await;
+        assert!(matches!(found, Err(Failure::State(_))), "{found:?}");
+    }
+    store.unwritable.store(false, Ordering::SeqCst);
+    fetch(&client, &server.url).await.unwrap();
+}
+
+/// The former repository is there while it could have been used, and not once what was seen is given up.
+#[tokio::test]
+async fn the_former_one_is_there_for_a_while() {
+    for (refresh, taken_away, expected) in [(LONG, false, true), (Duration::ZERO, false, false), (LONG, true, false)] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path());
+        let mut repo = sound();
+        let files = Arc::new(Mutex::new(repo.build()));
+        let server = serve(Scenario::Files(Arc::clone(&files))).await;
+        let client = client(options(refresh, Some(Arc::clone(&store) as Arc<dyn StateStore>)));
+        fetch(&client, &server.url).await.unwrap();
+        let again = look(&client, &server.url, Some(Duration::ZERO)).await.unwrap();
+        assert!(again.former().is_none(), "nothing changed");
+        if taken_away {
+            std::fs::remove_file(&records(folder.path())[0]).unwrap();
+        }
+        *files.lock().unwrap() = repo.tag("targets", "v1", &digest_of("newer")).advance().build();
+        let newer = look(&client, &server.url, Some(Duration::ZERO)).await.unwrap();
+        assert_eq!(digest(&newer), digest_of("newer"));
+        let former = newer.former().map(|former| digest(&former));
+        assert_eq!(former, expected.then(|| digest_of("v1")), "{refresh:?} {taken_away}");
+        let warm = look(&client, &server.url, None).await.unwrap();
+        assert_eq!(warm.former().is_some(), expected);
+    }
+}
+
+/// Who needs a fresh answer is served neither from memory, nor by a flight that began too early.
+#[tokio::test]
+async fn a_fresh_answer_is_asked_for() {
+    let files = Arc::new(Mutex::new(sound().build()));
+    let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let name = "timestamp.json".to_owned();
+    let server = serve(Scenario::Gated(files, name, Arc::clone(&gate), Arc::clone(&waiting))).await;
+    let client = client(options(LONG, None));
+    let start = |max_age| {
+        let (client, url) = (client.clone(), server.url.clone());
+        tokio::spawn(async move { look(&client, &url, max_age).await })
+    };
+    let (slow, joining) = (start(None), start(None));
+    while waiting.load(Ordering::SeqCst) < 1 {
+        tokio::task::yield_now().await;
+    }
+    let fresh = start(Some(Duration::ZERO));
+    while waiting.load(Ordering::SeqCst) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let answered = std::time::Instant::now();
+    gate.add_permits(100);
+    for flight in [slow, joining, fresh] {
+        assert!(flight.await.unwrap().unwrap().asked() <= answered, "asked is when a flight began");
+    }
+    assert_eq!(waiting.load(Ordering::SeqCst), 2, "two began together");
+    look(&client, &server.url, None).await.unwrap();
+    look(&client, &server.url, Some(LONG)).await.unwrap();
+    assert_eq!(waiting.load(Ordering::SeqCst), 2, "it is in memory");
+    look(&client, &server.url, Some(Duration::ZERO)).await.unwrap();
+    assert_eq!(waiting.load(Ordering::SeqCst), 3);
 }

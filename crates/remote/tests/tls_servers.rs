@@ -223,7 +223,10 @@ async fn ask(
     login: &Login,
 ) -> Result<Arc<Repository>, Failure> {
     let pins = RootPins::none();
-    client.repository(Ask { server, gun: GUN, pins: &pins, certificate, login, max_age: None }).await
+    client
+        .repository(Ask { server, gun: GUN, pins: &pins, certificate, login, max_age: None })
+        .await
+        .map(|seen| Arc::clone(seen.repository()))
 }
 
 #[tokio::test]

@@ -8,7 +8,8 @@ use std::time::Duration;
 use countersign_notary::{Repository, RootPins};
 use countersign_policy::TrustServer;
 use countersign_remote::{
-    Ask, Authenticator, Connections, DockerConfig, Failure, HttpClient, Login, NotaryClient, Options, StateStore,
+    Ask, Authenticator, Committed, Connections, DockerConfig, Failure, HttpClient, Login, MAX_LOOKS, NotaryClient,
+    Options, Seen, StateStore,
 };
 use forge::{Files, Repo, digest_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -149,12 +150,33 @@ pub(crate) fn client(options: Options) -> NotaryClient {
 }
 
 pub(crate) async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
-    let (pins, login) = (RootPins::none(), Login::none());
-    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, max_age: None }).await
+    for _ in 0..MAX_LOOKS {
+        let seen = look_at(client, server, gun, None).await?;
+        if client.commit(&seen).await? == Committed::Done {
+            return Ok(Arc::clone(seen.repository()));
+        }
+    }
+    Err(Failure::Contradicted { gun: gun.to_owned(), host: server.host_port().to_owned() })
 }
 
+async fn look_at(
+    client: &NotaryClient,
+    server: &TrustServer,
+    gun: &str,
+    max_age: Option<Duration>,
+) -> Result<Seen, Failure> {
+    let (pins, login) = (RootPins::none(), Login::none());
+    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, max_age }).await
+}
+
+/// Asks as for a review that is admitted.
 pub(crate) async fn fetch(client: &NotaryClient, url: &str) -> Result<Arc<Repository>, Failure> {
     ask(client, &TrustServer::parse(url).unwrap(), GUN).await
+}
+
+/// Asks, and has nothing remembered.
+pub(crate) async fn look(client: &NotaryClient, url: &str, max_age: Option<Duration>) -> Result<Seen, Failure> {
+    look_at(client, &TrustServer::parse(url).unwrap(), GUN, max_age).await
 }
 
 pub(crate) fn sound() -> Repo {
