@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::metadata::{Metadata, RoleName};
-use crate::root::RootRecord;
+use crate::root::{RootRecord, same_root};
 use crate::signed::{Offered, Trusted};
 
 /// Of how many roles of one repository the versions are remembered: those that are delegated now, and those that once were.
@@ -70,7 +70,8 @@ impl Memory {
         let mut joined = Self { root: newer.root.clone(), lineage: newer.lineage.clone(), seen: self.seen.clone() };
         if let Some(last) = older.lineage.last() {
             let same = newer.lineage.last().is_some_and(|root| root.version == last.version);
-            let fits = if same { newer.root == older.root } else { newer.lineage.iter().any(|root| root.agrees(last)) };
+            let fits =
+                if same { is_one_root(newer, older) } else { newer.lineage.iter().any(|root| root.agrees(last)) };
             if !fits {
                 return None;
             }
@@ -110,6 +111,13 @@ impl Memory {
     /// Takes note of a verified file.
     pub(crate) fn note<T: Metadata>(&mut self, trusted: &Trusted<T>) {
         self.seen.insert(trusted.role().clone(), Seen::of(trusted));
+    }
+}
+
+fn is_one_root(one: &Memory, other: &Memory) -> bool {
+    match (&one.root, &other.root) {
+        (Some(one), Some(other)) => same_root(one, other),
+        (one, other) => one == other,
     }
 }
 

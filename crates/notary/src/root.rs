@@ -165,6 +165,18 @@ impl KnownRoot {
         Ok(Self::new(trusted, bytes, self.lineage.clone(), 2 * signatures))
     }
 
+    /// Believes this same root with other signatures: signed by a threshold of its keys, like any other.
+    pub(crate) fn signed_anew(&self, gun: &str, bytes: &[u8], now: Time) -> Result<Self, Error> {
+        let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
+        let keys = usable_root_keys(gun, &self.trusted.body().root, Some(now))?;
+        let signatures = offered.signature_count();
+        let trusted = offered.verify(&keys, Some(now))?;
+        trusted.check_expiry(now)?;
+        let mut before = self.lineage.clone();
+        before.pop();
+        Ok(Self::new(trusted, bytes, before, signatures))
+    }
+
     /// Whether a pinned key signed this root, or one before it on the chain: for some root of the chain, as many pinned
     /// keys signed it as its threshold asks for.
     #[must_use]
@@ -193,6 +205,13 @@ impl KnownRoot {
         });
         Self { trusted, bytes: bytes.into(), lineage, signatures }
     }
+}
+
+/// Whether two files are the same root: what is signed is the same, whatever signatures each carries (a root may be signed
+/// anew without another version, which the Go client takes).
+pub(crate) fn same_root(one: &[u8], other: &[u8]) -> bool {
+    let content = |bytes| Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES).map(|root| root.content());
+    one == other || content(one).is_ok_and(|one| content(other).is_ok_and(|other| one == other))
 }
 
 /// Which place in a chain of rotations a root has.

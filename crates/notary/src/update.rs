@@ -233,6 +233,13 @@ impl Update {
         let trusted = self.root()?.trusted();
         let (from, to) = (trusted.body().version(), offered.unverified().version());
         if to == from && offered.content() == trusted.content() {
+            let held = self.root()?;
+            if **held.bytes() != *bytes {
+                // The same root, signed anew: the snapshot names the file with these signatures.
+                let anew = held.signed_anew(&self.gun, &bytes, self.now)?;
+                self.count_root(&anew)?;
+                return Ok(self.start_over(anew));
+            }
             // No newer root, so what went wrong did not come of a rotation.
             return Err(self.failure.take().unwrap_or_else(|| Error::NoTrustData { gun: self.gun.clone() }));
         }
@@ -265,13 +272,17 @@ impl Update {
         }
         root = root.next(&self.gun, newest, Link::Newest, self.now)?;
         self.count_root(&root)?;
+        Ok(self.start_over(root))
+    }
+
+    /// What was verified with keys of the old root proves nothing under the new one.
+    fn start_over(&mut self, root: KnownRoot) -> Step {
         self.root = Some(root);
-        // What was verified with keys of the old root proves nothing under the new one.
         self.held = None;
         self.timestamp = None;
         self.roles.clear();
         self.frontier.clear();
-        Ok(self.fetch(Phase::Timestamp, vec![timestamp_request()]))
+        self.fetch(Phase::Timestamp, vec![timestamp_request()])
     }
 
     /// The pins hold no key of the roots that are known: older roots may lead to one that they do hold.

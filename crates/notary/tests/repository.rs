@@ -393,3 +393,25 @@ fn signatures_of_roots_are_counted() {
     let (refused, _) = run(&repo.build(), None, Some(&before), &RootPins::none());
     assert!(matches!(refused, Err(Error::TooManySignatures { .. })), "{refused:?}");
 }
+
+/// A root may be signed anew without another version: it is the same root, for who has seen it before and in what is remembered.
+#[test]
+fn a_root_signed_anew_is_the_same_root() {
+    let (mut repo, _) = signed();
+    let before = verified(&repo);
+    let key = repo.keys("root").keys[0].clone();
+    let again = |repo: &mut Repo, signers: Vec<Key>| {
+        repo.file("root").signers = signers;
+        run(&repo.advance().build(), None, Some(before.memory()), &RootPins::none()).0
+    };
+    let anew = again(&mut repo, vec![key.clone(); 2]).unwrap();
+    assert!(anew.root().bytes() != before.root().bytes());
+    assert!(anew.memory().covers(before.memory()));
+    // Its signatures count as ever.
+    let forged = again(&mut repo, vec![Key::p256("mallory")]);
+    assert!(matches!(forged, Err(Error::ThresholdNotMet { .. })), "{forged:?}");
+    repo.file("root").expires = hours(1000);
+    let other = again(&mut repo, vec![key]);
+    assert!(matches!(other, Err(Error::SameVersionOtherContent { .. })), "{other:?}");
+    assert!(verified(&repo).memory().join(before.memory()).is_none());
+}
