@@ -144,14 +144,38 @@ impl Countersign {
     /// # Errors
     /// No answer.
     pub fn post(&self, body: &[u8]) -> Result<(u16, String), Problem> {
-        self.curl(&["--data-binary", "@-", "--url", &format!("{}/admit", self.url)], body)
+        self.post_to("/admit", body)
     }
 
-    /// Reviews an object that `user` creates, and gives the `response` of the answer.
+    /// Posts bytes to a path of the reviews' port: status and body.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn post_to(&self, path: &str, body: &[u8]) -> Result<(u16, String), Problem> {
+        self.curl(&["--data-binary", "@-", "--url", &format!("{}{path}", self.url)], body)
+    }
+
+    /// Has the mutating webhook review an object that `user` creates, and gives the `response` of the answer.
     ///
     /// # Errors
     /// No answer, or one that is no review.
     pub fn admit(&self, object: &Value, user: &str) -> Result<Value, Problem> {
+        self.review("/admit", object, user, false)
+    }
+
+    /// The same for the validating webhook.
+    ///
+    /// # Errors
+    /// No answer, or one that is no review.
+    pub fn validate(&self, object: &Value, user: &str) -> Result<Value, Problem> {
+        self.review("/validate", object, user, false)
+    }
+
+    /// Has a webhook review an object that `user` creates, perhaps in a dry run.
+    ///
+    /// # Errors
+    /// No answer, or one that is no review.
+    pub fn review(&self, path: &str, object: &Value, user: &str, dry_run: bool) -> Result<Value, Problem> {
         let (group, version) = match object["apiVersion"].as_str().unwrap_or_default().split_once('/') {
             Some((group, version)) => (group, version),
             None => ("", "v1"),
@@ -161,10 +185,10 @@ impl Countersign {
             "request": {
                 "uid": "test", "operation": "CREATE", "namespace": object["metadata"]["namespace"],
                 "kind": {"group": group, "version": version, "kind": object["kind"]},
-                "userInfo": {"username": user}, "object": object,
+                "userInfo": {"username": user}, "object": object, "dryRun": dry_run,
             },
         });
-        let (status, body) = self.post(review.to_string().as_bytes())?;
+        let (status, body) = self.post_to(path, review.to_string().as_bytes())?;
         let answer: Value = serde_json::from_str(&body).map_err(|error| format!("{status} {body}: {error}"))?;
         Ok(answer["response"].clone())
     }

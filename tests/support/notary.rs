@@ -17,11 +17,17 @@ use crate::{Finished, Problem, run};
 pub struct NotaryServer {
     /// `https://127.0.0.1:PORT`
     pub url: String,
-    _server: Part,
+    server: Part,
     _signer: Part,
 }
 
 impl NotaryServer {
+    /// What the server has logged: a line for each request.
+    #[must_use]
+    pub fn log_text(&self) -> String {
+        self.server.log_text()
+    }
+
     /// Starts both, with memory for storage.
     ///
     /// # Errors
@@ -44,7 +50,7 @@ impl NotaryServer {
     /// One of them does not start.
     pub fn start_as(address: &str, tokens: Option<&TokenServer>, ca: &Ca, folder: &Path) -> Result<Self, Problem> {
         let signer_port = free_port()?;
-        let common = json!({"level": "error"});
+        let common = json!({"level": "info"});
         let signer = json!({
             "server": {"grpc_addr": format!("127.0.0.1:{signer_port}"), "tls_cert_file": ca.certificate,
                        "tls_key_file": ca.key, "client_ca_file": ca.ca},
@@ -76,7 +82,7 @@ impl NotaryServer {
         let mut server =
             Part::start("notary-server", Command::new("notary-server").arg("-config").arg(&server_file), folder)?;
         server.listening_at(address)?;
-        Ok(Self { url: format!("https://{address}"), _server: server, _signer: signer })
+        Ok(Self { url: format!("https://{address}"), server, _signer: signer })
     }
 }
 

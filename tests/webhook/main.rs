@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use countersign_tests::{Ca, Client, Countersign, NotaryServer, Problem, run, wait_for};
 use serde_json::{Value, json};
 
@@ -103,7 +105,7 @@ fn any_body_gets_an_answer() -> Result<(), Problem> {
     let response = served.admit(&pod("nginx"), "developer")?;
     assert_eq!(response, json!({"uid": "test", "allowed": true, "auditAnnotations": {"verdict": "unchecked"}}));
     let (_, metrics) = served.get("/metrics")?;
-    assert!(metrics.contains("countersign_reviews_total{outcome=\"bad-request\"} 12"), "{metrics}");
+    assert!(metrics.contains("countersign_reviews_total{webhook=\"mutate\",outcome=\"bad-request\"} 12"), "{metrics}");
     Ok(())
 }
 
@@ -209,7 +211,9 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&image), "developer")?;
     assert_eq!(denied["allowed"], false);
     assert!(message(&denied).contains(&format!("cannot reach 127.0.0.1:{port}")), "{denied}");
-    assert!(served.get("/metrics")?.1.contains("countersign_reviews_total{outcome=\"undecided\"} 1"));
+    assert!(
+        served.get("/metrics")?.1.contains("countersign_reviews_total{webhook=\"mutate\",outcome=\"undecided\"} 1")
+    );
     // …but an update that changes no image passes, and one that changes one does not.
     let update = |old: &Value, new: &Value| -> Result<Value, Problem> {
         let review = json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {
@@ -224,15 +228,11 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     assert_eq!(update(&pod(&image), &labelled)?, true);
     assert_eq!(update(&pod(&image), &pod(&format!("{gun}:v2")))?, false);
     assert_eq!(update(&Value::Null, &labelled)?, false);
-    // …and so do the children that a controller makes of a reviewed workload, but nobody else's.
+    // With policies from files there is no cluster to ask for an owner, so a child is judged like anything else.
     let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1", "controller": true});
-    assert_eq!(served.admit(&child(&image, &owner), CONTROLLER)?["allowed"], true);
-    assert_eq!(served.admit(&child(&image, &owner), "developer")?["allowed"], false);
-    assert_eq!(served.admit(&pod(&image), CONTROLLER)?["allowed"], false);
-    let unknown = json!({"apiVersion": "x.io/v1", "kind": "Any", "name": "r", "uid": "1", "controller": true});
-    assert_eq!(served.admit(&child(&image, &unknown), CONTROLLER)?["allowed"], false);
-    let no_controller = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "1"});
-    assert_eq!(served.admit(&child(&image, &no_controller), CONTROLLER)?["allowed"], false);
+    for user in [CONTROLLER, "developer"] {
+        assert_eq!(served.admit(&child(&image, &owner), user)?["allowed"], false);
+    }
     drop(served);
 
     // Behind the same address the repository is made anew with other keys: refused, also by a process started since.
@@ -337,7 +337,7 @@ fn the_command_line() -> Result<(), Problem> {
     let expected = json!({"allowed": true, "objects": [{
         "apiVersion": "apps/v1", "kind": "Deployment", "namespace": "default", "name": "web", "allowed": true,
         "images": [{"path": "containers/web", "image": format!("{gun}:v1"), "allowed": true,
-                    "pinned": format!("{gun}@sha256:{digest}"), "reason": null,
+                    "pinned": format!("{gun}:v1@sha256:{digest}"), "reason": null,
                     "policy": {"kind": "ClusterImagePolicy", "namespace": null, "name": "p", "entry": "registry.example.com/*"}}],
     }]});
     assert_eq!(report, expected);
@@ -351,7 +351,7 @@ fn the_command_line() -> Result<(), Problem> {
     let finished = review(&signed, "yaml")?;
     assert_eq!(finished.code, 0);
     let pinned = file("pinned.yaml", &finished.stdout)?;
-    assert!(finished.stdout.contains(&format!("{gun}@sha256:{digest}")), "{}", finished.stdout);
+    assert!(finished.stdout.contains(&format!("{gun}:v1@sha256:{digest}")), "{}", finished.stdout);
     for kept in ["replicas: 3", "\"yes\"", "\"1e3\"", "\"007\"", "\"on\"", "\"null\"", "\"1.10\""] {
         let single = kept.replace('"', "'");
         assert!(finished.stdout.contains(kept) || finished.stdout.contains(&single), "{kept} in\n{}", finished.stdout);
@@ -379,5 +379,133 @@ fn the_command_line() -> Result<(), Problem> {
     assert_eq!(Countersign::run(&["verify", "nginx"])?.code, 2, "Docker Hub has no trust server");
     assert_eq!(Countersign::run(&["no-such-command"])?.code, 2);
     assert_eq!(Countersign::run(&["--help"])?.code, 0);
+    Ok(())
+}
+
+/// How often a trust server was asked for a timestamp: every look at a repository begins with that.
+fn looks(server: &NotaryServer) -> usize {
+    server.log_text().lines().filter(|line| line.contains("timestamp.json") && line.contains("GET")).count()
+}
+
+/// The pod as the answer's patch makes it.
+fn patched(pod: &Value, response: &Value) -> Result<Value, Problem> {
+    let patch = STANDARD.decode(response["patch"].as_str().ok_or_else(|| format!("no patch: {response}"))?)?;
+    let operations: Vec<Value> = serde_json::from_slice(&patch)?;
+    let mut pod = pod.clone();
+    for operation in operations {
+        assert_eq!(operation["op"], "replace", "nothing else is ever done");
+        let place = pod.pointer_mut(operation["path"].as_str().unwrap_or_default()).ok_or("no such place")?;
+        *place = operation["value"].clone();
+    }
+    Ok(pod)
+}
+
+/// The mutating webhook pins, and the validating one looks at what came of it, on whichever replica.
+#[test]
+fn what_is_stored_is_what_was_judged() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let policies = folder.path().join("policies");
+    fs::create_dir(&policies)?;
+    let gun = "registry.example.com/team/app";
+    let server = NotaryServer::start(&ca, folder.path())?;
+    let owner = folder.path().join("owner");
+    sign(&server, &ca, &owner, gun, "v1")?;
+    let unpinned = policy("q", "registry.example.com/team/app:left*", Some(&server.url));
+    let unpinned = unpinned.replace("{trust:", "{mutateImage: false, trust:");
+    fs::write(policies.join("p.yaml"), policy("p", "registry.example.com/*", Some(&server.url)) + &unpinned)?;
+    // Nothing here depends on how long a step takes.
+    let replica = |name: &str| -> Result<Countersign, Problem> {
+        let folder = folder.path().join(name);
+        fs::create_dir(&folder)?;
+        Countersign::serve(&ca, &folder, &policies, &["--trust-refresh", "1h"])
+    };
+    let (one, other) = (replica("one")?, replica("other")?);
+    let asked = pod(&format!("{gun}:v1"));
+    let pinned = patched(&asked, &one.admit(&asked, "developer")?)?;
+    let digest = forge::hex(&forge::digest_of("v1"));
+    assert_eq!(pinned["spec"]["containers"][0]["image"], format!("{gun}:v1@sha256:{digest}"));
+
+    // The second look costs nothing where the first was, and one look elsewhere. It changes nothing.
+    let before = looks(&server);
+    let judged = one.validate(&pinned, "developer")?;
+    assert!(judged["allowed"] == true && judged["patch"].is_null(), "{judged}");
+    assert_eq!(judged["auditAnnotations"], json!({"validate-verdict": "verified"}));
+    assert_eq!(looks(&server), before);
+    assert_eq!(other.validate(&pinned, "developer")?["allowed"], true);
+    assert_eq!(looks(&server), before + 1);
+    let metrics = one.get("/metrics")?.1;
+    assert!(metrics.contains("countersign_reviews_total{webhook=\"validate\",outcome=\"verified\"} 1"), "{metrics}");
+    assert!(one.part.log_text().contains("webhook=\"validate\""), "{}", one.part.log_text());
+
+    // What lost its pin on the way is refused, with the cure; what needs none passes.
+    let lost = one.validate(&asked, "developer")?;
+    let fixed = format!(
+        "Deny \"{gun}:v1\", not pinned to its signed digest sha256:{digest}: another webhook changed it after Countersign"
+    );
+    assert!(message(&lost).starts_with(&fixed) && message(&lost).contains("mutateImage: false"), "{lost}");
+    sign(&server, &ca, &owner, gun, "left1")?;
+    // A denial rests on a look of the last two seconds, however long an admission may: so this is a matter of two seconds, not
+    // of an hour.
+    let admits = |replica: &Countersign, object: &Value| {
+        replica.validate(object, "developer").is_ok_and(|judged| judged["allowed"] == true)
+    };
+    wait_for("an image without a pin", || admits(&one, &pod(&format!("{gun}:left1"))))?;
+
+    // The tag is signed anew. One replica has seen it and the other not; neither refuses what the other has pinned.
+    let client = Client::new(&server.url, &ca, &owner);
+    client.run(&["remove", gun, "v1", "--publish"])?;
+    let second = forge::hex(&forge::digest_of("second"));
+    client.run(&["addhash", gun, "v1", "523", "--sha256", &second, "--publish"])?;
+    let anew = pod(&format!("{gun}:v1@sha256:{second}"));
+    wait_for("a fresh look at the tag that was signed anew", || admits(&other, &anew))?;
+    let pinned_now =
+        |replica: &Countersign| -> Result<Value, Problem> { patched(&asked, &replica.admit(&asked, "developer")?) };
+    let (by_one, by_other) = (pinned_now(&one)?, pinned_now(&other)?);
+    assert_ne!(by_one, by_other, "the replicas have seen different things");
+    for (replica, object) in [(&one, &by_other), (&other, &by_one), (&one, &by_one), (&other, &by_other)] {
+        let judged = replica.validate(object, "developer")?;
+        assert_eq!(judged["allowed"], true, "{judged}");
+    }
+    // A digest that was never signed is refused by both all the same.
+    let forged = pod(&format!("{gun}:v1@sha256:{}", forge::hex(&forge::digest_of("forged"))));
+    for replica in [&one, &other] {
+        assert_eq!(replica.validate(&forged, "developer")?["allowed"], false);
+    }
+    Ok(())
+}
+
+/// Dry runs and denials leave no record behind.
+#[test]
+fn what_is_not_admitted_leaves_no_trace() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let (policies, state) = (folder.path().join("policies"), folder.path().join("state"));
+    fs::create_dir(&policies)?;
+    let server = NotaryServer::start(&ca, folder.path())?;
+    let gun = |index: u8| format!("registry.example.com/team/app{index}");
+    for index in 0..3 {
+        sign(&server, &ca, &folder.path().join("owner"), &gun(index), "v1")?;
+    }
+    fs::write(policies.join("p.yaml"), policy("p", "registry.example.com/*", Some(&server.url)))?;
+    let state_text = state.to_str().unwrap_or_default();
+    let served = Countersign::serve(&ca, folder.path(), &policies, &["--state-dir", state_text])?;
+    let records = || -> Result<usize, Problem> {
+        let files = fs::read_dir(&state)?.collect::<Result<Vec<_>, _>>()?;
+        Ok(files.iter().filter(|file| file.path().extension().is_some_and(|end| end == "json")).count())
+    };
+    let empty = records()?;
+    for path in ["/admit", "/validate"] {
+        let dry = served.review(path, &pod(&format!("{}:v1", gun(0))), "developer", true)?;
+        assert_eq!(dry["allowed"], path == "/admit", "{dry}");
+        // One image of two is signed: the pod is refused, so the signed one leaves nothing either.
+        let mut both = pod(&format!("{}:v1", gun(1)));
+        let unsigned = json!({"name": "unsigned", "image": format!("{}:v9", gun(2))});
+        both["spec"]["containers"].as_array_mut().ok_or("no list")?.push(unsigned);
+        assert_eq!(served.review(path, &both, "developer", false)?["allowed"], false);
+        assert_eq!(records()?, empty, "{path}");
+    }
+    assert_eq!(served.admit(&pod(&format!("{}:v1", gun(0))), "developer")?["allowed"], true);
+    assert_eq!(records()?, empty + 1, "what is admitted is remembered");
     Ok(())
 }

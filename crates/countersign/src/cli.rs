@@ -8,7 +8,7 @@ mod lint;
 mod manifests;
 mod openshift;
 mod output;
-mod reach;
+pub(crate) mod reach;
 mod review;
 mod serve;
 mod trust;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use countersign_policy::PinStyle;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -75,6 +76,26 @@ pub enum Mode {
     Warn,
     /// Admitted; logged and counted only.
     Audit,
+}
+
+/// How pinned images are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pin {
+    /// `app:v1@sha256:…`
+    #[default]
+    TagAndDigest,
+    /// `app@sha256:…`
+    Digest,
+}
+
+impl From<Pin> for PinStyle {
+    fn from(pin: Pin) -> Self {
+        match pin {
+            Pin::TagAndDigest => Self::TagAndDigest,
+            Pin::Digest => Self::Digest,
+        }
+    }
 }
 
 /// Where the signer secrets of cluster policies are read.
@@ -197,6 +218,10 @@ pub struct Settings {
     #[arg(long, env = "COUNTERSIGN_VERIFY_CHILDREN")]
     #[serde(default)]
     pub verify_children: bool,
+
+    /// How pinned images are written: with their tag, or as the digest alone for CRI-O before 1.16 [default: tag-and-digest]
+    #[arg(long, value_name = "STYLE", env = "COUNTERSIGN_PIN")]
+    pub pin: Option<Pin>,
 
     /// What to do with workloads that are denied [default: enforce]
     #[arg(long, value_name = "MODE", env = "COUNTERSIGN_MODE")]
@@ -321,6 +346,8 @@ pub struct Config {
     pub trusted_controllers: Vec<String>,
     /// See [`Settings::verify_children`].
     pub verify_children: bool,
+    /// See [`Settings::pin`].
+    pub pin: PinStyle,
     /// See [`Settings::mode`].
     pub mode: Mode,
     /// See [`Settings::deadline`].
@@ -402,6 +429,7 @@ impl Settings {
             cluster_policy_secrets: self.cluster_policy_secrets.or(file.cluster_policy_secrets),
             trusted_controllers: self.trusted_controllers.or(file.trusted_controllers),
             verify_children: self.verify_children || file.verify_children,
+            pin: self.pin.or(file.pin),
             mode: self.mode.or(file.mode),
             deadline: self.deadline.or(file.deadline),
             log_format: self.log_format.or(file.log_format),
@@ -476,6 +504,7 @@ impl Settings {
             cluster_policy_secrets: self.cluster_policy_secrets.unwrap_or_default(),
             trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),
             verify_children: self.verify_children,
+            pin: self.pin.unwrap_or_default().into(),
             mode: self.mode.unwrap_or_default(),
             deadline,
             log_format: self.log_format.unwrap_or_default(),

@@ -1,13 +1,14 @@
 //! From a plan to a verdict: gathers the evidence, for all images at once, within a deadline.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_notary::{ProvenDigest, RootPins, Signer};
+use countersign_notary::{ProvenDigest, Repository, RootPins, Signer, Wanted};
 use countersign_policy::verdict::shown;
 use countersign_policy::{
-    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, SecretProblem, SecretRef, TrustNeed, Verdict, Workload,
-    plan,
+    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, PlannedImage, SecretProblem, SecretRef, TrustNeed,
+    Verdict, Workload, plan,
 };
 use countersign_remote::{
     Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NotaryClient, PinnedCertificate, RegistryClient,
@@ -16,6 +17,7 @@ use countersign_remote::{
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::source::{Moment, PullData, SecretData, Source};
@@ -25,6 +27,27 @@ const MAX_PULL_SECRETS: usize = 16;
 
 /// How many images of one review are proven at once.
 const PARALLEL_IMAGES: usize = 32;
+
+/// How many repositories on trust servers one review may ask for: pods have a handful, and whoever wants more could make this
+/// process ask for, and remember, any number.
+const MAX_REPOSITORIES: usize = 64;
+
+/// What is to be judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// The namespace whose policies count.
+    pub namespace: &'a str,
+    /// The workload, which says with which credentials its images are pulled.
+    pub workload: &'a Workload,
+    /// Those of its images that are to be judged.
+    pub images: &'a [ContainerImage],
+    /// When there must be an answer.
+    pub until: Instant,
+    /// How old the metadata may be that a denial rests on.
+    pub denial_age: Duration,
+    /// Whether what an admission rests on is written to the store of memories.
+    pub record: bool,
+}
 
 /// Decides about images. One engine serves the webhook and the command line.
 #[derive(Clone)]
@@ -52,16 +75,37 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Judges images of one workload in a namespace; the workload says with which credentials they are pulled. Whatever goes wrong on the way is a denial with its cause.
-    pub async fn judge(&self, namespace: &str, workload: &Workload, images: &[ContainerImage]) -> Verdict {
+    /// Judges images of one workload. Whatever goes wrong on the way is a denial with its cause.
+    pub async fn judge(&self, job: &Job<'_>) -> Verdict {
+        for _ in 0..MAX_LOOKS {
+            let (verdict, proven) = self.judge_once(job).await;
+            if !job.record || !verdict.allowed() {
+                return verdict;
+            }
+            match self.record(&proven, job.until).await {
+                Ok(true) => return verdict,
+                Ok(false) => {}
+                Err(cause) => return all_undecided(job.images, &cause),
+            }
+        }
+        // Each time somebody else had seen more of a repository in the meantime.
+        all_undecided(job.images, "what is remembered of a repository changed while it was looked at; try again")
+    }
+
+    async fn judge_once(&self, job: &Job<'_>) -> (Verdict, Vec<Seen>) {
         let now = (self.clock)();
-        let until = tokio::time::Instant::now() + self.deadline;
         let moment = match self.source.now() {
             Ok(moment) => moment,
-            Err(error) => return all_undecided(images, &error.to_string()),
+            Err(error) => return (all_undecided(job.images, &error.to_string()), Vec::new()),
         };
-        let planned = plan(moment.policies(), namespace, images, &self.defaults, now.as_second());
-        let pull = PullSecrets { moment: moment.as_ref(), namespace, workload, login: OnceCell::new() };
+        let mut planned = plan(moment.policies(), job.namespace, job.images, &self.defaults, now.as_second());
+        limit_repositories(&mut planned);
+        let pull = PullSecrets {
+            moment: moment.as_ref(),
+            namespace: job.namespace,
+            workload: job.workload,
+            login: OnceCell::new(),
+        };
         let pull = &pull;
         let judged: Vec<_> = planned
             .into_iter()
@@ -69,16 +113,37 @@ impl Engine {
                 let moment = Arc::clone(&moment);
                 async move {
                     let evidence = match &planned.need {
-                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, pull, now, until).await),
+                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, pull, now, job).await),
                         Need::Nothing | Need::Denied(_) => None,
                     };
-                    ImageVerdict::judge(planned, evidence)
+                    let (evidence, seen) = match evidence {
+                        Some(Ok((digest, seen))) => (Some(Ok(digest)), Some(seen)),
+                        Some(Err(reason)) => (Some(Err(reason)), None),
+                        None => (None, None),
+                    };
+                    (ImageVerdict::judge(planned, evidence), seen)
                 }
             })
             .collect();
-        let verdict = Verdict { images: stream::iter(judged).buffered(PARALLEL_IMAGES).collect().await };
-        // Whoever made a revision compares it with what it should be, and would make another one for each that was changed.
-        if workload.is_revision { verdict.unchangeable() } else { verdict }
+        let judged: Vec<_> = stream::iter(judged).buffered(PARALLEL_IMAGES).collect().await;
+        let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
+        (Verdict { images }, seen.into_iter().flatten().collect())
+    }
+
+    /// Writes down what an admission rests on, before it is answered: a restart right after must not forget it. False if
+    /// others saw more of a repository meanwhile, so that it must be judged again.
+    async fn record(&self, seen: &[Seen], until: Instant) -> Result<bool, String> {
+        let all = async {
+            for seen in seen {
+                match self.notary.commit(seen).await.map_err(|failure| failure.to_string())? {
+                    Committed::Done => {}
+                    Committed::Behind => return Ok(false),
+                }
+            }
+            Ok(true)
+        };
+        let late = || Err("what was seen of a repository could not be written down in time".to_owned());
+        tokio::time::timeout_at(until, all).await.unwrap_or_else(|_| late())
     }
 
     async fn prove_until(
@@ -87,9 +152,10 @@ impl Engine {
         need: &TrustNeed,
         pull: &PullSecrets<'_>,
         now: Timestamp,
-        until: tokio::time::Instant,
-    ) -> Result<ProvenDigest, DenyReason> {
-        let proven = tokio::time::timeout_at(until, self.prove(moment, need, pull, now)).await;
+        job: &Job<'_>,
+    ) -> Result<(ProvenDigest, Seen), DenyReason> {
+        let proven = self.prove(moment, need, pull, now, job.denial_age);
+        let proven = tokio::time::timeout_at(job.until, proven).await;
         proven.unwrap_or_else(|_| {
             let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
             Err(DenyReason::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
@@ -102,22 +168,33 @@ impl Engine {
         need: &TrustNeed,
         pull: &PullSecrets<'_>,
         now: Timestamp,
-    ) -> Result<ProvenDigest, DenyReason> {
+        denial_age: Duration,
+    ) -> Result<(ProvenDigest, Seen), DenyReason> {
         let demands = Demands::read(moment, need).await?;
         let server = need.server.host_port();
-        let of_client = |failure| deny(server, failure);
-        for _ in 0..MAX_LOOKS {
-            let seen = self.repository(need, &demands, pull).await.map_err(of_client)?;
-            let resolved = seen.resolve(&need.wanted, &demands.signers, now);
-            let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
-            if self.notary.commit(&seen).await.map_err(of_client)? == Committed::Done {
-                if need.require_present {
-                    self.check_present(need, &digest, pull).await?;
-                }
-                return Ok(digest);
-            }
+        let resolve = |repository: &Repository| repository.resolve(&need.wanted, &demands.signers, now);
+        let asked = self.repository(need, &demands, pull, None).await;
+        let mut seen = asked.map_err(|failure| deny(server, failure))?;
+        let mut resolved = resolve(&seen);
+        if resolved.is_err() {
+            // An older answer may allow; a denial rests on one that was asked for just now.
+            let asked = self.repository(need, &demands, pull, Some(denial_age)).await;
+            seen = asked.map_err(|failure| deny(server, failure))?;
+            resolved = resolve(&seen);
         }
-        Err(of_client(Failure::Contradicted { gun: need.gun.clone(), host: server.to_owned() }))
+        // Another replica, which has not asked again yet, may have pinned the image a moment ago to what the tag was before.
+        if resolved.is_err()
+            && !matches!(need.wanted, Wanted::Tag(_))
+            && let Some(former) = seen.former()
+            && let Ok(before) = resolve(&former)
+        {
+            resolved = Ok(before);
+        }
+        let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
+        if need.require_present {
+            self.check_present(need, &digest, pull).await?;
+        }
+        Ok((digest, seen))
     }
 
     /// Whether the registry has what was signed.
@@ -139,7 +216,13 @@ impl Engine {
 
     /// Asks without the pod's credentials first, as most of what is kept was verified already; where somebody wants a
     /// login, or what one login brought is not for everybody, with them.
-    async fn repository(&self, need: &TrustNeed, demands: &Demands, pull: &PullSecrets<'_>) -> Result<Seen, Failure> {
+    async fn repository(
+        &self,
+        need: &TrustNeed,
+        demands: &Demands,
+        pull: &PullSecrets<'_>,
+        max_age: Option<Duration>,
+    ) -> Result<Seen, Failure> {
         let ask = async |login: &Login| {
             let ask = Ask {
                 server: &need.server,
@@ -149,7 +232,7 @@ impl Engine {
                 login: &login
                     .at_tenants_server(need.named_by_tenant)
                     .with_tenants_certificate(demands.certificate.is_some()),
-                max_age: None,
+                max_age,
             };
             self.notary.repository(ask).await
         };
@@ -293,10 +376,26 @@ pub fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPin
     Ok(pins)
 }
 
+/// Denies the images of all repositories beyond as many as one review may ask for.
+fn limit_repositories(planned: &mut [PlannedImage]) {
+    let mut asked: HashSet<(String, String)> = HashSet::new();
+    for image in planned {
+        let Need::Trust(need) = &image.need else {
+            continue;
+        };
+        let repository = (need.server.as_str().to_owned(), need.gun.clone());
+        if asked.len() >= MAX_REPOSITORIES && !asked.contains(&repository) {
+            image.need = Need::Denied(DenyReason::TooManyRepositories { limit: MAX_REPOSITORIES });
+        } else {
+            asked.insert(repository);
+        }
+    }
+}
+
 fn all_undecided(images: &[ContainerImage], cause: &str) -> Verdict {
     let undecided = |image: &ContainerImage| {
         let need = Need::Denied(DenyReason::Undecided { cause: cause.to_owned() });
-        ImageVerdict::judge(countersign_policy::PlannedImage { image: image.clone(), entry: None, need }, None)
+        ImageVerdict::judge(PlannedImage { image: image.clone(), entry: None, need }, None)
     };
     Verdict { images: images.iter().map(undecided).collect() }
 }

@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod children;
 pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod crd;
 pub mod documents;
 pub mod enforce;
+pub mod gate;
 pub mod manifests;
 pub mod metrics;
 pub mod openshift;

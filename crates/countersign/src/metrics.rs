@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
+    webhook: &'static str,
     outcome: &'static str,
 }
 
@@ -45,7 +46,7 @@ pub enum Outcome {
     Denied,
     /// Denied since it could not be decided.
     Undecided,
-    /// Would have been denied, but the mode only warns or logs.
+    /// Would have been denied, but the mode only warns or logs, or a node runs the pod already.
     Tolerated,
     /// No review at all: answered with HTTP 400.
     BadRequest,
@@ -77,7 +78,7 @@ impl Default for Metrics {
         let policies = Gauge::default();
         let state_failures = Counter::default();
         let certificate_expiry = Gauge::default();
-        registry.register("reviews", "Admission reviews by what they came to", reviews.clone());
+        registry.register("reviews", "Admission reviews by webhook and by what they came to", reviews.clone());
         registry.register("denied_images", "Images denied, by the kind of reason", denials.clone());
         registry.register("review_duration_seconds", "Time from a review's arrival to its answer", duration.clone());
         registry.register("policy_reload_failures", "Policies that could not be loaded", reload_failures.clone());
@@ -112,9 +113,9 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A review was answered, after some seconds.
-    pub fn review(&self, outcome: Outcome, seconds: f64) {
-        self.reviews.get_or_create(&OutcomeLabels { outcome: outcome.label() }).inc();
+    /// A review of one of the webhooks was answered, after some seconds.
+    pub fn review(&self, webhook: &'static str, outcome: Outcome, seconds: f64) {
+        self.reviews.get_or_create(&OutcomeLabels { webhook, outcome: outcome.label() }).inc();
         self.duration.observe(seconds);
     }
 
@@ -166,12 +167,12 @@ mod tests {
     #[test]
     fn text_has_what_was_counted() {
         let metrics = Metrics::default();
-        metrics.review(Outcome::Denied, 0.01);
+        metrics.review("mutate", Outcome::Denied, 0.01);
         metrics.denied_image("not-listed");
         metrics.policies_failed();
         let text = metrics.text();
         for line in [
-            "countersign_reviews_total{outcome=\"denied\"} 1",
+            "countersign_reviews_total{webhook=\"mutate\",outcome=\"denied\"} 1",
             "countersign_denied_images_total{reason=\"not-listed\"} 1",
             "countersign_policies_stale 1",
         ] {

@@ -40,7 +40,7 @@ struct Envelope<'a> {
 }
 
 /// What is to be admitted, and who asks.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Request<'a> {
     /// To be repeated in the answer.
@@ -102,12 +102,20 @@ pub struct GroupVersionResource {
     pub resource: String,
 }
 
-/// Who asks. Groups and extra are left unread: nothing is decided by what an impersonator may set.
+/// Who asks. Extra is left unread: nothing is decided by what an impersonator may set.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct UserInfo {
     /// The authenticated user's name.
     pub username: String,
+    /// Their groups. By themselves they decide nothing: they only narrow what a name says.
+    #[serde(deserialize_with = "null_is_none")]
+    pub groups: Vec<String>,
+}
+
+/// The API server leaves out lists that are empty, or writes null.
+fn null_is_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// A review that can be answered.
@@ -175,6 +183,8 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// For the audit log of the API server.
     pub audit: Vec<(&'static str, String)>,
+    /// Why the object is denied, or would be if the mode were another: for the log.
+    pub reason: Option<String>,
 }
 
 #[derive(Serialize)]

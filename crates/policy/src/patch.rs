@@ -1,4 +1,4 @@
-//! The JSON patch (RFC 6902) that pins proven images, and nothing else.
+//! The JSON patch (RFC 6902) that pins proven images, puts back digests, and changes nothing else.
 
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -12,6 +12,7 @@ fn pins(verdict: &Verdict) -> impl Iterator<Item = (&str, &str)> {
             let pinned = proof.pinned().filter(|pinned| *pinned != image.image.image)?;
             Some((image.image.pointer.as_str(), pinned))
         }
+        Outcome::PutBack(before) => Some((image.image.pointer.as_str(), before.as_str())),
         _ => None,
     })
 }

@@ -45,6 +45,18 @@ pub struct Defaults {
     pub trust_servers: BTreeMap<String, TrustServer>,
     /// The hosts (`HOST` or `HOST:PORT`) that an `ImagePolicy` may name as a trust server; anyone's, if nothing is said.
     pub tenants_may_name: Option<Vec<String>>,
+    /// How a pinned image is written.
+    pub pin: PinStyle,
+}
+
+/// How a pinned image is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PinStyle {
+    /// `app:v1@sha256:…`: people go on seeing the version, and entries that name a tag go on matching.
+    #[default]
+    TagAndDigest,
+    /// `app@sha256:…`, for CRI-O before 1.16, which refuses a tag and a digest together.
+    Digest,
 }
 
 /// What is to become of an image.
@@ -92,8 +104,8 @@ pub struct TrustNeed {
     pub root_secrets: Vec<SecretRef>,
     /// Whether the registry must have the signed content too.
     pub require_present: bool,
-    /// Whether the image is pinned once it is proven.
-    pub mutate: bool,
+    /// How the image is pinned once it is proven; not at all, if the entry says so.
+    pub pin: Option<PinStyle>,
 }
 
 /// Says what each image of a workload in a namespace needs. `now` is in seconds since 1970; only the retirement of trust servers
@@ -181,7 +193,7 @@ fn need_of(
         root_keys: trust.root_keys.clone(),
         root_secrets: secrets(&trust.root_secrets),
         require_present: trust.require_present,
-        mutate: found.entry.mutate_image,
+        pin: found.entry.mutate_image.then_some(defaults.pin),
         reference,
     })))
 }
@@ -283,7 +295,12 @@ mod tests {
 
     fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {
         let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
-        let defaults = Defaults { cluster_secrets, trust_servers: BTreeMap::new(), tenants_may_name: None };
+        let defaults = Defaults {
+            cluster_secrets,
+            trust_servers: BTreeMap::new(),
+            tenants_may_name: None,
+            pin: PinStyle::default(),
+        };
         plan(policies, "work", &[image], &defaults, now).remove(0).need
     }
 
@@ -330,8 +347,12 @@ mod tests {
         let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
         let allowed = |kind, server| {
             let hosts = vec!["good.io".to_owned(), "other.io:4443".to_owned()];
-            let defaults =
-                Defaults { cluster_secrets: own(), trust_servers: BTreeMap::new(), tenants_may_name: Some(hosts) };
+            let defaults = Defaults {
+                cluster_secrets: own(),
+                trust_servers: BTreeMap::new(),
+                tenants_may_name: Some(hosts),
+                pin: PinStyle::default(),
+            };
             let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
             matches!(planned.need, Need::Trust(_))
         };
@@ -348,7 +369,12 @@ mod tests {
         let by_tenant = |kind, server, tenants_may_name| {
             let configured =
                 BTreeMap::from([("other.io".to_owned(), TrustServer::parse("https://n.other.io").unwrap())]);
-            let defaults = Defaults { cluster_secrets: own(), trust_servers: configured, tenants_may_name };
+            let defaults = Defaults {
+                cluster_secrets: own(),
+                trust_servers: configured,
+                tenants_may_name,
+                pin: PinStyle::default(),
+            };
             let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
             let Need::Trust(need) = planned.need else { panic!("{:?}", planned.need) };
             need.named_by_tenant

@@ -5,8 +5,9 @@ use std::fmt;
 use countersign_notary::{Error as NotaryError, ProvenDigest, SignerError, Wanted};
 use thiserror::Error;
 
-use crate::plan::{Need, PlannedImage, SecretRef, TrustNeed};
+use crate::plan::{Need, PinStyle, PlannedImage, SecretRef, TrustNeed};
 use crate::policies::{Match, Policy};
+use crate::reference::ImageReference;
 use crate::workload::ContainerImage;
 
 /// How much of an image's text a message repeats.
@@ -126,11 +127,27 @@ pub enum DenyReason {
         /// `HOST:PORT`
         host: String,
     },
-    /// The image is proven, and stands where it cannot be pinned.
+    /// The image is proven, and stands in a revision, which cannot be pinned.
     #[error("the image must be named by its digest here, as nothing else can be put in its place: {pinned}")]
-    NotPinned {
+    RevisionNotPinned {
         /// How it must be named.
         pinned: String,
+    },
+    /// The image is proven, but reached the validating webhook without its digest.
+    #[error(
+        "not pinned to its signed digest {digest}: another webhook changed it after Countersign; let that webhook run earlier (webhooks of one kind run in the order of their configurations' names), or set mutateImage: false for the images that it adds"
+    )]
+    LostPin {
+        /// `sha256:…`
+        digest: String,
+    },
+    /// More repositories on trust servers than one review may ask for.
+    #[error(
+        "failed to get content trust information: the object has images of more than {limit} signed repositories, which is the limit for one review; split it into several objects"
+    )]
+    TooManyRepositories {
+        /// How many one review may ask for.
+        limit: usize,
     },
     /// It could not be decided.
     #[error("failed to get content trust information: {}", shown(cause))]
@@ -175,7 +192,8 @@ impl DenyReason {
             Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
             Self::DigestAlgorithm { .. } => "digest-algorithm",
             Self::NotPresent { .. } => "not-present",
-            Self::NotPinned { .. } => "not-pinned",
+            Self::RevisionNotPinned { .. } | Self::LostPin { .. } => "not-pinned",
+            Self::TooManyRepositories { .. } => "too-many-repositories",
             Self::Undecided { .. } => "undecided",
             Self::InvalidName => "invalid-name",
         }
@@ -259,6 +277,8 @@ pub struct ImageVerdict {
     pub entry: Option<EntryRef>,
     /// Whether it may run.
     pub outcome: Outcome,
+    /// What a reader of the denial must know beside the reason, if anything: why this image was judged at all.
+    pub note: Option<String>,
 }
 
 /// Whether an image may run.
@@ -268,6 +288,8 @@ pub enum Outcome {
     Unchecked,
     /// It may: this digest is proven.
     Proven(Proof),
+    /// It may, under the digest that an update took away while nothing could be decided: this is the image as it stood.
+    PutBack(String),
     /// It may not.
     Denied(DenyReason),
 }
@@ -286,7 +308,8 @@ impl Proof {
         self.digest
     }
 
-    /// The image pinned to the digest, `<repository as written>@sha256:<hex>`; `None` where the entry wants none.
+    /// The image pinned to the digest, in the style that is configured; as it was written where it names the digest already.
+    /// `None` where the entry wants no pin.
     #[must_use]
     pub fn pinned(&self) -> Option<&str> {
         self.pinned.as_deref()
@@ -305,14 +328,17 @@ impl ImageVerdict {
                 cause: "no proof was brought; this is a fault of Countersign".into(),
             }),
         };
-        Self { image: planned.image, entry: planned.entry, outcome }
+        Self { image: planned.image, entry: planned.entry, outcome, note: None }
     }
 
     /// The line of a denial: `Deny "IMAGE", REASON`.
     #[must_use]
     pub fn denial(&self) -> Option<String> {
         match &self.outcome {
-            Outcome::Denied(reason) => Some(format!("Deny {}, {reason}", quoted(&self.image.image))),
+            Outcome::Denied(reason) => {
+                let note = self.note.as_deref().map_or_else(String::new, |note| format!(" ({})", shown(note)));
+                Some(format!("Deny {}, {reason}{note}", quoted(&self.image.image)))
+            }
             _ => None,
         }
     }
@@ -334,8 +360,18 @@ fn judge_proof(need: &TrustNeed, digest: ProvenDigest) -> Outcome {
         };
         return Outcome::Denied(DenyReason::untrusted(need.server.host_port(), error));
     }
-    let pinned = need.mutate.then(|| format!("{}@{digest}", need.reference.written_repository()));
+    let pinned = need.pin.map(|style| pinned(&need.reference, style, &digest.to_string()));
     Outcome::Proven(Proof { digest, pinned })
+}
+
+/// A digest that is there already stays as it is written; it was compared before.
+fn pinned(reference: &ImageReference, style: PinStyle, digest: &str) -> String {
+    let repository = reference.written_repository();
+    match (style, reference.tag()) {
+        (PinStyle::TagAndDigest, _) if reference.digest().is_some() => reference.as_written().to_owned(),
+        (PinStyle::TagAndDigest, Some(tag)) => format!("{repository}:{tag}@{digest}"),
+        (PinStyle::TagAndDigest, None) | (PinStyle::Digest, _) => format!("{repository}@{digest}"),
+    }
 }
 
 /// What a review comes to.
@@ -360,14 +396,20 @@ impl Verdict {
         })
     }
 
-    /// The verdict on an object that cannot be changed: what would have to be pinned is denied.
+    /// The verdict on an object that is only to be looked at: a proven image that has no digest, and should have one, is
+    /// denied. `is_revision` says that the object is one that cannot be changed at all.
     #[must_use]
-    pub fn unchangeable(mut self) -> Self {
+    pub fn unchangeable(mut self, is_revision: bool) -> Self {
         for image in &mut self.images {
-            if let Outcome::Proven(Proof { pinned: Some(pinned), .. }) = &image.outcome
-                && *pinned != image.image.image
-            {
-                image.outcome = Outcome::Denied(DenyReason::NotPinned { pinned: pinned.clone() });
+            let Outcome::Proven(Proof { digest, pinned: Some(pinned) }) = &image.outcome else {
+                continue;
+            };
+            if ImageReference::parse(&image.image.image).is_ok_and(|reference| reference.digest().is_none()) {
+                image.outcome = Outcome::Denied(if is_revision {
+                    DenyReason::RevisionNotPinned { pinned: pinned.clone() }
+                } else {
+                    DenyReason::LostPin { digest: digest.to_string() }
+                });
             }
         }
         self
@@ -493,5 +535,30 @@ mod tests {
             ],
         };
         assert!(!verdict.allowed());
+    }
+
+    #[test]
+    fn pins_keep_the_tag() {
+        const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let (by_digest, by_both) = (format!("app@{D}"), format!("h.io:5000/app:v1@{D}"));
+        for (image, with_tag, digest_alone) in [
+            ("h.io/app:v1", format!("h.io/app:v1@{D}"), format!("h.io/app@{D}")),
+            ("app", format!("app:latest@{D}"), by_digest.clone()),
+            (&by_digest, by_digest.clone(), by_digest.clone()),
+            (&by_both, by_both.clone(), format!("h.io:5000/app@{D}")),
+        ] {
+            let reference = ImageReference::parse(image).unwrap();
+            assert_eq!(pinned(&reference, PinStyle::TagAndDigest, D), with_tag);
+            assert_eq!(pinned(&reference, PinStyle::Digest, D), digest_alone);
+        }
+    }
+
+    #[test]
+    fn a_lost_pin_is_told_in_the_published_words() {
+        check(
+            "app:v1",
+            DenyReason::LostPin { digest: "sha256:d".into() },
+            "Deny \"app:v1\", not pinned to its signed digest sha256:d: another webhook changed it after Countersign; let that webhook run earlier (webhooks of one kind run in the order of their configurations' names), or set mutateImage: false for the images that it adds",
+        );
     }
 }

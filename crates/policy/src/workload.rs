@@ -1,6 +1,6 @@
 //! Every image that an object would run, with the place where it stands.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 use thiserror::Error;
@@ -25,12 +25,15 @@ pub struct ContainerImage {
 /// A pod spec that an object holds.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Workload {
-    /// Its images, in order; those with an empty or absent `image` field are left to Kubernetes.
+    /// Its images, in order. Those with an empty or absent `image` field are left to Kubernetes; so are those of only white
+    /// space in a template, which OpenShift's image triggers fill in.
     pub images: Vec<ContainerImage>,
     /// Names of the secrets in `imagePullSecrets`.
     pub pull_secrets: Vec<String>,
     /// The service account that the pods run as.
     pub service_account: Option<String>,
+    /// Whether pods are only made from it later.
+    pub is_template: bool,
     /// Whether the object is kept by somebody who compares it with what it should be, so that it must not be changed.
     pub is_revision: bool,
 }
@@ -50,6 +53,12 @@ pub enum WorkloadError {
     /// More images than are looked at.
     #[error("the object has more than {MAX_IMAGES} images")]
     TooManyImages,
+    /// A revision that would move its workload to another namespace.
+    #[error("/data/metadata/namespace is {namespace:?}, which is not the namespace of the revision")]
+    OtherNamespace {
+        /// What stands there.
+        namespace: String,
+    },
 }
 
 /// Why a kind cannot be added to those that are known.
@@ -154,8 +163,10 @@ impl Kinds {
         let mut workload = Workload { is_revision, ..Workload::default() };
         if is_revision {
             only_plain_names(object.get("data").unwrap_or(&Value::Null), "/data")?;
+            stays_in_its_namespace(object)?;
         }
         if let Some(pointer) = self.pointer(group, kind) {
+            workload.is_template = !matches!(kind, "Pod" | "EphemeralContainers");
             read_pod_spec(object, pointer, &mut workload)?;
             // A custom kind may hold more than its configuration says, and a wrong pointer must not hide it.
             if KNOWN.iter().any(|known| (known.0, known.1) == (group, kind)) {
@@ -170,6 +181,27 @@ impl Kinds {
             }
         }
         Ok(workload)
+    }
+}
+
+/// Fails at a revision whose data names another namespace than the revision stands in: its controller lays the data over the
+/// `StatefulSet`, and would make pods there.
+fn stays_in_its_namespace(revision: &Value) -> Result<(), WorkloadError> {
+    let Some(metadata) = step_to(revision, "/data/metadata")? else {
+        return Ok(());
+    };
+    let Some(members) = metadata.as_object() else {
+        return Err(WorkloadError::WrongType { pointer: "/data/metadata".to_owned(), expected: "an object" });
+    };
+    only_this_case(members, &["namespace"], "/data/metadata", "a member of metadata (its case is wrong)")?;
+    let own = revision.pointer("/metadata/namespace").and_then(Value::as_str);
+    match members.get("namespace") {
+        None | Some(Value::Null) => Ok(()),
+        Some(Value::String(namespace)) if namespace.is_empty() || Some(namespace.as_str()) == own => Ok(()),
+        Some(namespace) => {
+            let namespace = namespace.as_str().map_or_else(|| namespace.to_string(), str::to_owned);
+            Err(WorkloadError::OtherNamespace { namespace })
+        }
     }
 }
 
@@ -290,6 +322,7 @@ fn push_image(
     match members.get(field) {
         None | Some(Value::Null) => {}
         Some(Value::String(image)) if image.is_empty() => {}
+        Some(Value::String(image)) if workload.is_template && image.trim().is_empty() => {}
         Some(Value::String(image)) => {
             if workload.images.len() == MAX_IMAGES {
                 return Err(WorkloadError::TooManyImages);
@@ -303,25 +336,6 @@ fn push_image(
         Some(_) => return Err(wrong(format!("{at}/{field}"), "a string")),
     }
     Ok(())
-}
-
-/// The images of `new` that an update changes or adds: those whose list and container name do not stand with the same image in
-/// `old`. Where a name stands twice on either side, no telling which is which, so all of that name are new.
-#[must_use]
-pub fn changed_images(old: &Workload, new: &Workload) -> Vec<ContainerImage> {
-    let mut before: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-    for image in &old.images {
-        before.entry(&image.path).and_modify(|known| *known = None).or_insert(Some(&image.image));
-    }
-    let mut times: BTreeMap<&str, usize> = BTreeMap::new();
-    for image in &new.images {
-        *times.entry(&image.path).or_default() += 1;
-    }
-    let unchanged = |image: &&ContainerImage| {
-        times.get(image.path.as_str()) == Some(&1)
-            && before.get(image.path.as_str()).copied().flatten() == Some(image.image.as_str())
-    };
-    new.images.iter().filter(|image| !unchanged(image)).cloned().collect()
 }
 
 #[cfg(test)]
@@ -450,28 +464,26 @@ mod tests {
     }
 
     #[test]
-    fn what_an_update_changes() {
-        let workload = |images: &[(&str, &str)]| Workload {
-            images: images
-                .iter()
-                .map(|(path, image)| ContainerImage {
-                    pointer: String::new(),
-                    path: (*path).into(),
-                    image: (*image).into(),
-                })
-                .collect(),
-            ..Workload::default()
-        };
-        let changed = |old: &[(&str, &str)], new: &[(&str, &str)]| {
-            let changed = changed_images(&workload(old), &workload(new));
-            changed.into_iter().map(|image| format!("{}={}", image.path, image.image)).collect::<Vec<_>>().join(" ")
-        };
-        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/b", "2"), ("c/a", "1")]), "");
-        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/a", "2"), ("c/b", "1")]), "c/a=2 c/b=1");
-        assert_eq!(changed(&[("c/a", "1")], &[("i/a", "1"), ("c/a", "1")]), "i/a=1");
-        assert_eq!(changed(&[("c/a", "1"), ("c/a", "1")], &[("c/a", "1")]), "c/a=1");
-        assert_eq!(changed(&[("c/a", "1")], &[("c/a", "1"), ("c/a", "1")]), "c/a=1 c/a=1");
-        assert_eq!(changed(&[], &[("c/a", "1")]), "c/a=1");
-        assert_eq!(changed(&[("c/a", "1"), ("c/b", "2")], &[("c/a", "1")]), "");
+    fn white_space_is_left_alone_in_templates_only() {
+        let spec = json!({"containers": [{"name": "web", "image": " "}]});
+        let template = json!({"spec": {"template": {"spec": spec}}});
+        assert_eq!(images("apps", "Deployment", &template), Ok(Vec::new()));
+        assert_eq!(images("", "Pod", &json!({"spec": spec})).map(|images| images.len()), Ok(1));
+    }
+
+    #[test]
+    fn a_revision_stays_in_its_namespace() {
+        let revision = |namespace: Value| json!({"metadata": {"namespace": "own"}, "data": {"metadata": {"namespace": namespace}, "spec": {"template": {"spec": {}}}}});
+        for namespace in [json!("own"), json!(""), Value::Null] {
+            assert_eq!(images("apps", REVISION, &revision(namespace)), Ok(Vec::new()));
+        }
+        for namespace in [json!("other"), json!(1)] {
+            let error = images("apps", REVISION, &revision(namespace)).unwrap_err();
+            assert!(error.contains("not the namespace of the revision"), "{error}");
+        }
+        let other_case = json!({"metadata": {"namespace": "own"}, "data": {"metadata": {"Namespace": "other"}}});
+        assert!(images("apps", REVISION, &other_case).is_err());
+        let other_case = json!({"metadata": {"namespace": "own"}, "data": {"Metadata": {"namespace": "other"}}});
+        assert!(images("apps", REVISION, &other_case).is_err());
     }
 }

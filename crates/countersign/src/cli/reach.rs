@@ -166,7 +166,7 @@ pub(crate) fn defaults(
         ClusterPolicySecrets::OwnNamespace => ClusterSecrets::OwnNamespace(secrets_namespace.to_owned()),
         ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
     };
-    Defaults { cluster_secrets, trust_servers, tenants_may_name: None }
+    Defaults { cluster_secrets, trust_servers, tenants_may_name: None, pin: countersign_policy::PinStyle::default() }
 }
 
 /// An image on the command line.

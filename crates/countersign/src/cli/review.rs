@@ -1,7 +1,6 @@
 //! `countersign review`: manifests, exactly as the webhook would review them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use countersign_policy::{EntryRef, ImageVerdict, Kinds, Outcome, Verdict, patch};
 use serde::Serialize;
@@ -9,9 +8,11 @@ use serde_json::Value;
 
 use super::output::{print, table, verdict_word};
 use super::{exit, reach};
-use crate::config::ClusterPolicySecrets;
+use crate::config::{ClusterPolicySecrets, Mode};
 use crate::documents::{self, Document};
 use crate::enforce::Engine;
+use crate::gate::{Gate, Webhook};
+use crate::review::{GroupVersionKind, Request};
 use crate::source::files::{FileSource, Loaded};
 
 /// Review manifests as the webhook would: files, folders or standard input
@@ -106,7 +107,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         deadline: args.reach.timeout.0,
         private: false,
     };
-    let reviewed = reach::runtime()?.block_on(review_all(&Arc::new(engine), documents, &args.namespace));
+    let gate = Gate {
+        engine,
+        kinds: Kinds::known(),
+        children: None,
+        trusted_controllers: Vec::new(),
+        verify_children: false,
+        mode: Mode::Enforce,
+    };
+    let reviewed = reach::runtime()?.block_on(review_all(&gate, documents, &args.namespace));
     let code = exit_code(&reviewed);
     match args.output {
         Format::Table => print(&as_table(&reviewed, &args.namespace)),
@@ -117,23 +126,37 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(code)
 }
 
-async fn review_all(engine: &Engine, documents: Vec<Document>, namespace: &str) -> Vec<Reviewed> {
-    let kinds = Kinds::known();
+async fn review_all(gate: &Gate, documents: Vec<Document>, namespace: &str) -> Vec<Reviewed> {
     let mut reviewed = Vec::new();
     for document in documents {
-        let (group, _) = group_version(&document);
-        let found = kinds.workload(&group, document.text_of("/kind"), &document.value);
-        let outcome = match found {
-            Err(error) => Some(Err(error.to_string())),
-            Ok(workload) if workload.images.is_empty() => None,
-            Ok(workload) => {
-                let namespace = namespace_of(&document, namespace);
-                Some(Ok(engine.judge(&namespace, &workload, &workload.images).await))
-            }
-        };
+        let outcome = judge(gate, &document, namespace).await;
         reviewed.push(Reviewed { document, outcome });
     }
     reviewed
+}
+
+/// Asks the gate as if somebody created the object; nothing for one that holds no images.
+async fn judge(gate: &Gate, document: &Document, namespace: &str) -> Option<Result<Verdict, String>> {
+    let object = match serde_json::value::to_raw_value(&document.value) {
+        Ok(object) => object,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    let (group, version) = group_version(document);
+    let request = Request {
+        kind: GroupVersionKind { group, version, kind: document.text_of("/kind").to_owned() },
+        name: Some(document.text_of("/metadata/name").to_owned()),
+        namespace: Some(namespace_of(document, namespace)),
+        operation: "CREATE".to_owned(),
+        object: Some(&object),
+        dry_run: Some(true),
+        ..Request::default()
+    };
+    let decision = gate.decide(Webhook::Mutate, &request).await;
+    match decision.denied {
+        // The object as a whole: its images cannot be told.
+        Some(message) if decision.verdict.images.is_empty() => Some(Err(message)),
+        _ => decision.has_images.then_some(Ok(decision.verdict)),
+    }
 }
 
 fn group_version(document: &Document) -> (String, String) {
@@ -192,7 +215,7 @@ fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
                     image: String::new(),
                     allowed: false,
                     pinned: None,
-                    reason: Some(format!("the images of the object cannot be told: {message}")),
+                    reason: Some(message.clone()),
                     policy: None,
                 };
                 (false, vec![unreadable])
@@ -214,6 +237,7 @@ fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
 fn image_report(verdict: &ImageVerdict) -> ImageReport {
     let pinned = match &verdict.outcome {
         Outcome::Proven(proof) => proof.pinned().map(str::to_owned),
+        Outcome::PutBack(before) => Some(before.clone()),
         Outcome::Unchecked | Outcome::Denied(_) => None,
     };
     ImageReport {

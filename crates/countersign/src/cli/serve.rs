@@ -10,9 +10,11 @@ use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
 use tracing::{error, info, warn};
 
 use super::{exit, reach};
+use crate::children::{Children, ClusterOwners};
 use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
 use crate::enforce::Engine;
+use crate::gate::Gate;
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::records::Records;
 use crate::source::cluster::{ClusterHandle, ClusterSource};
@@ -73,20 +75,24 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         registry: clients.registry,
         defaults: Defaults {
             tenants_may_name: config.namespace_trust_servers.clone(),
+            pin: config.pin,
             ..reach::defaults(&own_namespace, config.cluster_policy_secrets, trust_servers)
         },
         clock: Arc::clone(&clock),
         deadline: config.deadline,
         private: config.private_trust,
     };
-    let reviewer = Arc::new(Reviewer {
+    // With policies from files there is no cluster to ask for owners.
+    let owners = around.as_ref().filter(|_| config.policies.is_none());
+    let gate = Gate {
         engine,
         kinds: kinds(&config)?,
+        children: owners.map(|cluster| Children::new(Arc::new(ClusterOwners(cluster.client.clone())))),
         trusted_controllers: config.trusted_controllers.clone(),
         verify_children: config.verify_children,
         mode: config.mode,
-        metrics: Arc::clone(&metrics),
-    });
+    };
+    let reviewer = Arc::new(Reviewer { gate, metrics: Arc::clone(&metrics) });
     let serving = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let tls = tls::server_config(Arc::clone(&serving))?;
     let reviews = web::listen(config.listen, "--listen").await?;

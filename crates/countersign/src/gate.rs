@@ -1,0 +1,292 @@
+//! The one gate: what becomes of an object that somebody wants to create or change.
+//!
+//! Everything that decides asks here: the mutating webhook, the validating webhook, and the command line. So the same object
+//! gets the same answer from all of them. `docs/security.md` argues from this file why nothing unproven can be persisted.
+
+use std::time::Duration;
+
+use countersign_policy::verdict::shown;
+use countersign_policy::{DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Workload, patch};
+use countersign_remote::DENIAL_AGE;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use tokio::time::Instant;
+
+use crate::children::{Child, Children, Note};
+use crate::config::Mode;
+use crate::enforce::{Engine, Job};
+use crate::metrics::Outcome;
+use crate::review::{Answer, Request};
+
+/// The annotation of a pod that a node made for a static pod of its own.
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// How long a line of an admission warning may be: the API server cuts what is longer.
+const MAX_WARNING: usize = 256;
+
+/// Who asks the gate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Webhook {
+    /// The mutating webhook: denies what is not proven, and pins the rest.
+    Mutate,
+    /// The validating webhook, which sees the object as it will be stored: denies what is not proven, or not pinned where a
+    /// pin is due, and changes nothing.
+    Validate,
+}
+
+impl Webhook {
+    /// As logs and metrics name it.
+    #[must_use]
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Mutate => "mutate",
+            Self::Validate => "validate",
+        }
+    }
+
+    /// How old the metadata may be that a denial rests on. The validating webhook looks at what another replica may have pinned
+    /// this very moment, so it asks anew each time before it denies. The mutating one has sorted out the rest by then, so that
+    /// this is no way to make it ask at will.
+    fn denial_age(self) -> Duration {
+        match self {
+            Self::Mutate => DENIAL_AGE,
+            Self::Validate => Duration::ZERO,
+        }
+    }
+
+    /// The audit annotations' names: those of the validating webhook differ, as the API server keeps both.
+    fn annotations(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Mutate => ("verdict", "reason"),
+            Self::Validate => ("validate-verdict", "validate-reason"),
+        }
+    }
+}
+
+/// Decides about objects.
+#[derive(Debug)]
+pub struct Gate {
+    /// Decides about images.
+    pub engine: Engine,
+    /// Which kinds hold a pod spec.
+    pub kinds: Kinds,
+    /// The owners of children; `None` where there is no cluster to ask, and then no owner excuses anything.
+    pub children: Option<Children>,
+    /// The users that are the cluster's own controllers: only for them an owner counts.
+    pub trusted_controllers: Vec<String>,
+    /// Whether children are judged like anything else.
+    pub verify_children: bool,
+    /// What is done with what is denied.
+    pub mode: Mode,
+}
+
+/// What the gate has decided, before the mode is looked at.
+#[derive(Debug, Default)]
+pub struct Decision {
+    /// What the judged images came to; images that stand unchanged are not among them.
+    pub verdict: Verdict,
+    /// Why the object is denied.
+    pub denied: Option<String>,
+    /// Whether it is only denied because something could not be decided.
+    pub undecided: bool,
+    /// The JSON patch that pins the images.
+    pub patch: Option<Vec<u8>>,
+    /// Whether a denial would stop nothing: the pod runs already.
+    pub runs_already: bool,
+    /// Whether the object holds images at all, judged or not.
+    pub has_images: bool,
+}
+
+impl Decision {
+    fn unchanged(has_images: bool) -> Self {
+        Self { has_images, ..Self::default() }
+    }
+
+    /// A denial of the whole object.
+    #[must_use]
+    pub fn denied(message: String) -> Self {
+        Self { denied: Some(message), has_images: true, ..Self::default() }
+    }
+
+    /// What it counts as, whatever the mode makes of it.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let proven = |image: &countersign_policy::ImageVerdict| {
+            matches!(image.outcome, ImageOutcome::Proven(_) | ImageOutcome::PutBack(_))
+        };
+        match &self.denied {
+            Some(_) if self.undecided => Outcome::Undecided,
+            Some(_) => Outcome::Denied,
+            None if self.verdict.images.iter().any(proven) => Outcome::Verified,
+            None => Outcome::Unchecked,
+        }
+    }
+}
+
+impl Gate {
+    /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
+    pub async fn decide(&self, webhook: Webhook, request: &Request<'_>) -> Decision {
+        match request.operation.as_str() {
+            "DELETE" | "CONNECT" => return Decision::unchanged(false),
+            "CREATE" | "UPDATE" => {}
+            other => return Decision::denied(format!("the operation \"{}\" is not known", shown(other))),
+        }
+        let until = Instant::now() + self.engine.deadline;
+        let (object, workload) = match self.workload(request, request.object) {
+            Ok(found) => found,
+            Err(message) => return Decision::denied(message),
+        };
+        // An old object that cannot be read excuses nothing: then every image is judged.
+        let old = (request.operation == "UPDATE").then(|| self.workload(request, request.old_object).ok()).flatten();
+        let mut reviewed = old.map(|(_, old)| Reviewed::of(&old)).unwrap_or_default();
+        let before = reviewed.clone();
+        if reviewed.changed(&workload).is_empty() {
+            return Decision::unchanged(!workload.images.is_empty());
+        }
+        let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
+            return Decision::denied("the review names no namespace, so no policy can be found for it".to_owned());
+        };
+        let note = match self.excuse(request, namespace, &object, &workload, until).await {
+            Some((of_owner, note)) => {
+                reviewed.extend(&of_owner);
+                note
+            }
+            None => None,
+        };
+        let images = reviewed.changed(&workload);
+        if images.is_empty() {
+            return Decision::unchanged(true);
+        }
+        // What a dry run or a denial saw is written nowhere, and in the other modes nothing rests on it.
+        let record = !request.dry_run.unwrap_or_default() && self.mode == Mode::Enforce;
+        let denial_age = webhook.denial_age();
+        let job = Job { namespace, workload: &workload, images: &images, until, denial_age, record };
+        let mut verdict = self.engine.judge(&job).await;
+        if webhook == Webhook::Mutate {
+            put_back(&mut verdict, &before);
+        }
+        if self.mode == Mode::Enforce && (webhook == Webhook::Validate || workload.is_revision) {
+            // Whoever made a revision compares it with what it should be, and would make another one for each that was
+            // changed; so a revision is only looked at, by both webhooks.
+            verdict = verdict.unchangeable(workload.is_revision);
+        }
+        if let Some(note) = note {
+            explain(&mut verdict, &note);
+        }
+        self.decision(verdict, is_mirror(request, &object))
+    }
+
+    fn decision(&self, verdict: Verdict, runs_already: bool) -> Decision {
+        let mut decision = Decision { has_images: true, runs_already, ..Decision::default() };
+        if verdict.allowed() {
+            let pins = self.mode == Mode::Enforce && !runs_already;
+            decision.patch = if pins { patch::patch(&verdict) } else { None };
+        } else {
+            decision.undecided = verdict.denied().all(DenyReason::is_undecided);
+            decision.denied = Some(verdict.message());
+        }
+        decision.verdict = verdict;
+        decision
+    }
+
+    /// The object of a request and its images.
+    fn workload(&self, request: &Request<'_>, object: Option<&RawValue>) -> Result<(Value, Workload), String> {
+        let kind = shown(&request.kind.kind);
+        let object = object.ok_or_else(|| format!("the review of a {kind} has no object"))?;
+        let object: Value = serde_json::from_str(object.get())
+            .map_err(|error| format!("the {kind} in the review cannot be read: {error}"))?;
+        let workload = self.kinds.workload(&request.kind.group, &request.kind.kind, &object);
+        workload
+            .map(|workload| (object, workload))
+            .map_err(|error| format!("the images of the {kind} cannot be told: {}", shown(&error.to_string())))
+    }
+
+    /// What the owner of a child excuses, and what to say of its other images. `None` if no owner counts here.
+    async fn excuse(
+        &self,
+        request: &Request<'_>,
+        namespace: &str,
+        object: &Value,
+        workload: &Workload,
+        until: Instant,
+    ) -> Option<(Reviewed, Option<Note>)> {
+        let children = self.children.as_ref().filter(|_| !self.verify_children)?;
+        if !self.trusted_controllers.contains(&request.user_info.username) {
+            return None;
+        }
+        let kind = &request.kind;
+        let child = Child { group: &kind.group, kind: &kind.kind, namespace, object, workload };
+        let excuse = tokio::time::timeout_at(until, children.excuse(&self.kinds, child)).await.ok()?;
+        Some((excuse.reviewed, excuse.note))
+    }
+
+    /// The answer that the mode makes of a decision, and what it counts as.
+    #[must_use]
+    pub fn answer(&self, webhook: Webhook, decision: Decision) -> (Outcome, Answer) {
+        let outcome = decision.outcome();
+        let (verdict, reason) = webhook.annotations();
+        let mut answer = Answer { patch: decision.patch, ..Answer::default() };
+        answer.audit.push((verdict, outcome.label().to_owned()));
+        let Some(message) = decision.denied else {
+            return (outcome, answer);
+        };
+        answer.audit.push((reason, message.clone()));
+        answer.reason = Some(message.clone());
+        match self.mode {
+            Mode::Enforce if !decision.runs_already => {
+                answer.denied = Some(message);
+                return (outcome, answer);
+            }
+            Mode::Warn => answer.warnings = message.lines().map(warning).collect(),
+            Mode::Enforce | Mode::Audit => {}
+        }
+        (Outcome::Tolerated, answer)
+    }
+}
+
+/// Where nothing could be decided about an image whose digest an update takes away, the digest is put back: then the image
+/// stands unchanged. So applying the same file again keeps working while a trust server is down.
+fn put_back(verdict: &mut Verdict, before: &Reviewed) {
+    for image in &mut verdict.images {
+        if matches!(&image.outcome, ImageOutcome::Denied(reason) if reason.is_undecided())
+            && let Some(with_digest) = before.with_digest(&image.image)
+        {
+            image.outcome = ImageOutcome::PutBack(with_digest.to_owned());
+        }
+    }
+}
+
+/// Tells why the images of a child were judged.
+fn explain(verdict: &mut Verdict, note: &Note) {
+    for image in &mut verdict.images {
+        if matches!(image.outcome, ImageOutcome::Denied(_)) {
+            image.note = Some(note.of(&image.image.path));
+        }
+    }
+}
+
+/// Whether a node says with this pod that it runs a static pod. It would go on running it whatever the answer is. Only the
+/// node itself may say so: the API server lets nobody take the annotation off again, and no kubelet runs a pod that has it.
+fn is_mirror(request: &Request<'_>, object: &Value) -> bool {
+    let user = &request.user_info;
+    let node = user.username.strip_prefix("system:node:").filter(|node| !node.is_empty());
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
+    request.operation == "CREATE"
+        && (request.kind.group.as_str(), request.kind.kind.as_str()) == ("", "Pod")
+        && user.groups.iter().any(|group| group == "system:nodes")
+        && node.is_some()
+        && text("/spec/nodeName") == node
+        && object.pointer("/metadata/annotations").and_then(|annotations| annotations.get(MIRROR)).is_some()
+}
+
+/// A line of a denial as a warning.
+fn warning(line: &str) -> String {
+    let whole = format!("would be denied: {line}");
+    if whole.chars().count() <= MAX_WARNING {
+        return whole;
+    }
+    whole.chars().take(MAX_WARNING - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! The gate without a server: which images are judged, and what the mode makes of it.
+//!
+//! Images of `h.io/open` are allowed without a check, the trust server of those of `h.io/signed` cannot be reached, and all others are
+//! on no list.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_remote::{Connections, DockerConfig, Options};
+use futures::future::BoxFuture;
+use serde_json::json;
+
+use super::*;
+use crate::children::{Asked, Owners};
+use crate::cli::reach;
+use crate::config::ClusterPolicySecrets;
+use crate::review::{GroupVersionKind, UserInfo};
+use crate::source::files::{FileSource, Loaded};
+
+const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
+const NODES: &[&str] = &["system:nodes"];
+
+const POLICIES: &str = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1
+kind: ClusterImagePolicy
+metadata: {name: p}
+spec:
+  repositories:
+  - name: h.io/open/*
+  - name: h.io/signed/*
+    policy: {trust: {enabled: true, trustServer: \"https://127.0.0.1:1\"}}
+";
+
+/// The owner of every child: a `ReplicaSet` with `h.io/evil/a:1` in `containers/web`.
+struct OneOwner;
+
+impl Owners for OneOwner {
+    fn get<'a>(&'a self, asked: &'a Asked) -> BoxFuture<'a, Result<Option<Value>, String>> {
+        let found = (asked.resource == "replicasets")
+            .then(|| json!({"metadata": {"uid": "u1"}, "spec": {"template": {"spec": spec("h.io/evil/a:1")}}}));
+        Box::pin(async move { Ok(found) })
+    }
+}
+
+fn gate(mode: Mode, verify_children: bool) -> Gate {
+    let documents = crate::documents::parse("p.yaml", POLICIES).unwrap();
+    let clock = crate::telemetry::wall_clock();
+    let options = Options {
+        refresh: Duration::from_secs(30),
+        stale: Duration::ZERO,
+        flight: Duration::from_secs(8),
+        clock: Arc::clone(&clock),
+        private: false,
+        state: None,
+        on_trouble: Arc::new(|_| ()),
+    };
+    let authenticator = countersign_remote::Authenticator::new(DockerConfig::default());
+    let clients = reach::clients(&Connections::default(), authenticator, options).unwrap();
+    Gate {
+        engine: Engine {
+            source: FileSource::fixed(Loaded::of(&documents).unwrap()),
+            notary: clients.notary,
+            registry: clients.registry,
+            defaults: reach::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
+            clock,
+            deadline: Duration::from_secs(8),
+            private: false,
+        },
+        kinds: Kinds::known(),
+        children: Some(Children::new(Arc::new(OneOwner))),
+        trusted_controllers: vec![CONTROLLER.to_owned()],
+        verify_children,
+        mode,
+    }
+}
+
+fn spec(image: &str) -> Value {
+    json!({"containers": [{"name": "web", "image": image}]})
+}
+
+fn pod(image: &str) -> Value {
+    json!({"metadata": {"name": "p", "namespace": "n"}, "spec": spec(image)})
+}
+
+/// A pod that says it is the `ReplicaSet`'s.
+fn child(image: &str) -> Value {
+    let mut pod = pod(image);
+    pod["metadata"]["ownerReferences"] =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u1", "controller": true}]);
+    pod
+}
+
+/// With a second container beside the first.
+fn with_sidecar(mut pod: Value, image: &str) -> Value {
+    pod["spec"]["containers"].as_array_mut().unwrap().push(json!({"name": "sidecar", "image": image}));
+    pod
+}
+
+fn mirror(image: &str) -> Value {
+    let mut pod = pod(image);
+    pod["metadata"]["annotations"] = json!({MIRROR: "x"});
+    pod["spec"]["nodeName"] = json!("node-1");
+    pod
+}
+
+struct Case {
+    operation: &'static str,
+    kind: (&'static str, &'static str),
+    object: Value,
+    old: Value,
+    user: &'static str,
+    groups: &'static [&'static str],
+}
+
+impl Default for Case {
+    fn default() -> Self {
+        Self {
+            operation: "CREATE",
+            kind: ("", "Pod"),
+            object: Value::Null,
+            old: Value::Null,
+            user: "alice",
+            groups: &[],
+        }
+    }
+}
+
+/// What the gate answers: the outcome, and whether the request is admitted.
+async fn ask(gate: &Gate, webhook: Webhook, case: &Case) -> (String, Answer) {
+    let raw = |value: &Value| (!value.is_null()).then(|| serde_json::value::to_raw_value(value).unwrap());
+    let (object, old) = (raw(&case.object), raw(&case.old));
+    let request = Request {
+        uid: "1".to_owned(),
+        kind: GroupVersionKind {
+            group: case.kind.0.to_owned(),
+            version: "v1".to_owned(),
+            kind: case.kind.1.to_owned(),
+        },
+        namespace: Some("n".to_owned()),
+        operation: case.operation.to_owned(),
+        user_info: UserInfo {
+            username: case.user.to_owned(),
+            groups: case.groups.iter().map(|group| (*group).to_owned()).collect(),
+        },
+        object: object.as_deref(),
+        old_object: old.as_deref(),
+        ..Request::default()
+    };
+    let decision = gate.decide(webhook, &request).await;
+    let (outcome, answer) = gate.answer(webhook, decision);
+    let admitted = if answer.denied.is_some() { "refused" } else { "admitted" };
+    (format!("{} {admitted}", outcome.label()), answer)
+}
+
+fn pinned(image: &str) -> String {
+    format!("{image}@{D}")
+}
+
+#[tokio::test]
+async fn who_is_judged_for_what() {
+    let gate = gate(Mode::Enforce, false);
+    let create = |object| Case { object, ..Case::default() };
+    let update = |old, object| Case { operation: "UPDATE", object, old, ..Case::default() };
+    let by = |user, object| Case { object, user, ..Case::default() };
+    let revision = |image: &str| Case {
+        kind: ("apps", "ControllerRevision"),
+        object: json!({"metadata": {"namespace": "n"}, "data": {"spec": {"template": {"spec": spec(image)}}}}),
+        ..Case::default()
+    };
+    let deployment = |image: &str| Case {
+        kind: ("apps", "Deployment"),
+        object: json!({"spec": {"template": {"spec": spec(image)}}}),
+        ..Case::default()
+    };
+    let node = |user, groups, object| Case { object, user, groups, ..Case::default() };
+    let cases = [
+        ("an open image", create(pod("h.io/open/a:1")), "unchecked admitted"),
+        ("one on no list", create(pod("h.io/evil/a:1")), "denied refused"),
+        ("one that cannot be decided", create(pod("h.io/signed/a:1")), "undecided refused"),
+        ("both", create(with_sidecar(pod("h.io/signed/a:1"), "h.io/evil/b")), "denied refused"),
+        ("no object", create(Value::Null), "denied refused"),
+        ("an unreadable object", create(json!({"spec": {"containers": 1}})), "denied refused"),
+        ("no images", create(json!({"spec": {}})), "unchecked admitted"),
+        ("a template", deployment("h.io/evil/a:1"), "denied refused"),
+        ("a template of white space", deployment(" "), "unchecked admitted"),
+        ("a pod of white space", create(pod(" ")), "denied refused"),
+        ("a revision", revision("h.io/evil/a:1"), "denied refused"),
+        ("a delete", Case { operation: "DELETE", ..create(Value::Null) }, "unchecked admitted"),
+        ("another operation", Case { operation: "PATCH", ..create(pod("h.io/open/a:1")) }, "denied refused"),
+        // An update is excused by the old object, image by image.
+        ("unchanged", update(pod("h.io/evil/a:1"), pod("h.io/evil/a:1")), "unchecked admitted"),
+        ("changed", update(pod("h.io/evil/a:1"), pod("h.io/evil/a:2")), "denied refused"),
+        ("added", update(pod("h.io/evil/a:1"), with_sidecar(pod("h.io/evil/a:1"), "h.io/evil/b")), "denied refused"),
+        ("unreadable before", update(json!({"spec": {"containers": 1}}), pod("h.io/evil/a:1")), "denied refused"),
+        ("nothing before", update(Value::Null, pod("h.io/evil/a:1")), "denied refused"),
+        (
+            "created with an old object",
+            Case { old: pod("h.io/evil/a:1"), ..create(pod("h.io/evil/a:1")) },
+            "denied refused",
+        ),
+        // A child is excused by its owner, if a controller asks.
+        ("a child", by(CONTROLLER, child("h.io/evil/a:1")), "unchecked admitted"),
+        ("a user's child", create(child("h.io/evil/a:1")), "denied refused"),
+        ("no child", by(CONTROLLER, pod("h.io/evil/a:1")), "denied refused"),
+        ("a changed child", by(CONTROLLER, child("h.io/evil/a:2")), "denied refused"),
+        ("an injected sidecar", by(CONTROLLER, with_sidecar(child("h.io/evil/a:1"), "h.io/evil/b")), "denied refused"),
+        ("an open sidecar", by(CONTROLLER, with_sidecar(child("h.io/evil/a:1"), "h.io/open/b")), "unchecked admitted"),
+        // A mirror pod runs already, whatever is answered.
+        ("a mirror pod", node("system:node:node-1", NODES, mirror("h.io/evil/a:1")), "tolerated admitted"),
+        ("of another node", node("system:node:node-2", NODES, mirror("h.io/evil/a:1")), "denied refused"),
+        ("of no node", node("system:node:node-1", &[], mirror("h.io/evil/a:1")), "denied refused"),
+        ("of a user", node("alice", NODES, mirror("h.io/evil/a:1")), "denied refused"),
+        ("a node's other pod", node("system:node:node-1", NODES, pod("h.io/evil/a:1")), "denied refused"),
+    ];
+    for (name, case, expected) in &cases {
+        for webhook in [Webhook::Mutate, Webhook::Validate] {
+            assert_eq!(ask(&gate, webhook, case).await.0, *expected, "{webhook:?}: {name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn children_are_judged_where_that_is_configured() {
+    let case = Case { object: child("h.io/evil/a:1"), user: CONTROLLER, ..Case::default() };
+    assert_eq!(ask(&gate(Mode::Enforce, true), Webhook::Mutate, &case).await.0, "denied refused");
+    let alone = Gate { children: None, ..gate(Mode::Enforce, false) };
+    assert_eq!(ask(&alone, Webhook::Mutate, &case).await.0, "denied refused");
+}
+
+#[tokio::test]
+async fn what_the_mode_makes_of_a_denial() {
+    for (mode, expected) in [
+        (Mode::Enforce, ("denied refused", 0)),
+        (Mode::Warn, ("tolerated admitted", 1)),
+        (Mode::Audit, ("tolerated admitted", 0)),
+    ] {
+        let case = Case { object: pod(&format!("h.io/evil/{}:1", "a".repeat(200))), ..Case::default() };
+        for (webhook, annotation) in [(Webhook::Mutate, "verdict"), (Webhook::Validate, "validate-verdict")] {
+            let (outcome, answer) = ask(&gate(mode, false), webhook, &case).await;
+            assert_eq!((outcome.as_str(), answer.warnings.len()), expected, "{mode:?}");
+            assert_eq!(answer.audit[0], (annotation, "denied".to_owned()));
+            assert!(answer.patch.is_none());
+            for line in answer.warnings {
+                assert!(line.starts_with("would be denied: Deny \"h.io/evil/") && line.chars().count() == MAX_WARNING);
+            }
+        }
+    }
+}
+
+/// Applying the same file again takes the digest away; where nobody can decide, it is put back.
+#[tokio::test]
+async fn a_digest_is_put_back_where_nothing_can_be_decided() {
+    let update =
+        |old: &str, new: &str| Case { operation: "UPDATE", object: pod(new), old: pod(old), ..Case::default() };
+    let same = update(&pinned("h.io/signed/a:1"), "h.io/signed/a:1");
+    let enforcing = gate(Mode::Enforce, false);
+    let (outcome, answer) = ask(&enforcing, Webhook::Mutate, &same).await;
+    assert_eq!(outcome, "verified admitted");
+    let patch: Value = serde_json::from_slice(&answer.patch.unwrap()).unwrap();
+    let expected = json!([{"op": "replace", "path": "/spec/containers/0/image", "value": pinned("h.io/signed/a:1")}]);
+    assert_eq!(patch, expected);
+    // The validating webhook sees it put back; if it does not, nothing was.
+    assert_eq!(ask(&enforcing, Webhook::Validate, &same).await.0, "undecided refused");
+    for (old, new, expected) in [
+        (pinned("h.io/signed/a:1"), "h.io/signed/a:2", "undecided refused"),
+        (pinned("h.io/signed/b:1"), "h.io/signed/a:1", "undecided refused"),
+        (pinned("h.io/evil/a:1"), "h.io/evil/a:1", "denied refused"),
+    ] {
+        assert_eq!(ask(&enforcing, Webhook::Mutate, &update(&old, new)).await.0, expected, "{old} {new}");
+    }
+}
+
+#[tokio::test]
+async fn a_denial_says_that_the_owner_has_no_such_image() {
+    let case =
+        Case { object: with_sidecar(child("h.io/evil/a:1"), "h.io/evil/b"), user: CONTROLLER, ..Case::default() };
+    let message = ask(&gate(Mode::Enforce, false), Webhook::Validate, &case).await.1.denied.unwrap();
+    assert!(message.contains("containers/sidecar is not in the template of ReplicaSet web"), "{message}");
+    assert!(!message.contains("containers/web"), "{message}");
+}
+
+#[tokio::test]
+async fn one_review_asks_for_64_repositories_at_most() {
+    let with = |count: usize| {
+        let container = |index| json!({"name": format!("c{index}"), "image": format!("h.io/signed/{index}:1")});
+        let containers: Vec<_> = (0..count).map(container).collect();
+        Case { object: json!({"spec": {"containers": containers}}), ..Case::default() }
+    };
+    let gate = gate(Mode::Enforce, false);
+    assert_eq!(ask(&gate, Webhook::Mutate, &with(64)).await.0, "undecided refused");
+    let (outcome, answer) = ask(&gate, Webhook::Mutate, &with(66)).await;
+    assert_eq!(outcome, "denied refused");
+    assert_eq!(answer.denied.unwrap().matches("more than 64 signed repositories").count(), 2);
+}
