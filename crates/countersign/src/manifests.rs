@@ -1,10 +1,13 @@
 //! Everything that is installed in a cluster, in the order in which it must be applied.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::api::{API_VERSION, GROUP};
+use crate::children;
 use crate::crd::{self, Platform};
 
 /// The name of everything that is installed.
@@ -15,6 +18,9 @@ pub const TLS_SECRET: &str = "countersign-tls";
 
 /// The name of the webhook, which users see in denials.
 pub const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.com";
+
+/// The name of the webhook that reviews writes of policies.
+pub const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission.cloud.ibm.com";
 
 /// The user that the container runs as where the platform does not choose one.
 const USER: u32 = 65532;
@@ -76,7 +82,7 @@ impl Default for Install {
 }
 
 impl Install {
-    /// All objects, in order: what others need comes first, and the webhook configuration last.
+    /// All objects, in order: what others need comes first, and the webhook configurations last.
     ///
     /// # Errors
     /// A configuration that cannot be written as YAML.
@@ -96,7 +102,7 @@ impl Install {
         objects.push(self.disruption_budget());
         objects.push(self.network_policy());
         objects.extend(self.default_cluster_policy());
-        objects.push(self.webhook());
+        objects.extend(self.webhooks());
         Ok(objects)
     }
 
@@ -157,10 +163,14 @@ impl Install {
             // One by one, by name: never a list of what a cluster keeps secret.
             rule("", &["secrets", "serviceaccounts"], &["get"]),
         ];
+        // The owners of children: read one by one, when one of the cluster's controllers makes a child.
+        for (group, resources) in owners() {
+            own.push(rule(group, &resources, &["get"]));
+        }
         if self.tls == Tls::SelfManaged {
             let mut webhook = rule(
                 "admissionregistration.k8s.io",
-                &["mutatingwebhookconfigurations"],
+                &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
                 &["get", "list", "patch", "watch"],
             );
             webhook["resourceNames"] = json!([NAME]);
@@ -334,16 +344,57 @@ impl Install {
         Some(cluster_object(API_VERSION, "ClusterImagePolicy", "default", spec))
     }
 
-    fn webhook(&self) -> Value {
-        let rule = |group: &str, resources: &[&str]| {
-            let mut rule = json!({
-                "apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources,
-            });
-            if self.platform == Platform::Kubernetes {
-                rule["scope"] = json!("Namespaced");
-            }
-            rule
+    /// The mutating webhook pins; the validating one, which the API server asks after every mutation, sees what will be stored.
+    fn webhooks(&self) -> Vec<Value> {
+        let workloads = self.rules();
+        let policies = vec![self.rule(GROUP, &["clusterimagepolicies", "imagepolicies"], false)];
+        let mut reviewed_policies = self.webhook(POLICIES_WEBHOOK, "/policies", &policies);
+        // A faulty policy denies by itself; this one only says so earlier, and must not keep anybody from mending it.
+        reviewed_policies["failurePolicy"] = json!("Ignore");
+        let mut mutating = self.webhook(WEBHOOK, "/admit", &workloads);
+        let mut validating = self.webhook(WEBHOOK, "/validate", &workloads);
+        let mut exempt = vec![self.namespace.clone()];
+        exempt.extend(self.exempt_namespaces.iter().cloned());
+        for webhook in [&mut mutating, &mut validating] {
+            // Its own pods must come up when no other is left to review them.
+            webhook["namespaceSelector"] = json!({"matchExpressions": [
+                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
+            ]});
+        }
+        if self.platform == Platform::Kubernetes {
+            // What another webhook puts into the object after this one is pinned too.
+            mutating["reinvocationPolicy"] = json!("IfNeeded");
+        }
+        let version = match self.platform {
+            Platform::Kubernetes => "admissionregistration.k8s.io/v1",
+            Platform::OpenShift311 => "admissionregistration.k8s.io/v1beta1",
         };
+        let configuration = |kind: &str, webhooks: &[Value]| {
+            let mut object = cluster_object(version, kind, NAME, json!({"webhooks": webhooks}));
+            if self.tls == Tls::CertManager {
+                object["metadata"]["annotations"] =
+                    json!({"cert-manager.io/inject-ca-from": format!("{}/{NAME}", self.namespace)});
+            }
+            object
+        };
+        vec![
+            configuration("MutatingWebhookConfiguration", &[mutating]),
+            configuration("ValidatingWebhookConfiguration", &[validating, reviewed_policies]),
+        ]
+    }
+
+    fn rule(&self, group: &str, resources: &[&str], namespaced: bool) -> Value {
+        let mut rule = json!({
+            "apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources,
+        });
+        if self.platform == Platform::Kubernetes {
+            rule["scope"] = json!(if namespaced { "Namespaced" } else { "*" });
+        }
+        rule
+    }
+
+    /// The kinds that hold a pod spec.
+    fn rules(&self) -> Vec<Value> {
         let mut core = vec!["pods", "pods/ephemeralcontainers", "podtemplates", "replicationcontrollers"];
         if self.platform == Platform::OpenShift311 {
             core.push("deploymentconfigs");
@@ -351,47 +402,46 @@ impl Install {
         let workloads = ["daemonsets", "deployments", "replicasets", "statefulsets"];
         // Controllers of StatefulSets make pods from their revisions.
         let apps = [&["controllerrevisions"][..], &workloads].concat();
-        let mut exempt = vec![self.namespace.clone()];
-        exempt.extend(self.exempt_namespaces.iter().cloned());
+        vec![
+            self.rule("", &core, true),
+            self.rule("apps", &apps, true),
+            self.rule("extensions", &workloads, true),
+            self.rule("batch", &["cronjobs", "jobs"], true),
+            self.rule("apps.openshift.io", &["deploymentconfigs"], true),
+        ]
+    }
+
+    /// A webhook entry of one of the configurations.
+    fn webhook(&self, name: &str, path: &str, rules: &[Value]) -> Value {
+        let enforces = self.config.get("mode").and_then(Value::as_str).is_none_or(|mode| mode == "enforce");
         let mut webhook = json!({
-            "name": WEBHOOK,
-            "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": "/admit"}},
-            "rules": [
-                rule("", &core),
-                rule("apps", &apps),
-                rule("extensions", &workloads),
-                rule("batch", &["cronjobs", "jobs"]),
-                rule("apps.openshift.io", &["deploymentconfigs"]),
-            ],
-            "failurePolicy": "Fail",
-            // Its own pods must come up when no other is left to review them.
-            "namespaceSelector": {"matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
-            ]},
+            "name": name,
+            "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": path}},
+            "rules": rules,
+            // A server that only warns or logs must not stop anything by being away.
+            "failurePolicy": if enforces { "Fail" } else { "Ignore" },
         });
         if self.platform == Platform::Kubernetes {
             webhook["admissionReviewVersions"] = json!(["v1", "v1beta1"]);
             webhook["clientConfig"]["service"]["port"] = json!(443);
             webhook["matchPolicy"] = json!("Equivalent");
-            // What another webhook puts into the object after this one is looked at too.
-            webhook["reinvocationPolicy"] = json!("IfNeeded");
-            webhook["sideEffects"] = json!("None");
+            webhook["sideEffects"] = json!("NoneOnDryRun");
             webhook["timeoutSeconds"] = json!(10);
         }
         if let Tls::Secret { ca_bundle, .. } = &self.tls {
             webhook["clientConfig"]["caBundle"] = json!(STANDARD.encode(ca_bundle));
         }
-        let version = match self.platform {
-            Platform::Kubernetes => "admissionregistration.k8s.io/v1",
-            Platform::OpenShift311 => "admissionregistration.k8s.io/v1beta1",
-        };
-        let mut object = cluster_object(version, "MutatingWebhookConfiguration", NAME, json!({"webhooks": [webhook]}));
-        if self.tls == Tls::CertManager {
-            object["metadata"]["annotations"] =
-                json!({"cert-manager.io/inject-ca-from": format!("{}/{NAME}", self.namespace)});
-        }
-        object
+        webhook
     }
+}
+
+/// The kinds whose objects excuse children, by group.
+fn owners() -> BTreeMap<&'static str, Vec<&'static str>> {
+    let mut groups: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (group, resource) in children::fetched() {
+        groups.entry(group).or_default().push(resource);
+    }
+    groups
 }
 
 /// An object of the whole cluster.

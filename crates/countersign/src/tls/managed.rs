@@ -27,6 +27,12 @@ use x509_cert::der::Decode as _;
 use super::{ServingCertificate, TlsError, certified};
 use crate::cluster::{self, News};
 
+/// Kind and resource of the webhook configurations that send reviews here.
+const CONFIGURATIONS: [(&str, &str); 2] = [
+    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
+    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
+];
+
 /// How often Secret and webhook configuration are looked at when nothing was told.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -51,7 +57,7 @@ pub struct Wanted {
     pub names: Vec<String>,
     /// How long a serving certificate lives. It is replaced when a third of that is left.
     pub lifetime: Duration,
-    /// The webhook configuration whose `caBundle` is kept.
+    /// The name of the webhook configurations, mutating and validating, whose `caBundle` is kept.
     pub webhook: String,
 }
 
@@ -300,13 +306,16 @@ pub async fn keep(client: Client, wanted: Wanted, serving: Arc<ServingCertificat
         if let (false, Some(version)) = (followed, keeper.version) {
             followed = true;
             let told = Arc::clone(&look);
-            let fields = format!("metadata.name={}", keeper.wanted.webhook);
-            let news = move |news: News<DynamicObject>| {
-                if !matches!(news, News::Trouble(..)) {
-                    told.notify_one();
-                }
-            };
-            tokio::spawn(cluster::follow(keeper.webhooks(version), Some(fields), news));
+            for kind in CONFIGURATIONS {
+                let fields = format!("metadata.name={}", keeper.wanted.webhook);
+                let told = Arc::clone(&told);
+                let news = move |news: News<DynamicObject>| {
+                    if !matches!(news, News::Trouble(..)) {
+                        told.notify_one();
+                    }
+                };
+                tokio::spawn(cluster::follow(keeper.webhooks(kind, version), Some(fields), news));
+            }
         }
         let _ = tokio::time::timeout(LOOK_AGAIN, look.notified()).await;
     }
@@ -332,7 +341,7 @@ impl Keeper {
         }
         let bundle = material.bundle();
         self.in_use = Some(material);
-        self.ca_bundle(&bundle).await
+        self.ca_bundles(&bundle).await
     }
 
     /// What the Secret holds, once it holds what it should.
@@ -372,28 +381,40 @@ impl Keeper {
         Err(format!("Secret {name} is written by others all the time"))
     }
 
-    fn webhooks(&self, version: &str) -> Api<DynamicObject> {
-        let (group, kind) = ("admissionregistration.k8s.io", "MutatingWebhookConfiguration");
-        let resource = cluster::resource(group, version, kind, "mutatingwebhookconfigurations");
+    fn webhooks(&self, (kind, plural): (&str, &str), version: &str) -> Api<DynamicObject> {
+        let resource = cluster::resource("admissionregistration.k8s.io", version, kind, plural);
         Api::all_with(self.client.clone(), &resource)
     }
 
-    /// Writes the `caBundle` of every webhook of the configuration, where it is another.
-    async fn ca_bundle(&mut self, bundle: &str) -> Result<(), String> {
-        let name = self.wanted.webhook.clone();
-        let explain = |(_, cause): (Option<u16>, String)| format!("MutatingWebhookConfiguration {name}: {cause}");
+    /// Writes the `caBundle` of every webhook of both configurations, where it is another. What is wrong with one does not
+    /// keep the other from being right.
+    async fn ca_bundles(&mut self, bundle: &str) -> Result<(), String> {
         if self.version.is_none() {
             let listed = self.client.list_api_group_resources("admissionregistration.k8s.io/v1");
             self.version = match cluster::in_time(listed).await {
                 Ok(_) => Some("v1"),
                 Err((Some(404), _)) => Some("v1beta1"),
-                Err(error) => return Err(explain(error)),
+                Err((_, cause)) => return Err(format!("webhook configurations {}: {cause}", self.wanted.webhook)),
             };
         }
+        let mut outcome = Ok(());
+        for configuration in CONFIGURATIONS {
+            outcome = outcome.and(self.ca_bundle(configuration, bundle).await);
+        }
+        outcome
+    }
+
+    async fn ca_bundle(&self, configuration: (&str, &str), bundle: &str) -> Result<(), String> {
+        let (kind, name) = (configuration.0, self.wanted.webhook.clone());
+        let explain = |(_, cause): (Option<u16>, String)| format!("{kind} {name}: {cause}");
         let version = self.version.unwrap_or("v1");
-        let api = self.webhooks(version);
+        let api = self.webhooks(configuration, version);
         let Some(found) = cluster::in_time(api.get_opt(&name)).await.map_err(explain)? else {
-            return Err(format!("there is no MutatingWebhookConfiguration {name}, so nothing is sent here for review"));
+            let consequence = match kind {
+                "MutatingWebhookConfiguration" => "nothing is pinned",
+                _ => "nobody looks at what other webhooks change after Countersign",
+            };
+            return Err(format!("there is no {kind} {name}, so {consequence}; apply countersign manifests again"));
         };
         let encoded = STANDARD.encode(bundle);
         let webhooks = found.data["webhooks"].as_array().cloned().unwrap_or_default();
@@ -414,7 +435,7 @@ impl Keeper {
         let patched = api.patch(&name, &params, &patch);
         match cluster::in_time(patched).await {
             Ok(_) => {
-                info!(webhook = name, "wrote the caBundle");
+                info!(kind, name, "wrote the caBundle");
                 Ok(())
             }
             // Changed in between, or a test of the patch that failed: it is looked at again at once.
