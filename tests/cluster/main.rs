@@ -1,5 +1,6 @@
 //! Countersign in a real control plane, with a real registry and a real Notary server: what users of a cluster see.
 
+mod injector;
 mod story;
 mod today;
 mod trouble;
@@ -63,7 +64,11 @@ const KUBERNETES: &[Scenario] = &[
     scenario("forged owners", today::forged_owners),
     scenario("a tenant's secret", today::tenants_secret),
     scenario("pull secrets", today::pull_secrets),
+    scenario("a webhook of somebody else", injector::install),
+    scenario("what it brings into a pod", injector::into_a_pod),
+    scenario("what it brings into a child", injector::into_a_child),
     scenario("doctor", today::doctor),
+    scenario("before the trust server is down", trouble::before_it_is_down),
     scenario("children while the trust server is down", trouble::trust_server_down),
     scenario("a repository that was made anew", trouble::made_anew),
     scenario("policies change at once", trouble::policies_change),
@@ -79,6 +84,9 @@ const OPENSHIFT: &[Scenario] = &[
     scenario("the manifests apply", today::install),
     scenario("the words of the documentation", story::messages),
     scenario("default policies", story::default_policies),
+    scenario("a webhook of somebody else", injector::install),
+    scenario("what it brings into a pod", injector::into_a_pod),
+    scenario("what loses its pin", injector::without_reinvocation),
 ];
 
 #[test]
@@ -91,7 +99,7 @@ fn kubernetes_1_37() -> Result<(), Problem> {
     run_all("kubernetes", Release::V1_37, KUBERNETES)
 }
 
-/// What is printed for OpenShift 3.11 is of v1beta1 of apiextensions and admissionregistration, as are the definitions of the
+/// What is printed for OpenShift 3.11 is of `v1beta1` of apiextensions and admissionregistration, as are the definitions of the
 /// documentation. API servers serve that until 1.21, so none of this can be on 1.37; what else this does, the others do too.
 #[test]
 fn openshift_1_20() -> Result<(), Problem> {

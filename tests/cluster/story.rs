@@ -88,7 +88,7 @@ pub(crate) fn messages(world: &mut World) -> Result<(), Problem> {
 
     // Signed, it runs.
     let pushed = world.sign("ibmcom/stsapp", "0.1", "yanni")?;
-    let pinned = format!("{host}/ibmcom/stsapp@sha256:{}", pushed.digest);
+    let pinned = format!("{host}/ibmcom/stsapp:0.1@sha256:{}", pushed.digest);
     countersign_tests::wait_for("the signed Deployment", || {
         world.create(&deployment(&image)).is_ok_and(|done| done.is_ok())
     })?;

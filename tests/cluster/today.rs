@@ -50,9 +50,15 @@ pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
         world.replicas.push(replica);
     }
     world.set_backends();
-    wait_for("the caBundle", || {
-        let found = world.plane.get(&["mutatingwebhookconfiguration", "countersign"]).unwrap_or_default();
-        found["webhooks"][0]["clientConfig"]["caBundle"].as_str().is_some_and(|bundle| bundle.len() > 100)
+    wait_for("the caBundle of each webhook", || {
+        ["mutatingwebhookconfiguration", "validatingwebhookconfiguration"].iter().all(|configuration| {
+            let found = world.plane.get(&[configuration, "countersign"]).unwrap_or_default();
+            let webhooks = found["webhooks"].as_array().cloned().unwrap_or_default();
+            !webhooks.is_empty()
+                && webhooks.iter().all(|webhook| {
+                    webhook["clientConfig"]["caBundle"].as_str().is_some_and(|bundle| bundle.len() > 100)
+                })
+        })
     })
 }
 
@@ -76,6 +82,11 @@ pub(crate) fn rights(world: &mut World) -> Result<(), Problem> {
         &["watch", "secrets", "-n", "countersign"],
         &["update", "secret/countersign-tls", "-n", "countersign"],
         &["patch", "mutatingwebhookconfiguration/countersign"],
+        &["patch", "validatingwebhookconfiguration/countersign"],
+        &["get", "replicasets.apps/any", "-n", "default"],
+        &["get", "controllerrevisions.apps/any", "-n", "default"],
+        &["get", "cronjobs.batch/any", "-n", "default"],
+        &["get", "replicationcontrollers/any", "-n", "default"],
     ];
     for arguments in may {
         assert!(can(arguments)?, "{arguments:?}");
@@ -93,6 +104,10 @@ pub(crate) fn rights(world: &mut World) -> Result<(), Problem> {
         &["update", "imagepolicies.securityenforcement.admission.cloud.ibm.com", "-n", "default"],
         &["create", "clusterimagepolicies.securityenforcement.admission.cloud.ibm.com"],
         &["get", "pods", "-A"],
+        &["list", "replicasets.apps", "-A"],
+        &["watch", "jobs.batch", "-n", "default"],
+        &["update", "deployments.apps/any", "-n", "default"],
+        &["create", "validatingwebhookconfigurations"],
         &["create", "pods", "-n", "countersign"],
         &["impersonate", "users"],
         &["create", "serviceaccounts", "--subresource=token", "-n", "countersign"],
@@ -233,15 +248,15 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
         &json!({"repositories": [{"name": repository, "policy": world.trust(&["alice"])}]}),
     )?;
     let (v1, v2) = (world.image("team/app", "v1"), world.image("team/app", "v2"));
-    let pinned = |digest: &str| format!("{repository}@sha256:{digest}");
+    let pinned = |tag: &str, digest: &str| format!("{repository}:{tag}@sha256:{digest}");
     wait_for("the policy", || {
         world.create(&workload("apps/v1", "Deployment", "shop", "web", &v1)).is_ok_and(|done| done.is_ok())
     })?;
-    wait_for("the Deployment's pod", || world.pod_images("shop", "web") == [pinned(&pushed.digest)])?;
+    wait_for("the Deployment's pod", || world.pod_images("shop", "web") == [pinned("v1", &pushed.digest)])?;
     world.plane.kubectl("developer", &["scale", "deployment/web", "-n", "shop", "--replicas=3"])?;
     wait_for("three pods", || world.pod_images("shop", "web").len() == 3)?;
     world.plane.kubectl("developer", &["set", "image", "deployment/web", "-n", "shop", &format!("web={v2}")])?;
-    let rolled = pinned(&second.digest);
+    let rolled = pinned("v2", &second.digest);
     wait_for("a rolling update", || world.pod_images("shop", "web").contains(&rolled))?;
     let unsigned = world.image("team/app", "v3");
     let update = world
@@ -277,12 +292,12 @@ pub(crate) fn workloads(world: &mut World) -> Result<(), Problem> {
         assert!(message.contains(&said[..said.len() - ": targets/alice".len()]), "{kind}: {result:?}");
     }
     for name in ["stateful", "daemon", "replicas", "controller", "job", "bare"] {
-        wait_for(name, || world.pod_images("shop", name) == [pinned(&pushed.digest)])?;
+        wait_for(name, || world.pod_images("shop", name) == [pinned("v1", &pushed.digest)])?;
     }
     let multi = world.image("team/app", "multi");
     assert_eq!(world.create(&pod("shop", "multi", &multi))?, Ok(()));
-    assert_eq!(world.pod_images("shop", "multi"), [pinned(&list.digest)]);
-    deployment_config(world, &v1, &unsigned, &pinned(&pushed.digest))
+    assert_eq!(world.pod_images("shop", "multi"), [pinned("multi", &list.digest)]);
+    deployment_config(world, &v1, &unsigned, &pinned("v1", &pushed.digest))
 }
 
 /// A kind that only `OpenShift` has, which this API server only knows by a definition.
@@ -386,7 +401,7 @@ pub(crate) fn revisions(world: &mut World) -> Result<(), Problem> {
     let denied = world.plane.send("admin", "create", &with(&tag, owners.clone()))?;
     let repository = format!("{}/team/app", world.registry.host);
     let said = format!(
-        "Deny \"{tag}\", the image must be named by its digest here, as nothing else can be put in its place: {repository}@sha256:"
+        "Deny \"{tag}\", the image must be named by its digest here, as nothing else can be put in its place: {repository}:v1@sha256:"
     );
     assert!(denied.code != 0 && denied.stderr.contains(&said), "{denied:?}");
     let created = world.plane.send("admin", "create", &with(&signed, owners))?;

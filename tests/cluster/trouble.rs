@@ -8,7 +8,49 @@ use std::time::{Duration, Instant};
 use countersign_tests::{Countersign, Kubectl, NotaryServer, Problem, run, wait_for};
 use serde_json::{Value, json};
 
-use crate::world::{DENIED, World, pod};
+use crate::world::{DENIED, World, pod, workload};
+
+/// Applies a Deployment of one signed image as a developer, in one of kubectl's two ways.
+fn apply_again(world: &World, name: &str, more: &[&str]) -> Result<(), Problem> {
+    let file = world.folder.path().join("applied.json");
+    let object = workload("apps/v1", "Deployment", "shop", name, &world.image("team/app", "v1"));
+    std::fs::write(&file, object.to_string())?;
+    let file = file.display().to_string();
+    world.plane.kubectl("developer", &[&["apply", "-f", &file], more].concat())?;
+    Ok(())
+}
+
+/// Workloads that go on while the trust server is down: a `StatefulSet` half-way through an update, a Job, and
+/// Deployments that were applied.
+pub(crate) fn before_it_is_down(world: &mut World) -> Result<(), Problem> {
+    let (v1, v2) = (world.image("team/app", "v1"), world.image("team/app", "v2"));
+    let mut half = workload("apps/v1", "StatefulSet", "shop", "half", &v1);
+    half["spec"]["updateStrategy"] = json!({"type": "RollingUpdate", "rollingUpdate": {"partition": 1}});
+    world.create(&half)??;
+    wait_for("its pod", || world.pod_images("shop", "half").len() == 1)?;
+    world.plane.kubectl("developer", &["set", "image", "statefulset/half", "-n", "shop", &format!("web={v2}")])?;
+    world.create(&workload("batch/v1", "Job", "shop", "steady", &v1))??;
+    wait_for("the Job's pod", || world.pod_images("shop", "steady").len() == 1)?;
+    apply_again(world, "by-client", &[])?;
+    apply_again(world, "by-server", &["--server-side"])
+}
+
+/// Deletes the pod of a workload, and waits for another one. Gives its image.
+fn made_again(world: &World, app: &str) -> Result<String, Problem> {
+    let label = format!("app={app}");
+    let of_app = |world: &World| world.plane.get(&["pods", "-n", "shop", "-l", &label]).unwrap_or_default();
+    let uid = |pods: &Value| pods["items"][0]["metadata"]["uid"].as_str().map(str::to_owned);
+    let before = of_app(world);
+    let name = before["items"][0]["metadata"]["name"].as_str().ok_or("no pod")?.to_owned();
+    world.plane.kubectl("admin", &["delete", "pod", &name, "-n", "shop", "--force", "--grace-period=0"])?;
+    let mut image = String::new();
+    wait_for("another pod", || {
+        let pods = of_app(world);
+        pods["items"][0]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().clone_into(&mut image);
+        uid(&pods).is_some() && uid(&pods) != uid(&before)
+    })?;
+    Ok(image)
+}
 
 /// The cluster's own controllers keep workloads alive that were admitted, whatever the trust server does.
 pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
@@ -38,6 +80,23 @@ pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     assert!(refused, "it is still admitted after the refresh time");
     let message = last.expect_err("refused");
     assert!(message.contains(DENIED) && message.contains(&format!("127.0.0.1:{}", world.notary_port)), "{message}");
+    // The former template of a StatefulSet is in its revision alone; a Job's is in the Job.
+    for app in ["half", "steady"] {
+        let made = made_again(world, app)?;
+        assert!(made.starts_with(&format!("{image}@sha256:")), "{app}: {made}");
+    }
+    // The same file once more takes the digest away, which nobody can find out anew just now: it is put back.
+    for (name, more) in [("by-client", &[][..]), ("by-server", &["--server-side"])] {
+        apply_again(world, name, more)?;
+        let stored = world.plane.get(&["deployment", name, "-n", "shop"])?;
+        let stored =
+            stored["spec"]["template"]["spec"]["containers"][0]["image"].as_str().unwrap_or_default().to_owned();
+        assert!(stored.starts_with(&format!("{image}@sha256:")), "{name}: {stored}");
+        world.plane.kubectl("developer", &["scale", &format!("deployment/{name}"), "-n", "shop", "--replicas=2"])?;
+        let other = format!("web={}", world.image("team/app", "v2"));
+        let update = ["set", "image", &format!("deployment/{name}"), "-n", "shop", &other];
+        assert_ne!(world.plane.try_kubectl("developer", &update)?.code, 0, "nobody knows what v2 is just now");
+    }
     // A server that comes back without its data (it keeps it in memory) has nothing for anybody.
     world.notary = Some(NotaryServer::start_at(world.notary_port, &world.ca, world.folder.path())?);
     let words = "failed to get content trust information";

@@ -138,11 +138,12 @@ impl World {
             "admin",
             &["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p", &service.to_string()],
         )?;
-        let webhook = json!([{"op": "add", "path": "/webhooks/0/clientConfig/service/port", "value": port}]);
-        self.plane.kubectl(
-            "admin",
-            &["patch", "mutatingwebhookconfiguration", "countersign", "--type", "json", "-p", &webhook.to_string()],
-        )?;
+        // Both configurations, and every entry of theirs.
+        for (configuration, entries) in [("mutatingwebhookconfiguration", 1), ("validatingwebhookconfiguration", 2)] {
+            let add = |index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/service/port"), "value": port});
+            let patch = json!((0..entries).map(add).collect::<Vec<_>>()).to_string();
+            self.plane.kubectl("admin", &["patch", configuration, "countersign", "--type", "json", "-p", &patch])?;
+        }
         Ok(())
     }
 

@@ -1,0 +1,112 @@
+//! Webhooks of others that change pods after Countersign: what they bring in is judged like anything else.
+
+use countersign_tests::{ADD, Injector, Problem, SWAP, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{DENIED, World, pod, workload};
+
+/// The namespace whose pods the injector changes.
+const NAMESPACE: &str = "injected";
+
+fn annotated(mut object: Value, at: &str, annotation: &str, image: &str) -> Value {
+    let metadata = object.pointer_mut(at).expect("it is there");
+    metadata["annotations"] = json!({annotation: image});
+    object
+}
+
+/// Registers the injector behind Countersign, for a namespace of its own.
+pub(crate) fn install(world: &mut World) -> Result<(), Problem> {
+    world.sign("team/app", "v1", "alice")?;
+    world.namespace(NAMESPACE)?;
+    world.plane.kubectl("admin", &["label", "namespace", NAMESPACE, "injected=yes"])?;
+    let injector = Injector::start(&world.ca)?;
+    world.plane.apply(&injector.configuration("admissionregistration.k8s.io/v1", ("injected", "yes")).to_string())?;
+    // It is in force once a pod comes out changed. The image is one that no check is asked of.
+    let open = json!({"repositories": [
+        {"name": "injector.example.com/*"},
+        {"name": format!("{}/*", world.registry.host), "policy": world.trust(&["alice"])},
+    ]});
+    world.signer_secret(NAMESPACE, "alice", "alice")?;
+    world.policy(Some(NAMESPACE), "injected", &open)?;
+    let probe = annotated(
+        pod(NAMESPACE, "probe", "injector.example.com/probe:1"),
+        "/metadata",
+        ADD,
+        "injector.example.com/added:1",
+    );
+    wait_for("the injector", || {
+        let _ = world.create(&probe);
+        let stored = world.plane.get(&["pod", "probe", "-n", NAMESPACE]).unwrap_or_default();
+        let is_there = stored["spec"]["containers"].as_array().map(Vec::len) == Some(2);
+        if !is_there {
+            let _ = world
+                .plane
+                .kubectl("admin", &["delete", "pod", "probe", "-n", NAMESPACE, "--grace-period=0", "--force"]);
+        }
+        is_there
+    })
+}
+
+/// A pod that a user makes, and a webhook adds an unsigned container to.
+pub(crate) fn into_a_pod(world: &mut World) -> Result<(), Problem> {
+    let (signed, unsigned) = (world.image("team/app", "v1"), world.image("team/app", "v3"));
+    for annotation in [ADD, SWAP] {
+        let attack = annotated(pod(NAMESPACE, "attack", &signed), "/metadata", annotation, &unsigned);
+        let refused = world.create(&attack)?.expect_err("an unsigned image was brought in");
+        assert!(refused.contains(DENIED) && refused.contains("no signed target v3"), "{refused}");
+        // A dry run is refused as well; by the API server itself where a webhook cannot say that it has no side effects.
+        let file = world.folder.path().join("attack.json");
+        std::fs::write(&file, attack.to_string())?;
+        let file = file.display().to_string();
+        let dry = world.plane.try_kubectl("developer", &["create", "--dry-run=server", "-f", &file])?;
+        let words = if world.platform == "kubernetes" { "no signed target v3" } else { "does not support dry run" };
+        assert!(dry.code != 0 && dry.stderr.contains(words), "{dry:?}");
+    }
+    Ok(())
+}
+
+/// A Deployment that is signed, and whose pods a webhook adds a container to.
+pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
+    let (signed, unsigned) = (world.image("team/app", "v1"), world.image("team/app", "v3"));
+    let deployment = |name: &str, image: &str| {
+        let object = workload("apps/v1", "Deployment", NAMESPACE, name, &signed);
+        annotated(object, "/spec/template/metadata", ADD, image)
+    };
+    world.create(&deployment("attack", &unsigned))?.map_err(|message| format!("the Deployment itself: {message}"))?;
+    let mut said = String::new();
+    wait_for("the ReplicaSet to be refused its pods", || {
+        let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", "app=attack"]).unwrap_or_default();
+        said = sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
+        said.contains("no signed target v3")
+    })
+    .map_err(|problem| format!("{problem}: {said}"))?;
+    assert!(said.contains("containers/injected is not in the template of ReplicaSet attack-"), "{said}");
+    assert_eq!(world.pod_images(NAMESPACE, "attack"), Vec::<String>::new());
+    world.plane.kubectl("admin", &["delete", "deployment", "attack", "-n", NAMESPACE])?;
+
+    // One that is signed comes in, and pinned, as the mutating webhook is asked once more.
+    world.create(&deployment("good", &signed))?.map_err(|message| format!("a signed sidecar: {message}"))?;
+    wait_for("a pod with a signed sidecar", || {
+        let pods = world.plane.get(&["pods", "-n", NAMESPACE, "-l", "app=good"]).unwrap_or_default();
+        let images = pods["items"][0]["spec"]["containers"].as_array().cloned().unwrap_or_default();
+        images.len() == 2
+            && images.iter().all(|container| {
+                container["image"].as_str().is_some_and(|image| image.starts_with(&format!("{signed}@sha256:")))
+            })
+    })
+}
+
+/// On OpenShift 3.11 nobody asks the mutating webhook again: what has lost its pin is refused, in words that help.
+pub(crate) fn without_reinvocation(world: &mut World) -> Result<(), Problem> {
+    let signed = world.image("team/app", "v1");
+    for annotation in [ADD, SWAP] {
+        let object = annotated(pod(NAMESPACE, "lost", &signed), "/metadata", annotation, &signed);
+        let refused = world.create(&object)?.expect_err("it is not pinned");
+        let said = format!("{DENIED}Deny \"{signed}\", not pinned to its signed digest sha256:");
+        assert!(
+            refused.contains(&said) && refused.contains("another webhook changed it after Countersign"),
+            "{refused}"
+        );
+    }
+    Ok(())
+}
