@@ -310,7 +310,7 @@ impl NotaryClient {
             let asked = Instant::now();
             let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
-            if let Some(seen) = self.note(key, terms, &known, Kept { repository, asked }) {
+            if let Some(seen) = self.note(key, terms, &known, &Kept { repository, asked }) {
                 return Ok(seen);
             }
         }
@@ -390,7 +390,7 @@ impl NotaryClient {
     }
 
     /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
-    fn note(&self, key: &Arc<Key>, terms: &Terms, known: &Known, kept: Kept) -> Option<Seen> {
+    fn note(&self, key: &Arc<Key>, terms: &Terms, known: &Known, kept: &Kept) -> Option<Seen> {
         let refresh = self.options.refresh;
         let memory = kept.repository.memory();
         let mut slots = self.slots();
@@ -411,7 +411,7 @@ impl NotaryClient {
         if !slot.kept.as_ref().is_some_and(later) {
             slots.keep(key, kept.clone(), refresh);
         }
-        let seen = Seen::of(key, slots.of(key), &kept, refresh, &terms.pins);
+        let seen = Seen::of(key, slots.of(key), kept, refresh, &terms.pins);
         Self::settle(slots, key);
         Some(seen)
     }
