@@ -131,58 +131,43 @@ pub struct Converted {
     pub warnings: Vec<PolicyFault>,
 }
 
-impl PolicyDocument {
-    /// Kind and name, for messages.
-    #[must_use]
-    pub fn title(&self) -> String {
-        let name = self.metadata.name.as_deref().unwrap_or("(no name)");
-        match &self.metadata.namespace {
-            Some(namespace) if self.kind == "ImagePolicy" => format!("{} {namespace}/{name}", self.kind),
-            _ => format!("{} {name}", self.kind),
-        }
-    }
+/// The members of a policy's root. `status` is the cluster's.
+const ROOT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
-    /// The engine's form of it.
-    ///
-    /// # Errors
-    /// Every fault, not only the first.
-    pub fn convert(&self) -> Result<Converted, Vec<PolicyFault>> {
-        let mut faults = Vec::new();
-        let mut warnings = Vec::new();
-        let fault = |place: String, problem: String| PolicyFault { policy: self.title(), place, problem };
-        if self.api_version != API_VERSION {
-            faults.push(fault("apiVersion".into(), format!("{:?} is not {API_VERSION}", self.api_version)));
-        }
-        let name = self.metadata.name.clone().unwrap_or_default();
-        if name.is_empty() {
-            faults.push(fault("metadata.name".into(), "is missing".into()));
-        }
-        let kind = match (self.kind.as_str(), &self.metadata.namespace) {
-            ("ClusterImagePolicy", _) => PolicyKind::Cluster,
-            // What kubectl would do with a document that names no namespace.
-            (_, namespace) => {
-                PolicyKind::Image { namespace: namespace.clone().unwrap_or_else(|| "default".to_owned()) }
-            }
-        };
-        if self.spec.repositories.is_empty() {
-            let problem = "is empty, so the policy matches no image; list at least one repository".to_owned();
-            faults.push(fault("spec.repositories".into(), problem));
-        }
-        let mut entries = Vec::new();
-        for (index, repository) in self.spec.repositories.iter().enumerate() {
-            let placed = |(member, problem)| fault(format!("spec.repositories[{index}].{member}"), problem);
-            match convert_entry(repository) {
-                Ok((entry, ignored)) => {
-                    entries.push(entry);
-                    warnings.extend(ignored.into_iter().map(placed));
-                }
-                Err(problems) => faults.extend(problems.into_iter().map(placed)),
-            }
-        }
-        if !faults.is_empty() {
-            return Err(faults);
-        }
-        Ok(Converted { policy: Policy { kind, name, entries, unusable: None }, warnings })
+/// Reads a policy as somebody wrote it: from a file, or on its way into a cluster.
+///
+/// # Errors
+/// Every fault, not only the first.
+pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let kind = text("/kind").unwrap_or_default();
+    let namespace = text("/metadata/namespace");
+    let policy_kind = match kind {
+        "ClusterImagePolicy" => PolicyKind::Cluster,
+        // What kubectl would do with a document that names no namespace.
+        _ => PolicyKind::Image { namespace: namespace.unwrap_or("default").to_owned() },
+    };
+    // A name that the API server is yet to make is there as its beginning.
+    let name = text("/metadata/name").or_else(|| text("/metadata/generateName"));
+    let title = match (&policy_kind, namespace) {
+        (PolicyKind::Image { .. }, Some(namespace)) => format!("{kind} {namespace}/{}", name.unwrap_or("(no name)")),
+        _ => format!("{kind} {}", name.unwrap_or("(no name)")),
+    };
+    let mut problems = Vec::new();
+    if text("/apiVersion") != Some(API_VERSION) {
+        let found = text("/apiVersion").unwrap_or_default();
+        problems.push(("apiVersion".to_owned(), format!("{found:?} is not {API_VERSION}")));
+    }
+    if name.is_none() {
+        problems.push(("metadata.name".to_owned(), "is missing".to_owned()));
+    }
+    let read = read_stored(policy_kind, name.unwrap_or_default(), object);
+    problems.extend(read.problems);
+    let fault = |(place, problem): Problem| PolicyFault { policy: title.clone(), place, problem };
+    if problems.is_empty() {
+        Ok(Converted { policy: read.policy, warnings: read.warnings.into_iter().map(fault).collect() })
+    } else {
+        Err(problems.into_iter().map(fault).collect())
     }
 }
 
@@ -225,54 +210,73 @@ fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<P
     }
 }
 
-/// A policy as a cluster has it, where it cannot be sent back: whatever makes no sense in it denies the images that it is
-/// about, and where that cannot be told, all images of its scope. Gives what is wrong with it too.
+/// What a policy comes to as it is written, faults included.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Read {
+    /// The engine's form of it: what is at fault denies.
+    pub policy: Policy,
+    /// What is wrong with it.
+    pub problems: Vec<Problem>,
+    /// What is read but not enforced.
+    pub warnings: Vec<Problem>,
+}
+
+/// The one way from what somebody wrote to the engine's form. In a cluster a policy cannot be sent back, so whatever is at fault in it
+/// denies the images that it is about: those that an entry matches whose name can be read, else all images of the policy's scope.
+/// `object` is the whole object; `apiVersion`, `kind` and `metadata` may be left out.
 #[must_use]
-pub fn read_stored(kind: PolicyKind, name: &str, spec: &Value) -> (Policy, Vec<Problem>) {
-    let mut policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), unusable: None };
-    let mut problems = Vec::new();
-    let members = spec.as_object();
-    let repositories = members.and_then(|members| members.get("repositories")).and_then(Value::as_array);
-    let unknown = members.and_then(|members| members.keys().find(|member| *member != "repositories"));
-    match (repositories, unknown) {
-        (None, _) => problems.push(("spec.repositories".to_owned(), "is not a list of repositories".to_owned())),
-        (_, Some(unknown)) => problems.push((format!("spec.{unknown}"), "is not known".to_owned())),
-        _ => {}
+pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
+    let policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), unusable: None };
+    let mut read = Read { policy, problems: Vec::new(), warnings: Vec::new() };
+    let unknown = |value: Option<&Value>, known: &[&str], at: &str| -> Vec<Problem> {
+        let members = value.and_then(Value::as_object).into_iter().flatten();
+        let unknown = members.filter(|(member, _)| !known.contains(&member.as_str()));
+        let listed = known.join(", ");
+        unknown.map(|(member, _)| (format!("{at}{member}"), format!("is not known; known are {listed}"))).collect()
+    };
+    let spec = object.get("spec");
+    read.problems.extend(unknown(Some(object), &ROOT, ""));
+    read.problems.extend(unknown(spec, &["repositories"], "spec."));
+    let repositories = spec.and_then(|spec| spec.get("repositories")).and_then(Value::as_array);
+    if repositories.is_none() {
+        read.problems.push(("spec.repositories".to_owned(), "is not a list of repositories".to_owned()));
     }
-    let mut whole = !problems.is_empty();
+    let mut whole = !read.problems.is_empty();
+    if repositories.is_some_and(Vec::is_empty) {
+        let problem = "is empty, so the policy matches no image; list at least one repository".to_owned();
+        read.problems.push(("spec.repositories".to_owned(), problem));
+    }
     for (index, value) in repositories.into_iter().flatten().enumerate() {
         let place = format!("spec.repositories[{index}]");
+        let placed = |(member, problem): Problem| match member.as_str() {
+            "" => (place.clone(), problem),
+            member => (format!("{place}.{member}"), problem),
+        };
         let converted = Repository::deserialize(value)
             .map_err(|error| vec![(String::new(), error.to_string())])
             .and_then(|repository| convert_entry(&repository));
         let found = match converted {
-            Ok((entry, _)) => {
-                policy.entries.push(entry);
+            Ok((entry, ignored)) => {
+                read.policy.entries.push(entry);
+                read.warnings.extend(ignored.into_iter().map(placed));
                 continue;
             }
-            Err(found) => found,
+            Err(found) => found.into_iter().map(placed).collect::<Vec<_>>(),
         };
-        let found: Vec<Problem> = found
-            .into_iter()
-            .map(|(member, problem)| match member.as_str() {
-                "" => (place.clone(), problem),
-                member => (format!("{place}.{member}"), problem),
-            })
-            .collect();
         // Where the name can be read, only what it matches is in doubt.
         match value.get("name").and_then(Value::as_str).map(Pattern::parse) {
             Some(Ok(pattern)) => {
                 let check = Check::Unusable(in_one_line(&found));
-                policy.entries.push(Entry { pattern, mutate_image: true, check });
+                read.policy.entries.push(Entry { pattern, mutate_image: true, check });
             }
             _ => whole = true,
         }
-        problems.extend(found);
+        read.problems.extend(found);
     }
     if whole {
-        policy.unusable = Some(in_one_line(&problems));
+        read.policy.unusable = Some(in_one_line(&read.problems));
     }
-    (policy, problems)
+    read
 }
 
 fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
@@ -322,9 +326,10 @@ mod tests {
     use super::*;
 
     fn convert(text: &str) -> Result<Converted, String> {
-        let document: PolicyDocument = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let _: PolicyDocument = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+        let document: Value = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         let joined = |faults: Vec<PolicyFault>| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-        document.convert().map_err(joined)
+        check(&document).map_err(joined)
     }
 
     fn with_repositories(text: &str) -> String {
@@ -383,16 +388,27 @@ mod tests {
 
     #[test]
     fn what_is_stored_with_a_fault_denies() {
-        let read = |spec: Value| read_stored(PolicyKind::Cluster, "p", &spec);
-        let good = json!({"repositories": [{"name": "h.io/*", "policy": null}]});
-        let (policy, problems) = read(good);
-        assert_eq!((policy.entries.len(), policy.unusable, problems.len()), (1, None, 0));
+        let read = |spec: Value| read_stored(PolicyKind::Cluster, "p", &json!({"spec": spec}));
+        let good = read(json!({"repositories": [{"name": "h.io/*", "policy": null}]}));
+        assert_eq!((good.policy.entries.len(), good.policy.unusable, good.problems.len()), (1, None, 0));
         // Where the name can be read, what it matches is denied, and nothing else.
-        for trust in [json!({}), json!({"enabled": true, "trustServer": "x"}), json!({"enabled": true, "signers": []})]
-        {
-            let (policy, problems) = read(json!({"repositories": [{"name": "h.io/*", "policy": {"trust": trust}}]}));
-            assert!(matches!(policy.entries[0].check, Check::Unusable(_)) && policy.unusable.is_none(), "{policy:?}");
-            assert_eq!(problems.len(), 1);
+        for (member, policy) in [
+            ("enabled", json!({"policy": {"trust": {}}})),
+            ("trustServer", json!({"policy": {"trust": {"enabled": true, "trustServer": "x"}}})),
+            ("signers", json!({"policy": {"trust": {"enabled": true, "signers": []}}})),
+            ("trsut", json!({"policy": {"trsut": {"enabled": true}}})),
+            ("polcy", json!({"polcy": {"trust": {"enabled": true}}})),
+            ("key", json!({"policy": {"trust": {"enabled": true, "signerSecrets": [{"name": "a", "key": "b"}]}}})),
+            ("Policy", json!({"Policy": {"trust": {"enabled": true}}})),
+        ] {
+            let mut entry = policy;
+            entry["name"] = json!("h.io/*");
+            let read = read(json!({"repositories": [entry]}));
+            assert!(
+                matches!(read.policy.entries[0].check, Check::Unusable(_)) && read.policy.unusable.is_none(),
+                "{read:?}"
+            );
+            assert!(in_one_line(&read.problems).contains(member), "{read:?}");
         }
         for spec in [
             json!(null),
@@ -402,8 +418,11 @@ mod tests {
             json!({"repositories": [{"name": "https://h.io"}]}),
             json!({"repositories": ["h.io/*"]}),
         ] {
-            let (policy, problems) = read(spec.clone());
-            assert!(policy.unusable.is_some() && !problems.is_empty(), "{spec}");
+            let read = read(spec.clone());
+            assert!(read.policy.unusable.is_some() && !read.problems.is_empty(), "{spec}");
         }
+        let at_root = json!({"spec": {"repositories": [{"name": "h.io/*"}]}, "sepc": {}});
+        let read = read_stored(PolicyKind::Cluster, "p", &at_root);
+        assert!(read.policy.unusable.is_some_and(|unusable| unusable.contains("sepc is not known")));
     }
 }

@@ -164,11 +164,13 @@ fn schema(kind: &str) -> Value {
     json!({
         "type": "object",
         "description": about,
+        "x-kubernetes-preserve-unknown-fields": true,
         "required": ["spec"],
         "properties": {
             "spec": {
                 "type": "object",
                 "description": "Which images are allowed, and on which condition.",
+                "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["repositories"],
                 "properties": {"repositories": {
                     "type": "array",
@@ -185,6 +187,7 @@ fn repository() -> Value {
     json!({
         "type": "object",
         "description": "An entry: images, and what is asked of them.",
+        "x-kubernetes-preserve-unknown-fields": true,
         "required": ["name"],
         "properties": {
             "name": {
@@ -192,7 +195,7 @@ fn repository() -> Value {
                 "description": "The images: a registry host, a path and perhaps a tag, with * for any run of characters, also across slashes. Without a tag it means every tag. The wildcards of the host match in the host alone. Examples: registry.example.com:5000/payments/*, docker.io/library/nginx:1.*, *",
             },
             "policy": {
-                "type": "object", "nullable": true,
+                "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
                 "description": "What is asked of the images: trust, that they are signed on a Notary server; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
                 "properties": {
                     "mutateImage": {
@@ -226,6 +229,7 @@ fn trust() -> Value {
             "items": {
                 "type": "object",
                 "description": "A secret, by name.",
+                "x-kubernetes-preserve-unknown-fields": true,
                 "required": ["name"],
                 "properties": {"name": {"type": "string", "minLength": 1, "description": "The secret's name."}},
             },
@@ -234,6 +238,7 @@ fn trust() -> Value {
     json!({
         "type": "object",
         "description": "Docker Content Trust: signatures that are kept on a Notary server.",
+        "x-kubernetes-preserve-unknown-fields": true,
         "required": ["enabled"],
         "properties": {
             "enabled": {"type": "boolean", "description": "Whether signatures are verified."},
@@ -318,6 +323,31 @@ mod tests {
         assert_eq!(described(policy), known::<EntryPolicy>());
         assert_eq!(described(trust), known::<Trust>());
         assert_eq!(described(&trust["properties"]["signerSecrets"]["items"]), known::<SecretName>());
+    }
+
+    /// What the API server drops before this program reads it can no longer be refused: `polcy:` would allow everything.
+    #[test]
+    fn nothing_is_pruned() {
+        fn walk(at: &str, schema: &Value) {
+            if schema["type"] == "object" {
+                assert_eq!(schema["x-kubernetes-preserve-unknown-fields"], true, "{at}");
+            }
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                walk(&format!("{at}.{name}"), property);
+            }
+            if schema.get("items").is_some() {
+                walk(&format!("{at}[]"), &schema["items"]);
+            }
+        }
+        for kind in ["ImagePolicy", "ClusterImagePolicy"] {
+            let schema = schema(kind);
+            assert_eq!(schema["x-kubernetes-preserve-unknown-fields"], true);
+            walk("spec", &schema["properties"]["spec"]);
+        }
+        // Definitions of v1beta1 prune only where they say `preserveUnknownFields: false`, which Kubernetes 1.11 does not know.
+        for definition in policies(Platform::OpenShift311) {
+            assert!(definition["spec"].get("preserveUnknownFields").is_none());
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub mod gate;
 pub mod manifests;
 pub mod metrics;
 pub mod openshift;
+pub mod policy_review;
 pub mod records;
 pub mod review;
 pub mod source;

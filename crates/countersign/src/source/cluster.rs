@@ -290,10 +290,10 @@ fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
         Some(namespace) if index == 0 => PolicyKind::Image { namespace: namespace.clone() },
         _ => PolicyKind::Cluster,
     };
-    let (policy, problems) = api::read_stored(kind, &name, &object.data["spec"]);
+    let read = api::read_stored(kind, &name, &object.data);
     StoredPolicy {
-        policy,
-        problems,
+        policy: read.policy,
+        problems: read.problems,
         generation: metadata.generation.unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         status: object.data["status"].clone(),

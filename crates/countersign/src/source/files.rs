@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use super::{Moment, PullData, SecretData, Source, SourceError};
-use crate::api::{PolicyDocument, PolicyFault};
+use crate::api::{self, PolicyDocument, PolicyFault};
 use crate::documents::{self, Document, DocumentError};
 use crate::metrics::SharedMetrics;
 
@@ -137,8 +137,9 @@ impl Loaded {
             let place = document.place.to_string();
             let title = match (document.text_of("/apiVersion"), document.text_of("/kind")) {
                 (_, "ImagePolicy" | "ClusterImagePolicy") => {
-                    let policy: PolicyDocument = document.typed().map_err(LoadError::Document)?;
-                    match policy.convert() {
+                    // Says the line of a member that is not known.
+                    let _: PolicyDocument = document.typed().map_err(LoadError::Document)?;
+                    match api::check(&document.value) {
                         Ok(converted) => {
                             loaded
                                 .warnings
@@ -147,7 +148,7 @@ impl Loaded {
                         }
                         Err(found) => faults.extend(found.into_iter().map(|fault| (place.clone(), fault))),
                     }
-                    policy.title()
+                    title_of(document)
                 }
                 ("v1", "Secret") => {
                     let (secret, data) = read_secret(document)?;
@@ -177,6 +178,15 @@ impl Loaded {
         }
         loaded.policies = PolicySet::new(policies);
         Ok(loaded)
+    }
+}
+
+/// Kind, namespace and name of a policy.
+fn title_of(document: &Document) -> String {
+    let (kind, name) = (document.text_of("/kind"), document.text_of("/metadata/name"));
+    match document.text_of("/metadata/namespace") {
+        namespace if kind == "ImagePolicy" && !namespace.is_empty() => format!("{kind} {namespace}/{name}"),
+        _ => format!("{kind} {name}"),
     }
 }
 

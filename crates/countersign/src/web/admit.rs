@@ -1,4 +1,4 @@
-//! `POST /admit` and `POST /validate`: from a review's bytes to its answer.
+//! `POST /admit`, `POST /validate` and `POST /policies`: from a review's bytes to its answer.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -13,10 +13,13 @@ use axum::routing::post;
 use countersign_policy::verdict::shown;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
+use serde_json::Value;
+use serde_json::value::RawValue;
 use tracing::{error, info, warn};
 
 use crate::gate::{Decision, Gate, Webhook};
 use crate::metrics::{Outcome, SharedMetrics};
+use crate::policy_review;
 use crate::review::{Answer, Request, Review};
 
 /// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them in an encoding
@@ -43,24 +46,19 @@ pub fn router(reviewer: Arc<Reviewer>) -> Router {
     Router::new()
         .route("/admit", post(async |state, request| answer(Webhook::Mutate, state, request).await))
         .route("/validate", post(async |state, request| answer(Webhook::Validate, state, request).await))
+        .route("/policies", post(policies))
         .with_state(reviewer)
 }
 
 async fn answer(webhook: Webhook, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
     let started = Instant::now();
-    let refuse = |problem: String| {
-        reviewer.metrics.review(webhook.label(), Outcome::BadRequest, started.elapsed().as_secs_f64());
-        warn!(problem = %shown(&problem), "refused a request that is no review");
-        (StatusCode::BAD_REQUEST, problem + "\n").into_response()
-    };
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(problem)) => return refuse(problem),
-        Err(_) => return refuse("the body did not arrive in time".to_owned()),
+    let body = match read_in_time(request).await {
+        Ok(body) => body,
+        Err(problem) => return reviewer.refuse(webhook.label(), started, problem),
     };
     let review = match Review::parse(&body) {
         Ok(review) => review,
-        Err(problem) => return refuse(problem.to_string()),
+        Err(problem) => return reviewer.refuse(webhook.label(), started, problem.to_string()),
     };
     // A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
     let decided = AssertUnwindSafe(reviewer.gate.decide(webhook, &review.request)).catch_unwind().await;
@@ -73,10 +71,66 @@ async fn answer(webhook: Webhook, State(reviewer): State<Arc<Reviewer>>, request
         reviewer.metrics.denied_image(reason.label());
     }
     let (outcome, answer) = reviewer.gate.answer(webhook, decision);
-    let seconds = started.elapsed().as_secs_f64();
-    reviewer.metrics.review(webhook.label(), outcome, seconds);
-    log(webhook, &review.request, outcome, &answer, seconds);
-    ([(header::CONTENT_TYPE, "application/json")], review.answer(&answer)).into_response()
+    reviewer.finish(webhook.label(), started, &review, outcome, &answer)
+}
+
+/// The name of the webhook for policies in logs and metrics.
+const POLICIES: &str = "policies";
+
+async fn policies(State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
+    let started = Instant::now();
+    let body = match read_in_time(request).await {
+        Ok(body) => body,
+        Err(problem) => return reviewer.refuse(POLICIES, started, problem),
+    };
+    let review = match Review::parse(&body) {
+        Ok(review) => review,
+        Err(problem) => return reviewer.refuse(POLICIES, started, problem.to_string()),
+    };
+    let read = |object: Option<&RawValue>| object.and_then(|object| serde_json::from_str::<Value>(object.get()).ok());
+    let request = &review.request;
+    let mut answer = Answer::default();
+    if matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
+        let object = read(request.object).unwrap_or_default();
+        match policy_review::review_write(&object, read(request.old_object).as_ref()) {
+            Ok(warnings) => answer.warnings = warnings,
+            Err(message) => {
+                answer.reason = Some(message.clone());
+                answer.denied = Some(message);
+            }
+        }
+    }
+    let outcome = if answer.denied.is_some() { Outcome::Denied } else { Outcome::Unchecked };
+    reviewer.finish(POLICIES, started, &review, outcome, &answer)
+}
+
+impl Reviewer {
+    /// Answers a request that is no review.
+    fn refuse(&self, webhook: &'static str, started: Instant, problem: String) -> Response {
+        self.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
+        warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
+        (StatusCode::BAD_REQUEST, problem + "\n").into_response()
+    }
+
+    /// Counts, logs and answers a review.
+    fn finish(
+        &self,
+        webhook: &'static str,
+        started: Instant,
+        review: &Review<'_>,
+        outcome: Outcome,
+        answer: &Answer,
+    ) -> Response {
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics.review(webhook, outcome, seconds);
+        log(webhook, &review.request, outcome, answer, seconds);
+        ([(header::CONTENT_TYPE, "application/json")], review.answer(answer)).into_response()
+    }
+}
+
+async fn read_in_time(request: HttpRequest<Body>) -> Result<Vec<u8>, String> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await;
+    read.unwrap_or_else(|_| Err("the body did not arrive in time".to_owned()))
 }
 
 /// Reads a body. What is too large is read on for a while and thrown away, as a client that is still sending may not look
@@ -102,9 +156,9 @@ async fn read_body(mut body: Body) -> Result<Vec<u8>, String> {
 }
 
 /// One line a decision. Texts of users stand in quotes and escaped, so that none of them can pass for another line.
-fn log(webhook: Webhook, request: &Request<'_>, outcome: Outcome, answer: &Answer, seconds: f64) {
+fn log(webhook: &'static str, request: &Request<'_>, outcome: Outcome, answer: &Answer, seconds: f64) {
     info!(
-        webhook = webhook.label(),
+        webhook,
         outcome = outcome.label(),
         operation = ?shown(&request.operation),
         kind = ?shown(&request.kind.kind),
