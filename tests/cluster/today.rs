@@ -173,7 +173,7 @@ pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
     // What may be null has no members in the API description of 1.20.
     let below_null: &[_] = match world.plane.release {
         Release::V1_20 => &[],
-        Release::V1_37 => &[("spec.repositories.policy.trust.trustServer", "URL")],
+        Release::V1_37 => &[("spec.repositories.policy.trust.trustServer", "The Notary server, with a port")],
     };
     let fields = [
         ("spec.repositories", "The most exact one that matches"),
