@@ -99,7 +99,7 @@ fn kubernetes_1_37() -> Result<(), Problem> {
     run_all("kubernetes", Release::V1_37, KUBERNETES)
 }
 
-/// What is printed for OpenShift 3.11 is of `v1beta1` of apiextensions and admissionregistration, as are the definitions of the
+/// What is printed for `OpenShift` 3.11 is of `v1beta1` of apiextensions and admissionregistration, as are the definitions of the
 /// documentation. API servers serve that until 1.21, so none of this can be on 1.37; what else this does, the others do too.
 #[test]
 fn openshift_1_20() -> Result<(), Problem> {
