@@ -76,7 +76,7 @@ pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
     let mut said = String::new();
     wait_for("the ReplicaSet to be refused its pods", || {
         let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", "app=attack"]).unwrap_or_default();
-        said = sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
+        sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().clone_into(&mut said);
         said.contains("no signed target v3")
     })
     .map_err(|problem| format!("{problem}: {said}"))?;
@@ -96,7 +96,7 @@ pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
     })
 }
 
-/// On OpenShift 3.11 nobody asks the mutating webhook again: what has lost its pin is refused, in words that help.
+/// On `OpenShift` 3.11 nobody asks the mutating webhook again: what has lost its pin is refused, in words that help.
 pub(crate) fn without_reinvocation(world: &mut World) -> Result<(), Problem> {
     let signed = world.image("team/app", "v1");
     for annotation in [ADD, SWAP] {

@@ -1,5 +1,6 @@
 //! Countersign in a real control plane, with a real registry and a real Notary server: what users of a cluster see.
 
+mod definitions;
 mod injector;
 mod story;
 mod today;
@@ -54,6 +55,8 @@ const KUBERNETES: &[Scenario] = &[
     scenario("rights", today::rights),
     scenario("the words of the documentation", story::messages),
     scenario("the schema", today::schema),
+    scenario("misspelt policies are refused", definitions::refused),
+    scenario("misspelt policies deny", definitions::stored),
     scenario("status", today::status),
     scenario("signed workloads run pinned", today::workloads),
     scenario("an object of ephemeral containers", today::ephemeral_containers_object)
@@ -83,6 +86,8 @@ const OPENSHIFT: &[Scenario] = &[
     scenario("the definitions of the documentation", story::definitions),
     scenario("the manifests apply", today::install),
     scenario("the words of the documentation", story::messages),
+    scenario("misspelt policies are refused", definitions::refused),
+    scenario("misspelt policies deny", definitions::stored),
     scenario("default policies", story::default_policies),
     scenario("a webhook of somebody else", injector::install),
     scenario("what it brings into a pod", injector::into_a_pod),

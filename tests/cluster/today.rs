@@ -7,6 +7,7 @@ use countersign_tests::{
 };
 use serde_json::{Value, json};
 
+use crate::definitions;
 use crate::world::{World, assert_denied, pod, workload};
 
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:countersign:countersign";
@@ -216,7 +217,12 @@ pub(crate) fn status(world: &mut World) -> Result<(), Problem> {
     expect(world, ("True", "Accepted"), "")?;
     world.policy(Some("status"), "p", &spec(world.trust(&["zoe"])))?;
     expect(world, ("False", "SecretUnusable"), "secret zoe in namespace status: secret not found")?;
-    world.policy(Some("status"), "p", &spec(json!({"trust": {"enabled": true, "rootKeys": ["x"]}})))?;
+    let faulty = spec(json!({"trust": {"enabled": true, "rootKeys": ["x"]}}));
+    let refused = world.policy(Some("status"), "p", &faulty).expect_err("it is refused").to_string();
+    assert!(refused.contains("policies.hooks.") && refused.contains("rootKeys[0]"), "{refused}");
+    definitions::unreviewed(world, |world| {
+        wait_for("the policy", || world.policy(Some("status"), "p", &faulty).is_ok())
+    })?;
     expect(world, ("False", "Invalid"), "rootKeys[0]")?;
     let image = "h.io/app:1";
     let result = world.create(&pod("status", "p", image))?;

@@ -152,7 +152,11 @@ fn before_nullable(mut schema: Value) -> Value {
     schema
 }
 
-fn schema(kind: &str) -> Value {
+/// The member of a schema that has unknown members kept.
+pub(crate) const PRESERVES: &str = "x-kubernetes-preserve-unknown-fields";
+
+/// The schema of a kind of policy, as definitions of `v1` have it.
+pub(crate) fn schema(kind: &str) -> Value {
     let about = match kind {
         "ImagePolicy" => {
             "Says which images may run in its namespace. A namespace that has an ImagePolicy is decided by its own ones alone: no ClusterImagePolicy is looked at."

@@ -163,6 +163,10 @@ impl Install {
             // One by one, by name: never a list of what a cluster keeps secret.
             rule("", &["secrets", "serviceaccounts"], &["get"]),
         ];
+        // Whether they drop what they do not know.
+        let mut definitions = rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"]);
+        definitions["resourceNames"] = json!(both.map(|plural| format!("{plural}.{GROUP}")));
+        own.push(definitions);
         // The owners of children: read one by one, when one of the cluster's controllers makes a child.
         for (group, resources) in owners() {
             own.push(rule(group, &resources, &["get"]));

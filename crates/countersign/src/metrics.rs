@@ -21,6 +21,11 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
+}
+
 /// The metrics of one server.
 #[derive(Debug)]
 pub struct Metrics {
@@ -31,6 +36,7 @@ pub struct Metrics {
     reload_failures: Counter,
     policies_stale: Gauge,
     policies: Gauge,
+    definitions_prune: Family<KindLabels, Gauge>,
     state_failures: Counter,
     certificate_expiry: Gauge<f64, AtomicU64>,
 }
@@ -76,6 +82,7 @@ impl Default for Metrics {
         let reload_failures = Counter::default();
         let policies_stale = Gauge::default();
         let policies = Gauge::default();
+        let definitions_prune = Family::default();
         let state_failures = Counter::default();
         let certificate_expiry = Gauge::default();
         registry.register("reviews", "Admission reviews by webhook and by what they came to", reviews.clone());
@@ -88,6 +95,11 @@ impl Default for Metrics {
             policies_stale.clone(),
         );
         registry.register("policies", "Policies in use", policies.clone());
+        registry.register(
+            "definitions_prune",
+            "Whether the cluster's definition of a kind of policy drops misspelt fields before they are read",
+            definitions_prune.clone(),
+        );
         registry.register(
             "state_write_failures",
             "Memories against rollback that could not be written",
@@ -106,6 +118,7 @@ impl Default for Metrics {
             reload_failures,
             policies_stale,
             policies,
+            definitions_prune,
             state_failures,
             certificate_expiry,
         }
@@ -128,6 +141,11 @@ impl Metrics {
     pub fn policies_loaded(&self, count: usize) {
         self.policies_stale.set(0);
         self.policies.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// Whether the definition of a kind of policy drops what it does not know.
+    pub fn definition_prunes(&self, kind: &'static str, prunes: bool) {
+        self.definitions_prune.get_or_create(&KindLabels { kind }).set(i64::from(prunes));
     }
 
     /// Policies could not be loaded; the older ones stay in use.

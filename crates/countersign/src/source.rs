@@ -1,6 +1,7 @@
 //! Where policies and secrets come from.
 
 pub mod cluster;
+pub mod definitions;
 pub mod files;
 pub mod status;
 

@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::config::ClusterPolicySecrets;
 use crate::enforce::{self, Demands};
 use crate::source::cluster::{ClusterHandle, ClusterSource};
+use crate::source::definitions::{self, CURE};
 use crate::source::files::FileSource;
 use crate::source::{Moment, Source};
 use crate::telemetry;
@@ -112,6 +113,19 @@ async fn walk(args: &Args) -> anyhow::Result<u8> {
     let image = reach::image(&args.image)?;
     let clients = args.reach.clients()?;
     let mut walk = Walk { begun: Instant::now() };
+    if let Some(kubeconfig) = &args.kubeconfig {
+        let cluster = Cluster::connect(Some(kubeconfig)).await?;
+        for plural in ["imagepolicies", "clusterimagepolicies"] {
+            let said = match definitions::prunes(&cluster.client, plural).await {
+                Ok(false) => format!("{plural}: every field is read"),
+                Ok(true) => format!(
+                    "{plural}: fields that are not known are dropped before anybody reads them, so a misspelt one allows everything; {CURE}"
+                ),
+                Err(cause) => format!("{plural}: cannot be read: {cause}"),
+            };
+            walk.step("definitions", &said);
+        }
+    }
     let patient = match examine(args, image).await? {
         Ok(None) => {
             walk.step("policy", "the entry that applies asks for no trust: the image is allowed with no further check");

@@ -18,6 +18,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
+use super::definitions::{self, CURE};
 use super::{Moment, PullData, SecretData, Source, SourceError};
 use crate::api::{self, GROUP, Problem};
 use crate::cluster::{self, News};
@@ -32,6 +33,9 @@ const SECRET_FRESH: Duration = Duration::from_secs(1);
 
 /// How many secrets of other namespaces are kept for that long.
 const MAX_SECRETS: usize = 4096;
+
+/// How often the definitions are looked at: they change with an upgrade.
+const DEFINITIONS_AGAIN: Duration = Duration::from_secs(60);
 
 /// Kind and plural of what is followed.
 const KINDS: [(&str, &str); 2] = [("ImagePolicy", "imagepolicies"), ("ClusterImagePolicy", "clusterimagepolicies")];
@@ -85,6 +89,8 @@ pub struct ClusterSource {
     /// The secrets of the own namespace, while they can be followed.
     own_secrets: Mutex<Option<HashMap<String, SecretData>>>,
     other_secrets: Mutex<HashMap<SecretRef, (Instant, Option<SecretData>)>>,
+    /// Which kinds have a definition that drops what it does not know.
+    prunes: Mutex<[bool; 2]>,
     /// Told when a policy or a secret changes.
     changed: Notify,
     metrics: SharedMetrics,
@@ -112,6 +118,7 @@ impl ClusterSource {
             set: ArcSwap::default(),
             own_secrets: Mutex::new(None),
             other_secrets: Mutex::default(),
+            prunes: Mutex::default(),
             changed: Notify::new(),
             metrics,
         });
@@ -120,6 +127,7 @@ impl ClusterSource {
             let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
             let told = Arc::clone(&source);
             tokio::spawn(cluster::follow(api, None, move |news| told.policies_news(index, news)));
+            tokio::spawn(Arc::clone(&source).watch_definition(index));
         }
         let api: Api<Secret> = Api::namespaced(client, own_namespace);
         let told = Arc::clone(&source);
@@ -217,6 +225,44 @@ impl ClusterSource {
             Sight::Blind(since, cause) => (since.elapsed() > MAX_BLIND)
                 .then(|| format!("{plural} cannot be followed for {} s: {cause}", since.elapsed().as_secs())),
         })
+    }
+
+    /// Tells, now and again, whether a kind's definition drops what it does not know. That decides nothing: what was dropped nobody can know.
+    async fn watch_definition(self: Arc<Self>, index: usize) {
+        let (kind, plural) = KINDS[index];
+        let mut said = String::new();
+        loop {
+            match definitions::prunes(&self.client, plural).await {
+                Ok(prunes) => {
+                    self.metrics.definition_prunes(kind, prunes);
+                    let before = std::mem::replace(&mut lock(&self.prunes)[index], prunes);
+                    if prunes && !before {
+                        error!(
+                            kind,
+                            "the cluster's definition drops fields that it does not know, so a misspelt one allows everything; {CURE}"
+                        );
+                    }
+                    if prunes != before {
+                        self.changed.notify_one();
+                    }
+                    said.clear();
+                }
+                Err(cause) => {
+                    // The same trouble is said once.
+                    if cause != said {
+                        warn!(kind, %cause, "cannot tell whether the cluster's definition drops fields that it does not know");
+                    }
+                    said = cause;
+                }
+            }
+            tokio::time::sleep(DEFINITIONS_AGAIN).await;
+        }
+    }
+
+    /// Whether the definition of a kind of policy drops what it does not know.
+    #[must_use]
+    pub fn prunes(&self, kind: &PolicyKind) -> bool {
+        lock(&self.prunes)[usize::from(*kind == PolicyKind::Cluster)]
     }
 
     /// All policies, with what is wrong with them.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tracing::{debug, warn};
 
 use super::cluster::{ClusterSource, StoredPolicy, policies};
+use super::definitions::CURE;
 use crate::enforce::{read_pin, read_signer};
 use crate::{api, cluster};
 
@@ -35,7 +36,13 @@ pub async fn keep(source: Arc<ClusterSource>, own_namespace: Option<String>, clo
         let _ = tokio::time::timeout(LOOK_AGAIN, source.changed()).await;
         tokio::time::sleep(SETTLE).await;
         for stored in source.stored() {
-            let (reason, message) = judge(&source, &stored, own_namespace.as_deref()).await;
+            let (reason, mut message) = judge(&source, &stored, own_namespace.as_deref()).await;
+            if source.prunes(&stored.policy.kind) {
+                message.push_str(
+                    "; the definition of this kind drops fields that it does not know before they are read: ",
+                );
+                message.push_str(CURE);
+            }
             if let Some(status) = status(&stored, reason, &message, clock()) {
                 write(&source, &stored, status).await;
             }
