@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -507,5 +507,53 @@ fn what_is_not_admitted_leaves_no_trace() -> Result<(), Problem> {
     }
     assert_eq!(served.admit(&pod(&format!("{}:v1", gun(0))), "developer")?["allowed"], true);
     assert_eq!(records()?, empty + 1, "what is admitted is remembered");
+    Ok(())
+}
+
+/// What was not read is not passed: nothing is cut, and where nothing was found, somebody must have wanted that.
+#[test]
+fn review_passes_nothing_unread() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let policies = folder.path().join("p.yaml");
+    fs::write(&policies, policy("p", "open.example.com/*", None))?;
+    let review = |input: &str, more: &[&str]| -> Result<(i32, String), Problem> {
+        use std::io::Write as _;
+        let mut command = Countersign::command();
+        command.args(["review", "--policies"]).arg(&policies).args(more);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let mut input_of_child = child.stdin.take().ok_or("no input")?;
+        // It may have said no before it has read everything.
+        let _ = input_of_child.write_all(input.as_bytes());
+        drop(input_of_child);
+        let output = child.wait_with_output()?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.code().ok_or("it was killed")?, said))
+    };
+    let pod = |image: &str| format!("---\n{}\n", pod(image));
+    let open = pod("open.example.com/a:1");
+    let evil = pod("evil.example.com/a:1");
+    assert_eq!(review(&open, &[])?.0, 0);
+    assert_eq!(review(&(open.clone() + &evil), &[])?.0, 1);
+    let behind = open.clone() + &format!("# {}\n", "x".repeat(1000)).repeat(33 * 1048) + &evil;
+    let (code, said) = review(&behind, &[])?;
+    assert!(code == 2 && said.contains("standard input is too large: more than 32 MiB"), "{code} {said}");
+    let config_map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+    for nothing in ["", "---\n# nothing\n", config_map] {
+        let (code, said) = review(nothing, &[])?;
+        assert!(code == 2 && said.contains("--allow-empty"), "{code} {said}");
+        assert_eq!(review(nothing, &["--allow-empty"])?.0, 0);
+    }
+    // A server that cannot be reached decides nothing, and that has a word of its own.
+    fs::write(&policies, policy("p", "signed.example.com/*", Some("https://127.0.0.1:1")))?;
+    let signed = pod("signed.example.com/a:1");
+    let (code, table) = review(&signed, &[])?;
+    assert!(code == 3 && table.contains("undecided"), "{code} {table}");
+    let (_, report) = review(&signed, &["-o", "json"])?;
+    let report: Value = serde_json::from_str(&report)?;
+    assert!(report["undecided"] == true && report["objects"][0]["images"][0]["undecided"] == true, "{report}");
+    // To kubectl whatever has items is a List.
+    let hidden = format!("{config_map}items:\n- {}\n", evil.trim_start_matches("---\n"));
+    assert_eq!(review(&hidden, &["--allow-empty"])?.0, 1);
     Ok(())
 }

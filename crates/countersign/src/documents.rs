@@ -118,6 +118,7 @@ fn malformed(place: &Place, error: &serde_saphyr::Error) -> DocumentError {
 /// # Errors
 /// The first document that cannot be read.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
+    only_plain_breaks(file, text)?;
     let mut documents = Vec::new();
     for (line, part) in split(text) {
         let padded = "\n".repeat(line - 1) + &part;
@@ -125,14 +126,17 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
         let value: Value = serde_saphyr::from_str(&padded).map_err(|error| malformed(&place, &error))?;
         match value {
             Value::Null => {}
-            Value::Object(_) => push_flat(&mut documents, place, value, Some(padded), 0)?,
+            Value::Object(_) => {
+                no_merge_keys(&place, &value)?;
+                push_flat(&mut documents, place, value, Some(padded), 0)?;
+            }
             _ => {
                 let problem = "a document must be an object with apiVersion and kind".to_owned();
                 return Err(DocumentError::Malformed { place: place.to_string(), problem });
             }
         }
         if documents.len() > MAX_DOCUMENTS {
-            let limit = format!("more than {MAX_DOCUMENTS} documents");
+            let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
             return Err(DocumentError::TooLarge { path: file.to_owned(), limit });
         }
     }
@@ -147,15 +151,20 @@ fn push_flat(
     depth: usize,
 ) -> Result<(), DocumentError> {
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
-    let Some(item_kind) = kind.strip_suffix("List").filter(|_| value.get("items").is_some()) else {
+    let malformed = |problem: &str| DocumentError::Malformed { place: place.to_string(), problem: problem.to_owned() };
+    let mut listed = value.as_object().into_iter().flatten().filter(|(name, items)| is_items(name) && !items.is_null());
+    let (Some((_, items)), second) = (listed.next(), listed.next()) else {
         check_names(&place, &value)?;
         documents.push(Document { place, value, text });
         return Ok(());
     };
-    let malformed = |problem: &str| DocumentError::Malformed { place: place.to_string(), problem: problem.to_owned() };
-    let items = match value.get("items") {
-        Some(Value::Array(items)) if depth < MAX_LIST_DEPTH => items,
-        Some(Value::Array(_)) => return Err(malformed("Lists are nested too deep")),
+    if second.is_some() {
+        return Err(malformed("items stands there twice, in different case"));
+    }
+    let item_kind = kind.strip_suffix("List").unwrap_or_default();
+    let items = match items {
+        Value::Array(items) if depth < MAX_LIST_DEPTH => items,
+        Value::Array(_) => return Err(malformed("Lists are nested too deep")),
         _ => return Err(malformed("the items of a List must be a list")),
     };
     for (index, item) in items.iter().enumerate() {
@@ -171,6 +180,44 @@ fn push_flat(
         push_flat(documents, Place { item: Some(index), ..place.clone() }, item, None, depth + 1)?;
     }
     Ok(())
+}
+
+/// Fails at a line break that some readers of YAML know and others do not: what one takes for the end of a comment, and so for the
+/// beginning of an object, would be part of the comment to the other.
+fn only_plain_breaks(file: &str, text: &str) -> Result<(), DocumentError> {
+    let odd = |(at, character): &(usize, char)| match character {
+        '\r' => !text[at + 1..].starts_with('\n'),
+        '\u{85}' | '\u{2028}' | '\u{2029}' => true,
+        _ => false,
+    };
+    let Some((at, character)) = text.char_indices().find(odd) else {
+        return Ok(());
+    };
+    let line = text[..at].matches('\n').count() + 1;
+    let problem = format!(
+        "has the line break {}, which not all readers of YAML take for one; use line feeds",
+        character.escape_unicode()
+    );
+    Err(DocumentError::Malformed { place: format!("{file}:{line}"), problem })
+}
+
+/// Fails at a merge key (`<<`): kubectl would merge what this reader leaves where it is.
+fn no_merge_keys(place: &Place, value: &Value) -> Result<(), DocumentError> {
+    match value {
+        Value::Object(members) if members.contains_key("<<") => {
+            let problem = "merge keys (<<) are not read; write the members out".to_owned();
+            Err(DocumentError::Malformed { place: place.to_string(), problem })
+        }
+        Value::Object(members) => members.values().try_for_each(|member| no_merge_keys(place, member)),
+        Value::Array(items) => items.iter().try_for_each(|item| no_merge_keys(place, item)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a member of an object makes a List of it. To kubectl any object with `items` is one, whatever its kind says, and Go reads
+/// members without regard to case; it takes `ſ` for `s` as well.
+fn is_items(member: &str) -> bool {
+    member.replace('\u{17f}', "s").eq_ignore_ascii_case("items")
 }
 
 /// YAML 1.1, which Kubernetes reads, takes `n`, `on` and `123` for something other than text: an object must not end up
@@ -215,44 +262,62 @@ pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
     parts
 }
 
+/// Which files of a folder are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// Those whose names do not begin with a dot: editors leave such files, and a mounted `ConfigMap` keeps its real files in `..data`.
+    Plain,
+    /// All of them, as kubectl reads them.
+    All,
+}
+
 /// Reads a file (`-` is standard input), or every `.yaml`, `.yml` and `.json` file of a folder and its subfolders, in the order
 /// of their names.
 ///
 /// # Errors
-/// The first file or document that cannot be read.
-pub fn read(path: &Path) -> Result<Vec<Document>, DocumentError> {
+/// The first file or document that cannot be read, or is larger than what is read: nothing is ever cut.
+pub fn read(path: &Path, names: Names) -> Result<Vec<Document>, DocumentError> {
     if path.as_os_str() == "-" {
-        let mut text = String::new();
-        let read = std::io::stdin().lock().take(MAX_FILE_BYTES).read_to_string(&mut text);
-        read.map_err(|error| unreadable(Path::new("standard input"), &error))?;
+        let text = read_text(Path::new("standard input"), std::io::stdin().lock())?;
         return parse("standard input", &text);
     }
     let mut documents = Vec::new();
-    for file in files(path)? {
-        let size = fs::metadata(&file).map_err(|error| unreadable(&file, &error))?.len();
-        let name = file.display().to_string();
-        if size > MAX_FILE_BYTES {
-            return Err(DocumentError::TooLarge {
-                path: name,
-                limit: format!("more than {} MiB", MAX_FILE_BYTES >> 20),
-            });
+    for file in files(path, names)? {
+        let opened = fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
+        let text = read_text(&file, opened)?;
+        documents.extend(parse(&file.display().to_string(), &text)?);
+        if documents.len() > MAX_DOCUMENTS {
+            let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
+            return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
         }
-        let text = fs::read_to_string(&file).map_err(|error| unreadable(&file, &error))?;
-        documents.extend(parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text))?);
     }
     Ok(documents)
+}
+
+/// All of a text, or an error.
+fn read_text(path: &Path, from: impl std::io::Read) -> Result<String, DocumentError> {
+    let mut bytes = Vec::new();
+    from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let limit = format!("more than {} MiB; split it into several files", MAX_FILE_BYTES >> 20);
+        return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
+    }
+    let text = String::from_utf8(bytes).map_err(|error| DocumentError::Unreadable {
+        path: path.display().to_string(),
+        cause: format!("it is not UTF-8: {}", error.utf8_error()),
+    })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> DocumentError {
     DocumentError::Unreadable { path: path.display().to_string(), cause: error.to_string() }
 }
 
-/// The files that [`read`] reads for a path. Names that begin with a dot are passed over: editors leave such files, and a
-/// mounted `ConfigMap` keeps its real files in `..data`.
+/// The files that [`read`] reads for a path.
 ///
 /// # Errors
 /// A folder that cannot be listed.
-pub fn files(path: &Path) -> Result<Vec<PathBuf>, DocumentError> {
+pub fn files(path: &Path, names: Names) -> Result<Vec<PathBuf>, DocumentError> {
     let failed = |error: std::io::Error| unreadable(path, &error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);
@@ -262,12 +327,15 @@ pub fn files(path: &Path) -> Result<Vec<PathBuf>, DocumentError> {
     let mut found = Vec::new();
     for entry in entries {
         let child = entry.path();
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
+        if names == Names::Plain && entry.file_name().as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        let wanted = child.extension().is_some_and(|ending| ending == "yaml" || ending == "yml" || ending == "json");
+        // By the end of the name, as kubectl does: a file may be called `.yaml`.
+        let name = entry.file_name();
+        let name = name.as_encoded_bytes();
+        let wanted = [&b".yaml"[..], b".yml", b".json"].iter().any(|ending| name.ends_with(ending));
         if fs::metadata(&child).map_err(|error| unreadable(&child, &error))?.is_dir() {
-            found.extend(files(&child)?);
+            found.extend(files(&child, names)?);
         } else if wanted {
             found.push(child);
         }
@@ -320,5 +388,63 @@ mod tests {
         let error = parse("f.yaml", "a: 1\na: 2\n").unwrap_err().to_string();
         assert!(error.starts_with("f.yaml:2"), "{error}");
         assert!(parse("f.yaml", "- 1\n").unwrap_err().to_string().starts_with("f.yaml:1: "));
+    }
+
+    /// To kubectl whatever has items is a List, so what is in them is read here too.
+    #[test]
+    fn items_make_a_list_of_any_kind() {
+        for (member, kind) in [("items", "ConfigMap"), ("Items", "List"), ("item\u{17f}", "X")] {
+            let text = format!("kind: {kind}\n{member}:\n- kind: Pod\n  metadata: {{name: p}}\n");
+            let found = parse("f.yaml", &text).unwrap();
+            assert_eq!((found.len(), found[0].text_of("/kind")), (1, "Pod"), "{text}");
+        }
+        for text in ["kind: List\nitems: {}\n", "kind: List\nitems: []\nItems: []\n", "kind: List\nitems: [1]\n"] {
+            assert!(parse("f.yaml", text).is_err(), "{text}");
+        }
+        assert!(parse("f.yaml", "kind: PodList\nitems:\n").is_ok());
+    }
+
+    /// What another reader would take for an object is never passed over.
+    #[test]
+    fn what_readers_do_not_agree_on_is_refused() {
+        for text in
+            ["# c\rkind: Pod\n", "# c\u{85}kind: Pod\n", "a: 1\n# c\u{2028}kind: Pod\n", "a: &x {b: 1}\nc:\n  <<: *x\n"]
+        {
+            let read = parse("f.yaml", text);
+            // A reader that merges has nothing left to refuse.
+            let merged = read.as_ref().is_ok_and(|documents| documents[0].value["c"]["b"] == 1);
+            assert!(read.is_err() || merged, "{text:?}");
+        }
+        assert!(parse("f.yaml", "a: 1\r\nb: 2\r\n").is_ok());
+    }
+
+    #[test]
+    fn duplicate_members_are_refused() {
+        for text in ["kind: Pod\nkind: ConfigMap\n", "{\"kind\": \"Pod\", \"kind\": \"ConfigMap\"}"] {
+            assert!(parse("f.yaml", text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_cut() {
+        let limit = usize::try_from(MAX_FILE_BYTES).unwrap();
+        let read = |text: &str| read_text(Path::new("x"), text.as_bytes()).map(|text| text.len());
+        assert_eq!(read(&" ".repeat(limit)), Ok(limit));
+        let error = read(&" ".repeat(limit + 1)).unwrap_err().to_string();
+        assert!(error.contains("x is too large: more than 32 MiB"), "{error}");
+        // The limit falls into the middle of a character.
+        let mut text = " ".repeat(limit);
+        text.push('\u{20ac}');
+        assert!(matches!(read(&text), Err(DocumentError::TooLarge { .. })));
+    }
+
+    #[test]
+    fn hidden_files_are_read_where_kubectl_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".hidden.yaml", ".yaml"] {
+            fs::write(folder.path().join(name), "kind: Pod\n").unwrap();
+        }
+        assert_eq!(files(folder.path(), Names::All).unwrap().len(), 2);
+        assert_eq!(files(folder.path(), Names::Plain).unwrap().len(), 0);
     }
 }

@@ -7,7 +7,7 @@ use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolic
 
 use super::exit;
 use super::output::{print, table};
-use crate::documents::{self, Document};
+use crate::documents::{self, Document, Names};
 use crate::enforce::read_signer;
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
@@ -62,9 +62,9 @@ struct Finding {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let mut findings = Vec::new();
-    for file in documents::files(&args.policies)? {
+    for file in documents::files(&args.policies, Names::Plain)? {
         // Each document on its own, so that one broken document does not hide the faults of the others.
-        match documents::read(&file) {
+        match documents::read(&file, Names::Plain) {
             Err(problem) => findings.push(split(&problem.to_string())),
             Ok(documents) => findings.extend(documents.iter().flat_map(faults)),
         }

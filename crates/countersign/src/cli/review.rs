@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use countersign_policy::verdict::shown;
 use countersign_policy::{EntryRef, ImageVerdict, Kinds, Outcome, Verdict, patch};
 use serde::Serialize;
 use serde_json::Value;
@@ -9,7 +10,7 @@ use serde_json::Value;
 use super::output::{print, table, verdict_word};
 use super::{exit, reach};
 use crate::config::{ClusterPolicySecrets, Mode};
-use crate::documents::{self, Document};
+use crate::documents::{self, Document, Names};
 use crate::enforce::Engine;
 use crate::gate::{Gate, Webhook};
 use crate::review::{GroupVersionKind, Request};
@@ -18,7 +19,7 @@ use crate::source::files::{FileSource, Loaded};
 /// Review manifests as the webhook would: files, folders or standard input
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  countersign review -f deployment.yaml --policies ./policies\n  kustomize build . | countersign review -f - --policies ./policies -o yaml\n\nExit codes: 0 allowed, 1 denied, 2 wrong usage or configuration, 3 could not be decided"
+    after_help = "Examples:\n  countersign review -f deployment.yaml --policies ./policies\n  kustomize build . | countersign review -f - --policies ./policies -o yaml\n\nExit codes: 0 allowed, 1 denied, 2 wrong usage or configuration, or nothing to review, 3 could not be decided"
 )]
 pub(crate) struct Args {
     /// Manifests: a file, a folder, or - for standard input (repeatable)
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
     #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
     policies: PathBuf,
+
+    /// Allow input in which no object holds an image
+    #[arg(long)]
+    allow_empty: bool,
 
     /// Namespace of objects that name none
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
@@ -59,6 +64,8 @@ enum Format {
 #[derive(Serialize)]
 struct Report {
     allowed: bool,
+    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
+    verdict: &'static str,
     objects: Vec<ObjectReport>,
 }
 
@@ -70,6 +77,8 @@ struct ObjectReport {
     namespace: String,
     name: String,
     allowed: bool,
+    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
+    verdict: &'static str,
     images: Vec<ImageReport>,
 }
 
@@ -78,6 +87,8 @@ struct ImageReport {
     path: String,
     image: String,
     allowed: bool,
+    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
+    verdict: &'static str,
     pinned: Option<String>,
     reason: Option<String>,
     policy: Option<EntryRef>,
@@ -93,7 +104,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let loaded = Loaded::read(&args.policies)?;
     let mut documents = Vec::new();
     for path in &args.files {
-        documents.extend(documents::read(path)?);
+        documents.extend(documents::read(path, Names::All)?);
+    }
+    for document in &documents {
+        for member in ["apiVersion", "kind"] {
+            if document.text_of(&format!("/{member}")).is_empty() {
+                anyhow::bail!(
+                    "{}: an object without {member} cannot be reviewed; add it, or take the object out",
+                    document.place
+                );
+            }
+        }
     }
     let defaults =
         reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, std::collections::BTreeMap::new());
@@ -116,6 +137,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         mode: Mode::Enforce,
     };
     let reviewed = reach::runtime()?.block_on(review_all(&gate, documents, &args.namespace));
+    if !args.allow_empty && reviewed.iter().all(|reviewed| reviewed.outcome.is_none()) {
+        // A pipe whose first part failed looks like this.
+        anyhow::bail!(
+            "no object of the input holds an image, so nothing was reviewed; give --allow-empty if that is as it should be"
+        );
+    }
     let code = exit_code(&reviewed);
     match args.output {
         Format::Table => print(&as_table(&reviewed, &args.namespace)),
@@ -194,8 +221,8 @@ fn denials(reviewed: &[Reviewed]) -> String {
         text.push_str(&format!(
             "{}: {} {}\n",
             reviewed.document.place,
-            reviewed.document.text_of("/kind"),
-            reviewed.document.text_of("/metadata/name")
+            shown(reviewed.document.text_of("/kind")),
+            shown(reviewed.document.text_of("/metadata/name"))
         ));
         for line in message.lines() {
             text.push_str(&format!("  {line}\n"));
@@ -214,6 +241,7 @@ fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
                     path: String::new(),
                     image: String::new(),
                     allowed: false,
+                    verdict: DENIED,
                     pinned: None,
                     reason: Some(message.clone()),
                     policy: None,
@@ -227,11 +255,40 @@ fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
             namespace: namespace_of(document, namespace),
             name: document.text_of("/metadata/name").to_owned(),
             allowed,
+            verdict: worst(images.iter().map(|image: &ImageReport| image.verdict)),
             images,
         })
     };
     let objects: Vec<_> = reviewed.iter().filter_map(object).collect();
-    Report { allowed: objects.iter().all(|object| object.allowed), objects }
+    let verdict = worst(objects.iter().map(|object| object.verdict));
+    Report { allowed: objects.iter().all(|object| object.allowed), verdict, objects }
+}
+
+/// `undecided` stands there only where it is so.
+fn is_decided(verdict: &&str) -> bool {
+    *verdict != UNDECIDED
+}
+
+fn as_undecided<S: serde::Serializer>(verdict: &&str, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bool(!is_decided(verdict))
+}
+
+const ALLOWED: &str = "allowed";
+const DENIED: &str = "denied";
+const UNDECIDED: &str = "undecided";
+
+fn word(outcome: &Outcome) -> &'static str {
+    match outcome {
+        Outcome::Denied(reason) if reason.is_undecided() => UNDECIDED,
+        Outcome::Denied(_) => DENIED,
+        Outcome::Proven(_) | Outcome::PutBack(_) | Outcome::Unchecked => ALLOWED,
+    }
+}
+
+/// What several verdicts come to together: what was decided weighs more than what was not.
+fn worst(verdicts: impl Iterator<Item = &'static str>) -> &'static str {
+    let rank = |verdict: &&str| [ALLOWED, UNDECIDED, DENIED].iter().position(|word| word == verdict);
+    verdicts.max_by_key(rank).unwrap_or(ALLOWED)
 }
 
 fn image_report(verdict: &ImageVerdict) -> ImageReport {
@@ -244,6 +301,7 @@ fn image_report(verdict: &ImageVerdict) -> ImageReport {
         path: verdict.image.path.clone(),
         image: verdict.image.image.clone(),
         allowed: !matches!(verdict.outcome, Outcome::Denied(_)),
+        verdict: word(&verdict.outcome),
         pinned,
         reason: verdict.denial(),
         policy: verdict.entry.clone(),
@@ -258,7 +316,7 @@ fn as_table(reviewed: &[Reviewed], namespace: &str) -> String {
     let mut rows = Vec::new();
     for object in &report.objects {
         for image in &object.images {
-            let verdict = verdict_word(if image.allowed { "allowed" } else { "denied" }, image.allowed);
+            let verdict = verdict_word(image.verdict, image.allowed);
             let details = match (&image.reason, &image.pinned) {
                 (Some(reason), _) => reason.clone(),
                 (None, Some(pinned)) => {
@@ -266,9 +324,9 @@ fn as_table(reviewed: &[Reviewed], namespace: &str) -> String {
                 }
                 (None, None) => "no check asked for, or no pin".to_owned(),
             };
-            let title = format!("{} {}/{}", object.kind, object.namespace, object.name);
-            let image_shown = countersign_policy::verdict::shown(&image.image);
-            rows.push(vec![verdict, title, image.path.clone(), image_shown, details]);
+            let title = shown(&format!("{} {}/{}", object.kind, object.namespace, object.name));
+            let image_shown = shown(&image.image);
+            rows.push(vec![verdict, title, shown(&image.path), image_shown, details]);
         }
     }
     table(&["VERDICT", "OBJECT", "CONTAINER", "IMAGE", "DETAILS"], &rows)

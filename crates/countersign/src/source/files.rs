@@ -19,7 +19,7 @@ use tracing::{error, info, warn};
 
 use super::{Moment, PullData, SecretData, Source, SourceError};
 use crate::api::{self, PolicyDocument, PolicyFault};
-use crate::documents::{self, Document, DocumentError};
+use crate::documents::{self, Document, DocumentError, Names};
 use crate::metrics::SharedMetrics;
 
 /// After a change, how long to wait for more of them: editors and mounts change several files in a row.
@@ -121,7 +121,7 @@ impl Loaded {
     /// # Errors
     /// The first file that cannot be read, or all faults of its policies.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
-        Self::of(&documents::read(path).map_err(LoadError::Document)?)
+        Self::of(&documents::read(path, Names::Plain).map_err(LoadError::Document)?)
     }
 
     /// Takes documents.
@@ -313,7 +313,7 @@ fn say_loaded(loaded: &Loaded, metrics: &SharedMetrics) {
 
 /// Something that differs when any file of the folder does: all their bytes. Folders of policies are small.
 fn fingerprint(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    let files = documents::files(path).unwrap_or_default();
+    let files = documents::files(path, Names::Plain).unwrap_or_default();
     files.into_iter().map(|file| (file.clone(), std::fs::read(&file).ok())).collect()
 }
 
