@@ -1,14 +1,14 @@
 //! Names of policy entries, with wildcards.
 //!
 //! Host and path of an entry are matched apart, so that a `*` in the one never swallows part of the other. `*` stands for
-//! any run of characters, in the path also across `/`.
+//! any run of characters, in the path also across `/`. Hosts are compared in their canonical form: lower case, no default port.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use thiserror::Error;
 
-use crate::reference::{Digest, ImageReference, check_host, check_path, is_tag};
+use crate::reference::{DEFAULT_PORT, Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
 
 /// The longest name of an entry, in bytes.
 const MAX_PATTERN: usize = 1024;
@@ -34,6 +34,11 @@ pub enum PatternError {
     /// The host is not one.
     #[error("{0:?} has a registry host that no image can have")]
     Host(String),
+    /// The default port behind a wildcard: without the port the wildcard would stand for others too.
+    #[error(
+        "{0:?} names the default port behind a wildcard, and hosts are compared without it; write the host out, such as registry.example.com/*"
+    )]
+    DefaultPort(String),
     /// Upper-case letters in the path.
     #[error("{0:?} has upper-case letters in its repository, which no image has")]
     UpperCase(String),
@@ -113,6 +118,12 @@ impl Pattern {
         &self.written
     }
 
+    /// Whether the entry is about some tags only. `name:*` is about all of them.
+    #[must_use]
+    pub fn is_about_tags(&self) -> bool {
+        self.tag.as_ref().is_some_and(|tag| !tag.is_anything())
+    }
+
     /// Whether an image falls under the entry.
     ///
     /// An entry without tag and digest stands for all of its repository. One with a tag is matched against the image's tag;
@@ -122,7 +133,7 @@ impl Pattern {
         let repository = self
             .repository
             .as_ref()
-            .is_none_or(|(host, path)| host.matches(image.host()) && path.matches(image.path()));
+            .is_none_or(|(host, path)| host.matches(image.matched_host()) && path.matches(image.matched_path()));
         let tag = match (&self.tag, image.tag()) {
             (None, _) => true,
             (Some(pattern), Some(tag)) => pattern.matches(tag),
@@ -219,7 +230,11 @@ fn parse_repository(text: &str, name: &str) -> Result<(Glob, Glob), PatternError
     if !["x", "", "x/x"].iter().any(|filling| check_path(&filled(path, filling)).is_ok()) {
         return Err(PatternError::Path(text.to_owned()));
     }
-    let host = if host == "index.docker.io" { "docker.io" } else { host };
+    let canonical = canonical_host(host);
+    if host.ends_with(DEFAULT_PORT) && canonical.ends_with('*') {
+        return Err(PatternError::DefaultPort(text.to_owned()));
+    }
+    let host = canonical.as_str();
     // What Docker does for an image: a path of one part at Docker Hub is below `library/`. With the host written out, a
     // `*` is matched against canonical names as it stands, so that `docker.io/n*` is about `docker.io/nginxinc/app` too.
     let one_part = host == "docker.io" && !path.contains('/') && !(has_host && path.contains('*'));
@@ -332,7 +347,7 @@ mod tests {
         check(
             "docker.io/*",
             &["nginx", "team/app:1", "docker.io/a/b/c"],
-            &["quay.io/x", "evil.io/docker.io/x", "Docker.io/nginx", "docker.io:443/nginx", "docker.io.evil.com/x"],
+            &["quay.io/x", "evil.io/docker.io/x", "docker.io:5000/nginx", "docker.io.evil.com/x"],
         );
         check(
             "registry.example.com:5000/payments/*",
@@ -359,6 +374,18 @@ mod tests {
         check("[::1]:5000/*", &["[::1]:5000/x"], &["[::2]:5000/x"]);
         check("UPPER/*", &["UPPER/x"], &["upper/x"]);
         check("gcr.io/**/x", &["gcr.io/a/x"], &["gcr.io/x2"]);
+        for nginx in ["nginx", "docker.io/nginx", "Docker.IO/nginx", "index.docker.io:443/nginx"] {
+            let spellings = [
+                "nginx",
+                "Docker.io/nginx",
+                "docker.io:443/nginx",
+                "INDEX.docker.io/library/nginx",
+                "docker.io/library/nginx",
+            ];
+            check(nginx, &spellings, &["docker.io:444/nginx", "team/nginx", "Docker.io/team/nginx"]);
+        }
+        check("H.io:443/x", &["h.io/x", "H.IO/x", "h.io:443/x"], &["h.io:4430/x", "h.io:5000/x"]);
+        check("*.h.io:443/x", &["a.h.io/x", "a.H.io:443/x"], &["a.h.io:5000/x", "h.io/x"]);
     }
 
     #[test]
@@ -373,6 +400,8 @@ mod tests {
             ("h.io/x:", "tag"),
             ("h.io/x:a b", "tag"),
             ("h.io/x@sha256:*", "digest"),
+            ("*:443/x", "default port"),
+            ("h*:443/x", "default port"),
             ("*:v1", "every registry"),
             ("**:v1", "every registry"),
             ("h.io/ x", "repository name"),

@@ -160,7 +160,7 @@ fn need_of(
         Check::Unusable(problem) => return Err(DenyReason::unusable(found.policy, problem)),
         Check::Trust(trust) => trust,
     };
-    let usual = default_trust_server(reference.host(), &defaults.trust_servers);
+    let usual = default_trust_server(reference.matched_host(), &defaults.trust_servers);
     let server = match &trust.trust_server {
         Some(server) if !may_name(&found.policy.kind, server, defaults) => {
             return Err(DenyReason::TrustServerNotAllowed { host: server.host_port().to_owned() });
@@ -329,7 +329,7 @@ mod tests {
             ("[::1]:5000/a", Ok("https://[::1]:4443")),
             ("[::1]/a", Ok("https://[::1]:4443")),
             ("nginx", Err(DenyReason::NoTrustServer { host: "docker.io".into() })),
-            ("docker.io:443/x", Err(DenyReason::NoTrustServer { host: "docker.io:443".into() })),
+            ("Docker.io:443/x", Err(DenyReason::NoTrustServer { host: "docker.io".into() })),
             ("registry-1.docker.io/x", Err(DenyReason::NoTrustServer { host: "registry-1.docker.io".into() })),
         ];
         for (image, expected) in cases {

@@ -79,6 +79,18 @@ pub struct Entry {
     pub check: Check,
 }
 
+impl Entry {
+    /// Whether an image falls under the entry.
+    ///
+    /// Runtimes ignore the tag of a reference that has a digest. So where nothing is checked, an entry about some tags would admit any
+    /// content of the repository under one of them; it is about references without a digest only.
+    #[must_use]
+    pub fn matches(&self, image: &ImageReference) -> bool {
+        let by_tag_alone = self.check == Check::Nothing && self.pattern.is_about_tags();
+        self.pattern.matches(image) && !(by_tag_alone && image.digest().is_some())
+    }
+}
+
 /// What an entry asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
@@ -323,18 +335,12 @@ impl Scope {
     }
 
     fn matches(&self, image: &ImageReference) -> Vec<Match<'_>> {
-        let exact = self.exact.get(&image.repository());
+        let exact = self.exact.get(&format!("{}/{}", image.matched_host(), image.matched_path()));
         let found = |place: &Place| {
             let policy = self.policies[place.policy].as_ref();
             Match { policy, index: place.entry, entry: &policy.entries[place.entry] }
         };
-        exact
-            .into_iter()
-            .flatten()
-            .chain(&self.wild)
-            .map(found)
-            .filter(|found| found.entry.pattern.matches(image))
-            .collect()
+        exact.into_iter().flatten().chain(&self.wild).map(found).filter(|found| found.entry.matches(image)).collect()
     }
 }
 
@@ -389,6 +395,35 @@ mod tests {
         assert_eq!(answer(&PolicySet::default(), "n", "nginx"), "NoPolicies");
         assert_eq!(answer(&PolicySet::new([policy(Some("x"), "p", &["*"])]), "n", "nginx"), "NotInCluster");
         assert_eq!(answer(&PolicySet::new([policy(Some("n"), "p", &[])]), "n", "nginx"), "NotInNamespace");
+    }
+
+    /// What a tag says is not looked at by whoever pulls `name:tag@digest`.
+    #[test]
+    fn an_unchecked_tag_is_no_pass_for_a_digest() {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let mut set = policy(None, "a", &["h.io/app:v1", "h.io/all:*", "h.io/app"]);
+        set.entries[2].check = Check::Unusable("checked".into());
+        let set = PolicySet::new([set]);
+        assert_eq!(answer(&set, "n", "h.io/app:v1"), "ClusterImagePolicy a h.io/app:v1 (+1)");
+        assert_eq!(answer(&set, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app (+0)");
+        assert_eq!(answer(&set, "n", &format!("h.io/all:v1@{digest}")), "ClusterImagePolicy a h.io/all:* (+0)");
+        let mut checked = policy(None, "a", &["h.io/app:v1"]);
+        checked.entries[0].check = Check::Trust(TrustPolicy::default());
+        let checked = PolicySet::new([checked]);
+        assert_eq!(answer(&checked, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app:v1 (+0)");
+    }
+
+    #[test]
+    fn the_spelling_of_a_host_is_no_way_around_an_entry() {
+        let set = PolicySet::new([policy(None, "a", &["*", "docker.io/library/nginx", "registry.example.com/*"])]);
+        for (image, entry) in [
+            ("DOCKER.io:443/nginx", "docker.io/library/nginx (+1)"),
+            ("Registry.Example.com/x", "registry.example.com/* (+1)"),
+            ("registry.example.com:443/x", "registry.example.com/* (+1)"),
+            ("registry.example.com:5000/x", "* (+0)"),
+        ] {
+            assert_eq!(answer(&set, "n", image), format!("ClusterImagePolicy a {entry}"), "{image}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@
 //! stricter: a name whose first component looks like a host but is no legal one (`a_b.c/x`) is refused, where Docker makes
 //! it a repository without a host.
 //!
-//! Nothing is folded to lower case. `Docker.io/x` is a name of its own that matches no entry for `docker.io`, and what
-//! matches nothing is denied.
+//! The canonical name is not folded to lower case, as Docker's is not: it is the repository's name on a trust server. Policies
+//! compare another form ([`ImageReference::matched_host`]), in which the spellings of one host are one.
 
 use thiserror::Error;
 
@@ -121,6 +121,8 @@ pub struct ImageReference {
     written_name: usize,
     host: String,
     path: String,
+    matched_host: String,
+    matched_path: String,
     tag: Option<String>,
     digest: Option<Digest>,
 }
@@ -169,7 +171,18 @@ impl ImageReference {
             (None, None) => Some(DEFAULT_TAG.to_owned()),
             (None, Some(_)) => None,
         };
-        Ok(Self { written: written.to_owned(), written_name: name.len(), host, path, tag, digest })
+        let matched_host = canonical_host(&host);
+        let matched_path = official_path(&matched_host, &path);
+        Ok(Self {
+            written: written.to_owned(),
+            written_name: name.len(),
+            host,
+            path,
+            matched_host,
+            matched_path,
+            tag,
+            digest,
+        })
     }
 
     /// The registry's host, with its port if one was written. Case as written.
@@ -182,6 +195,18 @@ impl ImageReference {
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
+    }
+
+    /// The registry's host as policies compare it: in lower case, without the default port, and with one name for Docker Hub.
+    #[must_use]
+    pub fn matched_host(&self) -> &str {
+        &self.matched_host
+    }
+
+    /// The repository's path as policies compare it.
+    #[must_use]
+    pub fn matched_path(&self) -> &str {
+        &self.matched_path
     }
 
     /// The tag: as written, or `latest` where there is neither a tag nor a digest.
@@ -230,8 +255,25 @@ pub(crate) fn normalise(name: &str) -> (String, String) {
         Some((first, path)) if is_host_like(first) => (first, path),
         _ => (DOCKER_HUB, name),
     };
+    (host.to_owned(), official_path(host, path))
+}
+
+/// A path of one part at Docker Hub is below `library/`.
+fn official_path(host: &str, path: &str) -> String {
     let official = if host == DOCKER_HUB && !path.contains('/') { OFFICIAL } else { "" };
-    (host.to_owned(), format!("{official}{path}"))
+    format!("{official}{path}")
+}
+
+/// The port of a registry that names none.
+pub(crate) const DEFAULT_PORT: &str = ":443";
+
+/// The one form of a host: names of hosts know no case (RFC 4343), and a registry without a port is at 443.
+pub(crate) fn canonical_host(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    match host.strip_suffix(DEFAULT_PORT).unwrap_or(&host) {
+        LEGACY_DOCKER_HUB => DOCKER_HUB.to_owned(),
+        host => host.to_owned(),
+    }
 }
 
 /// Whether Docker takes the first of several components for a host.

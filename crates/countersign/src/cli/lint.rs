@@ -131,6 +131,13 @@ fn lint(loaded: &Loaded, secrets_namespace: &str) -> Vec<Finding> {
             if entry.pattern.host_may_run_on() {
                 say(Severity::Warning, "the host ends in *, so it matches the hosts of strangers too (example.com* matches example.com.evil.io)".into());
             }
+            if entry.check == Check::Nothing && entry.pattern.is_about_tags() {
+                say(
+                    Severity::Warning,
+                    "images with a digest do not match it: runtimes ignore the tag then, and nothing is checked here"
+                        .into(),
+                );
+            }
             if let Check::Trust(trust) = &entry.check {
                 lint_trust(trust, &found, loaded, secrets_namespace, &mut say);
             }

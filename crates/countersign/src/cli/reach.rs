@@ -178,7 +178,7 @@ pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
 pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
     match given {
         Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::default_trust_server(image.host(), &BTreeMap::new())
+        None => countersign_policy::plan::default_trust_server(image.matched_host(), &BTreeMap::new())
             .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
     }
 }
