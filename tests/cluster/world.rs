@@ -133,7 +133,8 @@ impl World {
     /// Points the Service at this machine, where the replicas run: a control plane without a kubelet runs no pods.
     pub(crate) fn point_service_here(&self) -> Result<(), Problem> {
         let port = self.front.port;
-        let service = json!({"spec": {"type": "ExternalName", "externalName": "localhost", "clusterIP": null, "ports": [{"name": "reviews", "port": port}]}});
+        let address = self.front.address.to_string();
+        let service = json!({"spec": {"type": "ExternalName", "externalName": address, "clusterIP": null, "ports": [{"name": "reviews", "port": port}]}});
         self.plane.kubectl(
             "admin",
             &["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p", &service.to_string()],

@@ -1,15 +1,19 @@
 //! Stands in for a Service: passes connections on to whichever of its backends takes them.
 
 use std::io;
-use std::net::{TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::Problem;
 
-/// A port of loopback with backends behind it. It ends with the test process.
+/// A port of this machine's own address with backends behind it. It ends with the test process.
+///
+/// Not of loopback: API servers keep connections to loopback apart from others, and open one for each webhook and path elsewhere.
 #[derive(Debug, Clone)]
 pub struct Front {
+    /// The machine's address.
+    pub address: IpAddr,
     /// The port.
     pub port: u16,
     backends: Arc<Mutex<Vec<u16>>>,
@@ -19,9 +23,10 @@ impl Front {
     /// Opens a port, without backends.
     ///
     /// # Errors
-    /// No free port.
+    /// No free port, or no address but loopback.
     pub fn open() -> Result<Self, Problem> {
-        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = own_address()?;
+        let listener = TcpListener::bind((address, 0))?;
         let port = listener.local_addr()?.port();
         let backends = Arc::new(Mutex::new(Vec::new()));
         let shown: Arc<Mutex<Vec<u16>>> = Arc::clone(&backends);
@@ -38,13 +43,21 @@ impl Front {
                 }
             }
         });
-        Ok(Self { port, backends })
+        Ok(Self { address, port, backends })
     }
 
     /// Passes new connections to these ports; those that are open stay where they are.
     pub fn set(&self, ports: &[u16]) {
         ports.clone_into(&mut self.backends.lock().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// The address that this machine would send from. Nothing is sent: a datagram socket that is connected only looks up the way.
+fn own_address() -> Result<IpAddr, Problem> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect("192.0.2.1:9").map_err(|error| format!("this machine has no address but loopback: {error}"))?;
+    let address = socket.local_addr()?.ip();
+    if address.is_loopback() { Err("this machine has no address but loopback".into()) } else { Ok(address) }
 }
 
 /// Copies both ways until either side is done.
