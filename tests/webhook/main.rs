@@ -557,3 +557,21 @@ fn review_passes_nothing_unread() -> Result<(), Problem> {
     assert_eq!(review(&hidden, &["--allow-empty"])?.0, 1);
     Ok(())
 }
+
+/// Entries about some tags have their own traps, and `lint` knows them.
+#[test]
+fn lint_knows_what_tags_miss() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let policies = folder.path().join("p.yaml");
+    let trusted = policy("a", "h.io/trusted:v*", Some("https://notary.example.com"));
+    fs::write(&policies, trusted + &policy("b", "h.io/open:v*", None))?;
+    let policies = policies.display().to_string();
+    let by_default = Countersign::run(&["lint", &policies])?.stdout;
+    assert!(
+        by_default.contains("images with a digest do not match it") && !by_default.contains("--pin=digest"),
+        "{by_default}"
+    );
+    let by_digest = Countersign::run(&["lint", "--pin=digest", &policies])?.stdout;
+    assert!(by_digest.contains("with --pin=digest a pinned image has no tag"), "{by_digest}");
+    Ok(())
+}

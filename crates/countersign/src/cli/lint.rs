@@ -7,6 +7,7 @@ use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolic
 
 use super::exit;
 use super::output::{print, table};
+use crate::config::Pin;
 use crate::documents::{self, Document, Names};
 use crate::enforce::read_signer;
 use crate::source::Moment as _;
@@ -28,6 +29,10 @@ pub(crate) struct Args {
     /// Fail on warnings too
     #[arg(long)]
     strict: bool,
+
+    /// How the server writes pinned images
+    #[arg(long, value_name = "STYLE", env = "COUNTERSIGN_PIN", default_value = "tag-and-digest")]
+    pin: Pin,
 
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -71,7 +76,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     }
     if findings.is_empty() {
         match Loaded::read(&args.policies) {
-            Ok(loaded) => findings = lint(&loaded, &args.secrets_namespace),
+            Ok(loaded) => findings = lint(&loaded, &args.secrets_namespace, args.pin),
             Err(problem) => findings.push(split(&problem.to_string())),
         }
     }
@@ -109,7 +114,7 @@ fn split(message: &str) -> Finding {
     Finding { severity: Severity::Error, place: place.to_owned(), problem: problem.to_owned() }
 }
 
-fn lint(loaded: &Loaded, secrets_namespace: &str) -> Vec<Finding> {
+fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
     let mut findings: Vec<_> = loaded
         .warnings
         .iter()
@@ -137,6 +142,13 @@ fn lint(loaded: &Loaded, secrets_namespace: &str) -> Vec<Finding> {
                     "images with a digest do not match it: runtimes ignore the tag then, and nothing is checked here"
                         .into(),
                 );
+            }
+            if let Check::Trust(_) = &entry.check
+                && pin == Pin::Digest
+                && entry.mutate_image
+                && entry.pattern.is_about_tags()
+            {
+                say(Severity::Warning, "with --pin=digest a pinned image has no tag, so this entry does not match it when the validating webhook looks at it; name the repository without a tag".into());
             }
             if let Check::Trust(trust) = &entry.check {
                 lint_trust(trust, &found, loaded, secrets_namespace, &mut say);
