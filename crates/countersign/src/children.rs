@@ -41,16 +41,16 @@ const STATEFUL_SET: OwnerKind = ("apps", "StatefulSet", "statefulsets");
 const REPLICATION_CONTROLLER: OwnerKind = ("", "ReplicationController", "replicationcontrollers");
 const JOB: OwnerKind = ("batch", "Job", "jobs");
 const CRON_JOB: OwnerKind = ("batch", "CronJob", "cronjobs");
-const DEPLOYMENT_CONFIG: [OwnerKind; 2] =
-    [("apps.openshift.io", "DeploymentConfig", "deploymentconfigs"), ("", "DeploymentConfig", "deploymentconfigs")];
 const REVISION: OwnerKind = ("apps", "ControllerRevision", "controllerrevisions");
 
 /// The kinds that make children of a kind.
+///
+/// OpenShift's `DeploymentConfig` makes ReplicationControllers, and is not among them: its subresource `instantiate` writes images into it
+/// that no webhook is asked about, so that it stands there is no review.
 fn makers(group: &str, kind: &str) -> Vec<OwnerKind> {
     match (group, kind) {
         ("", "Pod") => [&REPLICA_SET[..], &DAEMON_SET, &[STATEFUL_SET, REPLICATION_CONTROLLER, JOB]].concat(),
         ("apps" | "extensions", "ReplicaSet") => DEPLOYMENT.to_vec(),
-        ("", "ReplicationController") => DEPLOYMENT_CONFIG.to_vec(),
         ("batch", "Job") => vec![CRON_JOB],
         ("apps", "ControllerRevision") => [&DAEMON_SET[..], &[STATEFUL_SET]].concat(),
         _ => Vec::new(),
@@ -60,7 +60,7 @@ fn makers(group: &str, kind: &str) -> Vec<OwnerKind> {
 /// Every kind whose objects are fetched, with its group and resource: what the right to `get` is needed for.
 #[must_use]
 pub fn fetched() -> Vec<(&'static str, &'static str)> {
-    let kinds = ["Pod", "ReplicaSet", "ReplicationController", "Job", "ControllerRevision"];
+    let kinds = ["Pod", "ReplicaSet", "Job", "ControllerRevision"];
     let of = |kind| ["", "apps", "batch"].into_iter().flat_map(move |group| makers(group, kind));
     let mut all: Vec<_> = kinds.into_iter().flat_map(of).chain([REVISION]).map(|kind| (kind.0, kind.2)).collect();
     all.sort_unstable();
@@ -250,7 +250,9 @@ impl Children {
         let Some(owner) = Owner::of(&child) else {
             return Excuse::default();
         };
-        let mut reviewed = self.seen().of(&owner.uid);
+        // A child may name any uid, that of an owner in another namespace too, whose policies are others.
+        let key = format!("{}/{}/{}", child.namespace, owner.asked.resource, owner.uid);
+        let mut reviewed = self.seen().of(&key);
         if reviewed.changed(child.workload).is_empty() {
             return Excuse { reviewed, note: None };
         }
@@ -258,7 +260,7 @@ impl Children {
         let unread = |cause| Note::Unread { owner: owner.title(), cause };
         match self.fetch(kinds, &owner.asked, |object| uid(object) == Some(&owner.uid)).await {
             Ok(Some(stored)) => {
-                self.seen().add(&owner.uid, &stored);
+                self.seen().add(&key, &stored);
                 reviewed.extend(&stored);
             }
             Ok(None) => return Excuse { reviewed, note: Some(unread("there is no such object any more".to_owned())) },
@@ -269,7 +271,7 @@ impl Children {
             && !reviewed.changed(child.workload).is_empty()
             && let Ok(Some(stored)) = self.fetch(kinds, &asked, |object| is_controlled_by(object, &owner.uid)).await
         {
-            self.seen().add(&owner.uid, &stored);
+            self.seen().add(&key, &stored);
             reviewed.extend(&stored);
         }
         Excuse { reviewed, note: Some(not_there) }
@@ -309,7 +311,7 @@ fn weight(reviewed: &Reviewed) -> usize {
     reviewed.len() + 1
 }
 
-/// What was seen of stored owners, by their uid.
+/// What was seen of stored owners, by namespace, resource and uid.
 #[derive(Default)]
 struct Seen {
     states: HashMap<String, Vec<(Instant, Reviewed)>>,
@@ -318,9 +320,9 @@ struct Seen {
 
 impl Seen {
     /// Everything that was seen of an owner lately.
-    fn of(&self, uid: &str) -> Reviewed {
+    fn of(&self, key: &str) -> Reviewed {
         let mut all = Reviewed::default();
-        for (at, reviewed) in self.states.get(uid).into_iter().flatten() {
+        for (at, reviewed) in self.states.get(key).into_iter().flatten() {
             if at.elapsed() < SEEN_FOR {
                 all.extend(reviewed);
             }
@@ -328,8 +330,8 @@ impl Seen {
         all
     }
 
-    fn add(&mut self, uid: &str, stored: &Reviewed) {
-        let states = self.states.entry(uid.to_owned()).or_default();
+    fn add(&mut self, key: &str, stored: &Reviewed) {
+        let states = self.states.entry(key.to_owned()).or_default();
         // The same state once more only renews it.
         if let Some(at) = states.iter().position(|(_, known)| known == stored) {
             states[at].0 = Instant::now();
@@ -497,6 +499,23 @@ mod tests {
         assert!(excused(&children, POD, set(), json!({}), "a:2").await);
     }
 
+    /// The API server lets nobody choose a uid, but a child may name any: what was seen of an owner counts in its own namespace alone.
+    #[tokio::test]
+    async fn an_owner_of_another_namespace_excuses_nothing() {
+        let api = Arc::new(Stored::default());
+        api.put("replicasets", "web", stored("u1", "a:1"));
+        let children = Children::new(Arc::clone(&api) as Arc<dyn Owners>);
+        let object =
+            json!({"metadata": {"ownerReferences": [owner("apps/v1", "ReplicaSet", "u1")]}, "spec": pod_spec("a:1")});
+        let kinds = Kinds::known();
+        let workload = kinds.workload("", "Pod", &object).unwrap();
+        let child = |namespace| Child { group: "", kind: "Pod", namespace, object: &object, workload: &workload };
+        assert!(children.excuse(&kinds, child("lax")).await.reviewed.changed(&workload).is_empty());
+        // In the other namespace there is another one of that name.
+        api.put("replicasets", "web", stored("u2", "b:1"));
+        assert!(!children.excuse(&kinds, child("strict")).await.reviewed.changed(&workload).is_empty());
+    }
+
     #[test]
     fn what_is_remembered_of_owners_is_bounded() {
         let kinds = Kinds::known();
@@ -515,7 +534,7 @@ mod tests {
         let kinds: Vec<_> = fetched().into_iter().map(|(group, resource)| format!("{group}/{resource}")).collect();
         assert_eq!(
             kinds.join(" "),
-            "/deploymentconfigs /replicationcontrollers apps/controllerrevisions apps/daemonsets apps/deployments apps/replicasets apps/statefulsets apps.openshift.io/deploymentconfigs batch/cronjobs batch/jobs extensions/daemonsets extensions/deployments extensions/replicasets"
+            "/replicationcontrollers apps/controllerrevisions apps/daemonsets apps/deployments apps/replicasets apps/statefulsets batch/cronjobs batch/jobs extensions/daemonsets extensions/deployments extensions/replicasets"
         );
     }
 }

@@ -53,6 +53,12 @@ pub enum WorkloadError {
     /// More images than are looked at.
     #[error("the object has more than {MAX_IMAGES} images")]
     TooManyImages,
+    /// A revision that says of its workload what only the API server may say.
+    #[error("{pointer} is nothing that a controller writes into a revision")]
+    Metadata {
+        /// Where.
+        pointer: String,
+    },
     /// A revision that would move its workload to another namespace.
     #[error("/data/metadata/namespace is {namespace:?}, which is not the namespace of the revision")]
     OtherNamespace {
@@ -168,6 +174,9 @@ impl Kinds {
         if let Some(pointer) = self.pointer(group, kind) {
             workload.is_template = !matches!(kind, "Pod" | "EphemeralContainers");
             read_pod_spec(object, pointer, &mut workload)?;
+            if is_revision && !workload.images.is_empty() {
+                only_the_template(object)?;
+            }
             // A custom kind may hold more than its configuration says, and a wrong pointer must not hide it.
             if KNOWN.iter().any(|known| (known.0, known.1) == (group, kind)) {
                 return Ok(workload);
@@ -203,6 +212,15 @@ fn stays_in_its_namespace(revision: &Value) -> Result<(), WorkloadError> {
             Err(WorkloadError::OtherNamespace { namespace })
         }
     }
+}
+
+/// Fails at a revision of a pod template that brings metadata along. Controllers write none; old ones lay the data over the whole
+/// `StatefulSet`, and would make pods under a uid and labels that somebody chose.
+fn only_the_template(revision: &Value) -> Result<(), WorkloadError> {
+    let metadata = revision.pointer("/data/metadata").and_then(Value::as_object);
+    let mut members = metadata.into_iter().flatten();
+    let brought = members.find(|(name, value)| *name != "namespace" && !value.is_null());
+    brought.map_or(Ok(()), |(name, _)| Err(WorkloadError::Metadata { pointer: format!("/data/metadata/{name}") }))
 }
 
 /// Fails at a member whose name is not plain ASCII. Go's `encoding/json`, which reads what is in a revision, takes `ſ` for `s` and
@@ -469,6 +487,21 @@ mod tests {
         let template = json!({"spec": {"template": {"spec": spec}}});
         assert_eq!(images("apps", "Deployment", &template), Ok(Vec::new()));
         assert_eq!(images("", "Pod", &json!({"spec": spec})).map(|images| images.len()), Ok(1));
+    }
+
+    #[test]
+    fn a_revision_says_nothing_of_its_workload_but_the_template() {
+        let revision = |metadata: Value, spec: Value| json!({"metadata": {"namespace": "own"}, "data": {"metadata": metadata, "spec": {"template": {"spec": spec}}}});
+        let spec = json!({"containers": [{"name": "web", "image": "a"}]});
+        for metadata in [json!({}), json!({"creationTimestamp": null, "namespace": "own"}), Value::Null] {
+            assert!(images("apps", REVISION, &revision(metadata, spec.clone())).is_ok());
+        }
+        for member in ["uid", "name", "labels", "UID", "ownerReferences"] {
+            let error = images("apps", REVISION, &revision(json!({member: "x"}), spec.clone())).unwrap_err();
+            assert!(error.starts_with(&format!("/data/metadata/{member} is nothing")), "{error}");
+        }
+        // Revisions of other things hold whole objects.
+        assert_eq!(images("apps", REVISION, &revision(json!({"uid": "x"}), json!({}))), Ok(Vec::new()));
     }
 
     #[test]
