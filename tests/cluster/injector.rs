@@ -1,6 +1,6 @@
 //! Webhooks of others that change pods after Countersign: what they bring in is judged like anything else.
 
-use countersign_tests::{ADD, Injector, Problem, SWAP, wait_for};
+use countersign_tests::{ADD, Injector, OWNER_UID, Problem, SWAP, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{DENIED, World, pod, workload};
@@ -94,6 +94,32 @@ pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
                 container["image"].as_str().is_some_and(|image| image.starts_with(&format!("{signed}@sha256:")))
             })
     })
+}
+
+/// A pod that names the uid of an owner elsewhere, whose images no policy asks anything of: what was seen there counts there alone.
+pub(crate) fn under_a_foreign_owner(world: &mut World) -> Result<(), Problem> {
+    let (signed, unsigned) = (world.image("team/app", "v1"), world.image("team/app", "v3"));
+    world.namespace("lax")?;
+    world.policy(Some("lax"), "p", &json!({"repositories": [{"name": "*"}]}))?;
+    let mut source = workload("apps/v1", "ReplicaSet", "lax", "source", &unsigned);
+    source["spec"]["template"]["spec"]["containers"][0]["name"] = json!("injected");
+    // So many that both replicas have seen the owner.
+    source["spec"]["replicas"] = json!(8);
+    wait_for("the lax policy", || world.create(&source).is_ok_and(|done| done.is_ok()))?;
+    wait_for("the pods of the lax owner", || world.pod_images("lax", "source").len() == 8)?;
+    let uid = world.plane.get(&["replicaset", "source", "-n", "lax"])?["metadata"]["uid"].clone();
+    let mut attack = workload("apps/v1", "Deployment", NAMESPACE, "foreign", &signed);
+    attack["spec"]["template"]["metadata"]["annotations"] = json!({ADD: unsigned, OWNER_UID: uid});
+    world.create(&attack)??;
+    let mut said = String::new();
+    wait_for("the ReplicaSet to be refused its pods", || {
+        let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", "app=foreign"]).unwrap_or_default();
+        sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().clone_into(&mut said);
+        said.contains("no signed target v3")
+    })
+    .map_err(|problem| format!("{problem}: {said}"))?;
+    world.plane.kubectl("admin", &["delete", "deployment", "foreign", "-n", NAMESPACE])?;
+    Ok(())
 }
 
 /// On `OpenShift` 3.11 nobody asks the mutating webhook again: what has lost its pin is refused, in words that help.

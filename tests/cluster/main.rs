@@ -70,6 +70,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("a webhook of somebody else", injector::install),
     scenario("what it brings into a pod", injector::into_a_pod),
     scenario("what it brings into a child", injector::into_a_child),
+    scenario("what it brings in under a foreign owner", injector::under_a_foreign_owner),
     scenario("doctor", today::doctor),
     scenario("before the trust server is down", trouble::before_it_is_down),
     scenario("children while the trust server is down", trouble::trust_server_down),

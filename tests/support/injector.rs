@@ -22,6 +22,9 @@ pub const ADD: &str = "injector.example.com/add";
 /// The annotation that names the image to put into the first container.
 pub const SWAP: &str = "injector.example.com/swap";
 
+/// The annotation that names the uid to put into the first owner reference.
+pub const OWNER_UID: &str = "injector.example.com/owner-uid";
+
 /// A running injector. It ends with the test process.
 #[derive(Debug)]
 pub struct Injector {
@@ -99,6 +102,9 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> Result<(), Problem> {
     }
     if let Some(image) = annotations[SWAP].as_str() {
         patch.push(json!({"op": "replace", "path": "/spec/containers/0/image", "value": image}));
+    }
+    if let Some(uid) = annotations[OWNER_UID].as_str() {
+        patch.push(json!({"op": "replace", "path": "/metadata/ownerReferences/0/uid", "value": uid}));
     }
     let response = json!({
         "apiVersion": review["apiVersion"], "kind": "AdmissionReview",

@@ -15,7 +15,7 @@ mod tokens;
 pub use control_plane::{ControlPlane, Kubectl, Release};
 pub use countersign::{Countersign, Finished, run};
 pub use front::Front;
-pub use injector::{ADD, Injector, SWAP};
+pub use injector::{ADD, Injector, OWNER_UID, SWAP};
 pub use notary::{Client, NotaryServer};
 pub use process::{Ca, Part, free_port, wait_for};
 pub use registry::{Pushed, Registry};

@@ -507,6 +507,22 @@ fn what_is_not_admitted_leaves_no_trace() -> Result<(), Problem> {
     }
     assert_eq!(served.admit(&pod(&format!("{}:v1", gun(0))), "developer")?["allowed"], true);
     assert_eq!(records()?, empty + 1, "what is admitted is remembered");
+
+    // An update of two images: the digest of one is put back, as its server is away, and the other one is new. That is an admission too.
+    let away = policy("q", "away.example.com/*", Some("https://127.0.0.1:1"));
+    fs::write(policies.join("q.yaml"), away)?;
+    let pinned = format!("away.example.com/a:v1@sha256:{}", forge::hex(&forge::digest_of("v1")));
+    let mut object = pod("away.example.com/a:v1");
+    let new = json!({"name": "new", "image": format!("{}:v1", gun(1))});
+    object["spec"]["containers"].as_array_mut().ok_or("no list")?.push(new);
+    let review = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u", "operation": "UPDATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "userInfo": {"username": "developer"}, "object": object, "oldObject": pod(&pinned)}});
+    wait_for("both to be admitted", || {
+        let answered = served.post(review.to_string().as_bytes());
+        answered.is_ok_and(|(_, answer)| answer.contains("\"allowed\":true"))
+    })?;
+    assert_eq!(records()?, empty + 2, "what is admitted beside it is remembered");
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
+use countersign_policy::verdict::shown;
 use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy, TrustServer};
 use countersign_remote::PinnedCertificate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -131,6 +132,12 @@ pub struct Converted {
     pub warnings: Vec<PolicyFault>,
 }
 
+/// How many signers or root keys an entry may name. Each is read, and kept, for every image that the entry is about.
+const MAX_ITEMS: usize = 64;
+
+/// How many entries a policy may have: each image is compared with all of them. The largest policies seen have some hundreds.
+const MAX_ENTRIES: usize = 2000;
+
 /// The members of a policy's root. `status` is the cluster's.
 const ROOT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
@@ -174,10 +181,18 @@ pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
 /// A member and what is wrong with it, or what is not enforced of it.
 pub type Problem = (String, String);
 
-/// Several problems in one line.
+/// How many problems of one policy are told. Whoever mends them finds the others.
+pub(crate) const MAX_TOLD: usize = 20;
+
+/// Several problems in one line, as short as a status may be.
 #[must_use]
 pub fn in_one_line(problems: &[Problem]) -> String {
-    problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect::<Vec<_>>().join("; ")
+    let mut lines: Vec<_> =
+        problems.iter().take(MAX_TOLD).map(|(place, problem)| shown(&format!("{place} {problem}"))).collect();
+    if problems.len() > MAX_TOLD {
+        lines.push(format!("and {} more", problems.len() - MAX_TOLD));
+    }
+    lines.join("; ")
 }
 
 fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
@@ -232,7 +247,10 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
         let members = value.and_then(Value::as_object).into_iter().flatten();
         let unknown = members.filter(|(member, _)| !known.contains(&member.as_str()));
         let listed = known.join(", ");
-        unknown.map(|(member, _)| (format!("{at}{member}"), format!("is not known; known are {listed}"))).collect()
+        unknown
+            .take(MAX_TOLD + 1)
+            .map(|(member, _)| (format!("{at}{member}"), format!("is not known; known are {listed}")))
+            .collect()
     };
     let spec = object.get("spec");
     read.problems.extend(unknown(Some(object), &ROOT, ""));
@@ -240,6 +258,12 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
     let repositories = spec.and_then(|spec| spec.get("repositories")).and_then(Value::as_array);
     if repositories.is_none() {
         read.problems.push(("spec.repositories".to_owned(), "is not a list of repositories".to_owned()));
+    }
+    if let Some(count) = repositories.map(Vec::len).filter(|count| *count > MAX_ENTRIES) {
+        let problem = format!("has {count} entries, and {MAX_ENTRIES} are the limit; split the policy");
+        read.problems.push(("spec.repositories".to_owned(), problem));
+        read.policy.unusable = Some(in_one_line(&read.problems));
+        return read;
     }
     let mut whole = !read.problems.is_empty();
     if repositories.is_some_and(Vec::is_empty) {
@@ -252,8 +276,9 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
             "" => (place.clone(), problem),
             member => (format!("{place}.{member}"), problem),
         };
-        let converted = Repository::deserialize(value)
-            .map_err(|error| vec![(String::new(), error.to_string())])
+        let converted = only_objects(value)
+            .and_then(|()| Repository::deserialize(value).map_err(|error| error.to_string()))
+            .map_err(|problem| vec![(String::new(), problem)])
             .and_then(|repository| convert_entry(&repository));
         let found = match converted {
             Ok((entry, ignored)) => {
@@ -279,14 +304,61 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
     read
 }
 
+/// Fails where a list stands in place of an object: the reader takes its items for the members in their order, and an empty one for an
+/// object without members.
+fn only_objects(entry: &Value) -> Result<(), String> {
+    let is_object = |value: &Value, at: &str, nullable: bool| match value {
+        Value::Object(_) => Ok(()),
+        Value::Null if nullable => Ok(()),
+        _ => Err(format!("{at} is not an object")),
+    };
+    is_object(entry, "the entry", false)?;
+    let policy = entry.get("policy").unwrap_or(&Value::Null);
+    is_object(policy, "policy", true)?;
+    let trust = policy.get("trust").unwrap_or(&Value::Null);
+    is_object(trust, "policy.trust", true)?;
+    for list in ["signerSecrets", "rootSecrets"] {
+        for item in trust.get(list).and_then(Value::as_array).into_iter().flatten() {
+            is_object(item, &format!("an item of policy.trust.{list}"), false)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a text can be the name of a Secret (RFC 1123 subdomain, as the API server has it). It becomes part of an address.
+#[must_use]
+pub fn is_secret_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_part)
+}
+
 fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     let mut faults = Vec::new();
+    for (member, count) in [
+        ("signerSecrets", trust.signer_secrets.len()),
+        ("rootKeys", trust.root_keys.len()),
+        ("rootSecrets", trust.root_secrets.len()),
+    ] {
+        if count > MAX_ITEMS {
+            faults.push((member.to_owned(), format!("has {count} items, and {MAX_ITEMS} are the limit")));
+            return (TrustPolicy::default(), faults);
+        }
+    }
     let trust_server = trust.trust_server.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
         TrustServer::parse(text).map_err(|error| faults.push(("trustServer".to_owned(), error.to_string()))).ok()
     });
     let mut names = |member: &str, secrets: &[SecretName]| {
-        for (index, _) in secrets.iter().enumerate().filter(|(_, secret)| secret.name.is_empty()) {
-            faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
+        for (index, secret) in secrets.iter().enumerate() {
+            if secret.name.is_empty() {
+                faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
+            } else if !is_secret_name(&secret.name) {
+                faults.push((format!("{member}[{index}].name"), "cannot be the name of a secret".to_owned()));
+            }
         }
         secrets.iter().map(|secret| secret.name.clone()).collect()
     };
@@ -424,5 +496,66 @@ mod tests {
         let at_root = json!({"spec": {"repositories": [{"name": "h.io/*"}]}, "sepc": {}});
         let read = read_stored(PolicyKind::Cluster, "p", &at_root);
         assert!(read.policy.unusable.is_some_and(|unusable| unusable.contains("sepc is not known")));
+    }
+
+    /// A reader of structures takes a list for an object, and an empty one for an object without members: nothing would be asked.
+    #[test]
+    fn a_list_is_no_object() {
+        for entry in [
+            json!({"policy": []}),
+            json!({"policy": [true]}),
+            json!({"policy": [false, null]}),
+            json!({"policy": {"trust": [false]}}),
+            json!({"policy": {"trust": {"enabled": true, "signerSecrets": [["a"]]}}}),
+        ] {
+            let mut entry = entry;
+            entry["name"] = json!("h.io/*");
+            let object = json!({"spec": {"repositories": [entry]}});
+            let read = read_stored(PolicyKind::Cluster, "p", &object);
+            assert!(matches!(read.policy.entries[0].check, Check::Unusable(_)), "{object}");
+        }
+        let object = json!({"spec": {"repositories": [["h.io/*"]]}});
+        assert!(read_stored(PolicyKind::Cluster, "p", &object).policy.unusable.is_some());
+    }
+
+    #[test]
+    fn policies_are_bounded() {
+        let entries = |count: usize| json!({"spec": {"repositories": vec![json!({"name": "a*"}); count]}});
+        let read = |object: &Value| read_stored(PolicyKind::Cluster, "p", object);
+        assert!(read(&entries(MAX_ENTRIES)).problems.is_empty());
+        let over = read(&entries(MAX_ENTRIES + 1)).policy;
+        assert!(over.entries.is_empty() && over.unusable.is_some_and(|problem| problem.contains("2001 entries")));
+        for member in ["signerSecrets", "rootSecrets", "rootKeys"] {
+            let item = if member == "rootKeys" { json!("a".repeat(64)) } else { json!({"name": "a"}) };
+            let with = |count: usize| {
+                let policy = json!({"trust": {"enabled": true, member: vec![item.clone(); count]}});
+                read(&json!({"spec": {"repositories": [{"name": "h.io/*", "policy": policy}]}}))
+            };
+            assert!(with(MAX_ITEMS).problems.is_empty(), "{member}");
+            assert!(matches!(with(MAX_ITEMS + 1).policy.entries[0].check, Check::Unusable(_)), "{member}");
+        }
+        let members: serde_json::Map<_, _> = (0..1000).map(|index| (format!("m{index}"), json!(1))).collect();
+        let told = read(&Value::Object(members)).policy.unusable.unwrap_or_default();
+        assert!(told.len() < 4000 && told.ends_with("more"), "{told}");
+    }
+
+    #[test]
+    fn names_of_secrets_are_names() {
+        for (name, expected) in [
+            ("alice", true),
+            ("a.b-1", true),
+            ("", false),
+            ("../x", false),
+            ("a?b", false),
+            ("a\n", false),
+            ("A", false),
+            (".", false),
+        ] {
+            assert_eq!(is_secret_name(name), expected, "{name:?}");
+        }
+        let policy = json!({"trust": {"enabled": true, "signerSecrets": [{"name": "x\nDeny"}]}});
+        let object = json!({"spec": {"repositories": [{"name": "h.io/*", "policy": policy}]}});
+        let read = read_stored(PolicyKind::Cluster, "p", &object);
+        assert_eq!(read.problems[0].1, "cannot be the name of a secret");
     }
 }

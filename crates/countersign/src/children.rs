@@ -45,7 +45,7 @@ const REVISION: OwnerKind = ("apps", "ControllerRevision", "controllerrevisions"
 
 /// The kinds that make children of a kind.
 ///
-/// OpenShift's `DeploymentConfig` makes ReplicationControllers, and is not among them: its subresource `instantiate` writes images into it
+/// OpenShift's `DeploymentConfig` makes replication controllers, and is not among them: its subresource `instantiate` writes images into it
 /// that no webhook is asked about, so that it stands there is no review.
 fn makers(group: &str, kind: &str) -> Vec<OwnerKind> {
     match (group, kind) {

@@ -1,5 +1,7 @@
 //! What was typed, in the environment, and in a file, made into what is meant: once, before anything starts.
 
+mod pin;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
@@ -10,6 +12,8 @@ use std::time::Duration;
 use countersign_policy::PinStyle;
 use serde::Deserialize;
 use thiserror::Error;
+
+pub use pin::Pin;
 
 use crate::manifests::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
@@ -76,26 +80,6 @@ pub enum Mode {
     Warn,
     /// Admitted; logged and counted only.
     Audit,
-}
-
-/// How pinned images are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pin {
-    /// `app:v1@sha256:…`
-    #[default]
-    TagAndDigest,
-    /// `app@sha256:…`
-    Digest,
-}
-
-impl From<Pin> for PinStyle {
-    fn from(pin: Pin) -> Self {
-        match pin {
-            Pin::TagAndDigest => Self::TagAndDigest,
-            Pin::Digest => Self::Digest,
-        }
-    }
 }
 
 /// Where the signer secrets of cluster policies are read.

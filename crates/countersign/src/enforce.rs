@@ -7,8 +7,8 @@ use std::time::Duration;
 use countersign_notary::{ProvenDigest, Repository, RootPins, Signer, Wanted};
 use countersign_policy::verdict::shown;
 use countersign_policy::{
-    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, PlannedImage, SecretProblem, SecretRef, TrustNeed,
-    Verdict, Workload, plan,
+    ContainerImage, Defaults, DenyReason, ImageVerdict, Need, Outcome, PlannedImage, Reviewed, SecretProblem,
+    SecretRef, TrustNeed, Verdict, Workload, plan,
 };
 use countersign_remote::{
     Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NotaryClient, PinnedCertificate, RegistryClient,
@@ -45,6 +45,8 @@ pub struct Job<'a> {
     pub until: Instant,
     /// How old the metadata may be that a denial rests on.
     pub denial_age: Duration,
+    /// What stood there before, whose digests are put back where nothing can be decided; `None` where nothing may be changed.
+    pub before: Option<&'a Reviewed>,
     /// Whether what an admission rests on is written to the store of memories.
     pub record: bool,
 }
@@ -78,7 +80,10 @@ impl Engine {
     /// Judges images of one workload. Whatever goes wrong on the way is a denial with its cause.
     pub async fn judge(&self, job: &Job<'_>) -> Verdict {
         for _ in 0..MAX_LOOKS {
-            let (verdict, proven) = self.judge_once(job).await;
+            let (mut verdict, proven) = self.judge_once(job).await;
+            if let Some(before) = job.before {
+                put_back(&mut verdict, before);
+            }
             if !job.record || !verdict.allowed() {
                 return verdict;
             }
@@ -299,7 +304,7 @@ impl PullSecrets<'_> {
     async fn read(&self) -> Login {
         let account = self.workload.service_account.as_deref().unwrap_or("default");
         let of_account = self.moment.account_pull_secrets(self.namespace, account).await.unwrap_or_else(|problem| {
-            warn!(%problem, "the pull secrets of a service account are left out");
+            warn!(problem = ?problem.to_string(), "the pull secrets of a service account are left out");
             Vec::new()
         });
         let mut names: Vec<&String> = Vec::new();
@@ -316,14 +321,14 @@ impl PullSecrets<'_> {
                 Ok(Some(SecretData { pull: Some(PullData::Legacy(text)), .. })) => DockerConfig::parse_legacy(&text),
                 Ok(_) => continue,
                 Err(problem) => {
-                    warn!(%problem, "a pull secret is left out");
+                    warn!(problem = ?problem.to_string(), "a pull secret is left out");
                     continue;
                 }
             };
             match read {
                 Ok(config) => configs.push(Arc::new(config)),
                 Err(problem) => {
-                    warn!(namespace = self.namespace, secret = ?shown(name), %problem, "a pull secret is left out");
+                    warn!(namespace = self.namespace, secret = ?shown(name), problem = ?problem.to_string(), "a pull secret is left out");
                 }
             }
         }
@@ -376,14 +381,28 @@ pub fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPin
     Ok(pins)
 }
 
+/// Where nothing could be decided about an image whose digest an update takes away, the digest is put back: then the image
+/// stands unchanged. So applying the same file again keeps working while a trust server is down.
+fn put_back(verdict: &mut Verdict, before: &Reviewed) {
+    for image in &mut verdict.images {
+        if matches!(&image.outcome, Outcome::Denied(reason) if reason.is_undecided())
+            && let Some(with_digest) = before.with_digest(&image.image)
+        {
+            image.outcome = Outcome::PutBack(with_digest.to_owned());
+        }
+    }
+}
+
 /// Denies the images of all repositories beyond as many as one review may ask for.
 fn limit_repositories(planned: &mut [PlannedImage]) {
-    let mut asked: HashSet<(String, String)> = HashSet::new();
+    let mut asked = HashSet::new();
     for image in planned {
         let Need::Trust(need) = &image.need else {
             continue;
         };
-        let repository = (need.server.as_str().to_owned(), need.gun.clone());
+        // Under other pins it is asked for anew.
+        let pins = (need.root_keys.clone(), need.root_secrets.clone(), need.server_certificate.clone());
+        let repository = (need.server.as_str().to_owned(), need.gun.clone(), pins);
         if asked.len() >= MAX_REPOSITORIES && !asked.contains(&repository) {
             image.need = Need::Denied(DenyReason::TooManyRepositories { limit: MAX_REPOSITORIES });
         } else {

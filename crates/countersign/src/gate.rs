@@ -160,11 +160,10 @@ impl Gate {
         // What a dry run or a denial saw is written nowhere, and in the other modes nothing rests on it.
         let record = !request.dry_run.unwrap_or_default() && self.mode == Mode::Enforce;
         let denial_age = webhook.denial_age();
-        let job = Job { namespace, workload: &workload, images: &images, until, denial_age, record };
+        // The validating webhook changes nothing, nor does a server that only warns or logs.
+        let before = (webhook == Webhook::Mutate && self.mode == Mode::Enforce).then_some(&before);
+        let job = Job { namespace, workload: &workload, images: &images, until, denial_age, before, record };
         let mut verdict = self.engine.judge(&job).await;
-        if webhook == Webhook::Mutate {
-            put_back(&mut verdict, &before);
-        }
         if self.mode == Mode::Enforce && (webhook == Webhook::Validate || workload.is_revision) {
             // Whoever made a revision compares it with what it should be, and would make another one for each that was
             // changed; so a revision is only looked at, by both webhooks.
@@ -241,18 +240,6 @@ impl Gate {
             Mode::Enforce | Mode::Audit => {}
         }
         (Outcome::Tolerated, answer)
-    }
-}
-
-/// Where nothing could be decided about an image whose digest an update takes away, the digest is put back: then the image
-/// stands unchanged. So applying the same file again keeps working while a trust server is down.
-fn put_back(verdict: &mut Verdict, before: &Reviewed) {
-    for image in &mut verdict.images {
-        if matches!(&image.outcome, ImageOutcome::Denied(reason) if reason.is_undecided())
-            && let Some(with_digest) = before.with_digest(&image.image)
-        {
-            image.outcome = ImageOutcome::PutBack(with_digest.to_owned());
-        }
     }
 }
 

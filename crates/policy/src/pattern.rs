@@ -8,7 +8,7 @@ use std::fmt;
 
 use thiserror::Error;
 
-use crate::reference::{DEFAULT_PORT, Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
+use crate::reference::{Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
 
 /// The longest name of an entry, in bytes.
 const MAX_PATTERN: usize = 1024;
@@ -231,7 +231,7 @@ fn parse_repository(text: &str, name: &str) -> Result<(Glob, Glob), PatternError
         return Err(PatternError::Path(text.to_owned()));
     }
     let canonical = canonical_host(host);
-    if host.ends_with(DEFAULT_PORT) && canonical.ends_with('*') {
+    if host.contains(':') && !canonical.contains(':') && canonical.ends_with('*') {
         return Err(PatternError::DefaultPort(text.to_owned()));
     }
     let host = canonical.as_str();
@@ -384,7 +384,7 @@ mod tests {
             ];
             check(nginx, &spellings, &["docker.io:444/nginx", "team/nginx", "Docker.io/team/nginx"]);
         }
-        check("H.io:443/x", &["h.io/x", "H.IO/x", "h.io:443/x"], &["h.io:4430/x", "h.io:5000/x"]);
+        check("H.io:443/x", &["h.io/x", "H.IO/x", "h.io:443/x", "h.io:0443/x"], &["h.io:4430/x", "h.io:5000/x"]);
         check("*.h.io:443/x", &["a.h.io/x", "a.H.io:443/x"], &["a.h.io:5000/x", "h.io/x"]);
     }
 

@@ -265,11 +265,18 @@ fn official_path(host: &str, path: &str) -> String {
 }
 
 /// The port of a registry that names none.
-pub(crate) const DEFAULT_PORT: &str = ":443";
+const DEFAULT_PORT: &str = ":443";
 
-/// The one form of a host: names of hosts know no case (RFC 4343), and a registry without a port is at 443.
+/// The one form of a host: names of hosts know no case (RFC 4343), a registry without a port is at 443, and zeros before a port
+/// say nothing.
 pub(crate) fn canonical_host(host: &str) -> String {
-    let host = host.to_ascii_lowercase();
+    let mut host = host.to_ascii_lowercase();
+    if let Some((name, port)) = host.rsplit_once(':')
+        && !port.is_empty()
+        && port.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        host = format!("{name}:{}", port.trim_start_matches('0'));
+    }
     match host.strip_suffix(DEFAULT_PORT).unwrap_or(&host) {
         LEGACY_DOCKER_HUB => DOCKER_HUB.to_owned(),
         host => host.to_owned(),

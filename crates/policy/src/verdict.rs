@@ -43,7 +43,7 @@ pub enum DenyReason {
         problem: String,
     },
     /// A signer secret is missing or incomplete.
-    #[error("could not get signerSecret from your cluster, name, or publicKey field in secret {} is empty ({problem})", .secret.name)]
+    #[error("could not get signerSecret from your cluster, name, or publicKey field in secret {} is empty ({problem})", shown(&secret.name))]
     SignerSecret {
         /// The secret.
         secret: SecretRef,
@@ -51,7 +51,11 @@ pub enum DenyReason {
         problem: SecretProblem,
     },
     /// A signer secret is complete, but of no use.
-    #[error("failed to get content trust information: signer secret {} in namespace {}: {problem}", .secret.name, .secret.namespace)]
+    #[error(
+        "failed to get content trust information: signer secret {} in namespace {}: {problem}",
+        shown(&secret.name),
+        shown(&secret.namespace)
+    )]
     SignerKey {
         /// The secret.
         secret: SecretRef,

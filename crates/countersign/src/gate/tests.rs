@@ -262,6 +262,11 @@ async fn a_digest_is_put_back_where_nothing_can_be_decided() {
     assert_eq!(patch, expected);
     // The validating webhook sees it put back; if it does not, nothing was.
     assert_eq!(ask(&enforcing, Webhook::Validate, &same).await.0, "undecided refused");
+    // A server that changes nothing puts nothing back, and says what it would do.
+    for mode in [Mode::Warn, Mode::Audit] {
+        let (outcome, answer) = ask(&gate(mode, false), Webhook::Mutate, &same).await;
+        assert!(outcome == "tolerated admitted" && answer.patch.is_none(), "{outcome}");
+    }
     for (old, new, expected) in [
         (pinned("h.io/signed/a:1"), "h.io/signed/a:2", "undecided refused"),
         (pinned("h.io/signed/b:1"), "h.io/signed/a:1", "undecided refused"),

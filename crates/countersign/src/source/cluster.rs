@@ -287,6 +287,10 @@ impl ClusterSource {
     /// # Errors
     /// The API server does not answer, or forbids it.
     pub async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
+        // It becomes part of an address, and there can be no such secret.
+        if !api::is_secret_name(&secret.name) {
+            return Ok(None);
+        }
         if secret.namespace == self.own_namespace {
             let found = lock(&self.own_secrets).as_ref().and_then(|secrets| secrets.get(&secret.name).cloned());
             // One that was made a moment ago may not have been told yet, so a missing one is asked for.
@@ -316,6 +320,9 @@ impl ClusterSource {
 
     /// The names of the pull secrets of a service account.
     async fn read_account(&self, namespace: &str, account: &str) -> Result<Vec<String>, SourceError> {
+        if !api::is_secret_name(account) {
+            return Ok(Vec::new());
+        }
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let found = cluster::in_time(api.get_opt(account)).await.map_err(|(_, cause)| SourceError::ServiceAccount {
             namespace: namespace.to_owned(),
