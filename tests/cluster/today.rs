@@ -140,7 +140,7 @@ pub(crate) fn rights(world: &mut World) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The API server refuses or drops what makes no sense, and explains the rest.
+/// The API server refuses what has the wrong form, and explains the rest.
 pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
     world.namespace("schema")?;
     let refused = [
@@ -227,7 +227,7 @@ pub(crate) fn status(world: &mut World) -> Result<(), Problem> {
     expect(world, ("False", "Invalid"), "rootKeys[0]")?;
     let image = "h.io/app:1";
     let result = world.create(&pod("status", "p", image))?;
-    let message = result.expect_err("a policy that makes no sense allows nothing");
+    let message = result.expect_err("a policy that is at fault allows nothing");
     assert!(
         message.contains("Deny \"h.io/app:1\", ImagePolicy status/p cannot be used: spec.repositories[0]"),
         "{message}"

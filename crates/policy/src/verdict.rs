@@ -34,7 +34,7 @@ pub enum DenyReason {
     /// There is no policy at all.
     #[error("no image policies or cluster polices")]
     NoPolicies,
-    /// A policy that counts, or the entry that applies, makes no sense.
+    /// A policy that counts, or the entry that applies, is at fault.
     #[error("{policy} cannot be used: {}; correct or delete it", shown(problem))]
     PolicyUnusable {
         /// Kind and name.
@@ -203,7 +203,7 @@ impl DenyReason {
         }
     }
 
-    /// What a policy that makes no sense comes to.
+    /// What a policy that is at fault comes to.
     #[must_use]
     pub fn unusable(policy: &Policy, problem: &str) -> Self {
         Self::PolicyUnusable { policy: policy.title(), problem: problem.to_owned() }

@@ -154,7 +154,7 @@ impl NotaryClient {
         let stored = match state.save(&key.server, &key.gun, basis.there, &remembered).await {
             Ok(Saved::Done) => true,
             Ok(Saved::Overtaken) => {
-                // What is kept is looked at in that light, so that whoever asks anew is not given the same again.
+                // The repository in memory is looked at in that light, so that whoever asks anew is not given the same again.
                 self.known(key).await?;
                 return Ok(Committed::Behind);
             }

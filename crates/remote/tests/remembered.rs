@@ -342,7 +342,7 @@ async fn what_became_unreadable_meanwhile_is_not_overlooked() {
     fetch(&client, &server.url).await.unwrap();
 }
 
-/// While its server is away, `stale` serves what is held; but not once others have seen more.
+/// While its server is away, `stale` serves the repository in memory; but not once others have seen more.
 #[tokio::test]
 async fn what_is_stale_is_not_behind() {
     let folder = tempfile::tempdir().unwrap();

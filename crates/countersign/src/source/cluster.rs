@@ -334,7 +334,7 @@ impl ClusterSource {
     }
 }
 
-/// A policy as the engine has it. The API server's schema refuses most of what makes no sense; what it lets through, or let
+/// A policy as the engine has it. The API server's schema refuses most faults; what it lets through, or let
 /// through before there was a schema, denies.
 fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
     let metadata = &object.metadata;
