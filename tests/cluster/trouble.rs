@@ -263,7 +263,7 @@ pub(crate) fn under_load(world: &mut World) -> Result<(), Problem> {
         outcome.denied,
         outcome.refusals.len()
     );
-    assert!(outcome.admitted > 10 && outcome.denied > 10, "{outcome:?}");
+    assert!(outcome.admitted >= ENOUGH && outcome.denied >= ENOUGH, "{outcome:?}");
     assert!(outcome.wrong.is_empty(), "admitted without a signature: {:?}", outcome.wrong);
     for refusal in &outcome.refusals {
         // What is not the webhook's word is that of kubectl, or of the API server, while that one is away or has just begun:
@@ -295,12 +295,23 @@ struct Load {
     wrong: Vec<String>,
 }
 
-/// Creates pods with a signed and an unsigned image in turn until it is stopped.
+/// How many pods of each kind the load must come to, so that it says something.
+const ENOUGH: usize = 11;
+
+/// How many rounds the load may go on for when it was stopped before that: a busy machine makes few pods while the parts restart.
+const MORE_ROUNDS: usize = 100;
+
+/// Creates pods with a signed and an unsigned image in turn until it is stopped, and there are enough.
 fn load(stop: &AtomicBool, user: &Kubectl, good: &str, bad: &str) -> Load {
     let mut load = Load::default();
+    let mut rounds_left = MORE_ROUNDS;
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
-            break;
+            let enough = load.admitted >= ENOUGH && load.denied >= ENOUGH;
+            if enough || rounds_left == 0 {
+                break;
+            }
+            rounds_left -= 1;
         }
         for (image, signed) in [(good, true), (bad, false)] {
             let object = pod("load", &format!("load-{number}-{signed}"), image).to_string();
