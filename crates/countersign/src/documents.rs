@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use countersign_policy::verdict::shown;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;
@@ -119,6 +120,7 @@ fn malformed(place: &Place, error: &serde_saphyr::Error) -> DocumentError {
 /// The first document that cannot be read.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     only_plain_breaks(file, text)?;
+    only_plain_marks(file, text)?;
     let mut documents = Vec::new();
     for (line, part) in split(text) {
         let padded = "\n".repeat(line - 1) + &part;
@@ -164,7 +166,7 @@ fn push_flat(
     let item_kind = kind.strip_suffix("List").unwrap_or_default();
     let items = match items {
         Value::Array(items) if depth < MAX_LIST_DEPTH => items,
-        Value::Array(_) => return Err(malformed("Lists are nested too deep")),
+        Value::Array(_) => return Err(malformed("Lists are nested more than 8 deep; take the inner ones out")),
         _ => return Err(malformed("the items of a List must be a list")),
     };
     for (index, item) in items.iter().enumerate() {
@@ -199,6 +201,25 @@ fn only_plain_breaks(file: &str, text: &str) -> Result<(), DocumentError> {
         character.escape_unicode()
     );
     Err(DocumentError::Malformed { place: format!("{file}:{line}"), problem })
+}
+
+/// Fails at a line that some versions of kubectl take for the end of a document, and YAML does not: `---` with a comment or odd white
+/// space right behind it. What comes after would be an object to them, and part of the one before to this reader.
+fn only_plain_marks(file: &str, text: &str) -> Result<(), DocumentError> {
+    let disputed = |line: &str| {
+        line.strip_prefix("---").is_some_and(|rest| {
+            !rest.is_empty()
+                && !rest.starts_with([' ', '\t', '\r'])
+                && (rest.trim().is_empty() || rest.trim_start().starts_with('#'))
+        })
+    };
+    match text.split('\n').position(disputed) {
+        None => Ok(()),
+        Some(index) => {
+            let problem = "begins with --- and something that not all readers take for the end of a document; put a space behind the ---";
+            Err(DocumentError::Malformed { place: format!("{file}:{}", index + 1), problem: problem.to_owned() })
+        }
+    }
 }
 
 /// Fails at a merge key (`<<`): kubectl would merge what this reader leaves where it is.
@@ -285,7 +306,7 @@ pub fn read(path: &Path, names: Names) -> Result<Vec<Document>, DocumentError> {
     for file in files(path, names)? {
         let opened = fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
         let text = read_text(&file, opened)?;
-        documents.extend(parse(&file.display().to_string(), &text)?);
+        documents.extend(parse(&shown(&file.display().to_string()), &text)?);
         if documents.len() > MAX_DOCUMENTS {
             let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
             return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
@@ -310,7 +331,7 @@ fn read_text(path: &Path, from: impl std::io::Read) -> Result<String, DocumentEr
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> DocumentError {
-    DocumentError::Unreadable { path: path.display().to_string(), cause: error.to_string() }
+    DocumentError::Unreadable { path: shown(&path.display().to_string()), cause: error.to_string() }
 }
 
 /// The files that [`read`] reads for a path.
@@ -416,6 +437,11 @@ mod tests {
             assert!(read.is_err() || merged, "{text:?}");
         }
         assert!(parse("f.yaml", "a: 1\r\nb: 2\r\n").is_ok());
+        for mark in ["---#: |", "---\u{a0}#: |", "---\u{a0}", "---#"] {
+            let error = parse("f.yaml", &format!("a: 1\n{mark}\n  kind: Pod\n")).unwrap_err().to_string();
+            assert!(error.starts_with("f.yaml:2: begins with ---"), "{error}");
+        }
+        assert_eq!(parse("f.yaml", "a: 1\n--- # a comment\nb: 2\n---\t\nc: 3\n---\r\nd: 4\n").unwrap().len(), 4);
     }
 
     #[test]
