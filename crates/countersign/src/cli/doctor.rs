@@ -88,8 +88,17 @@ struct Walk {
 
 impl Walk {
     fn step(&mut self, name: &str, said: &str) {
+        self.line("ok", name, said);
+    }
+
+    /// Something that must be mended, and does not stop the walk.
+    fn warn(&mut self, name: &str, said: &str) {
+        self.line("WARN", name, said);
+    }
+
+    fn line(&mut self, word: &str, name: &str, said: &str) {
         let took = self.begun.elapsed();
-        print(&format!("ok    {name:<12} {:>7.1} ms  {said}\n", took.as_secs_f64() * 1000.0));
+        print(&format!("{word:<5} {name:<12} {:>7.1} ms  {said}\n", took.as_secs_f64() * 1000.0));
         self.begun = Instant::now();
     }
 
@@ -116,14 +125,16 @@ async fn walk(args: &Args) -> anyhow::Result<u8> {
     if let Some(kubeconfig) = &args.kubeconfig {
         let cluster = Cluster::connect(Some(kubeconfig)).await?;
         for plural in ["imagepolicies", "clusterimagepolicies"] {
-            let said = match definitions::prunes(&cluster.client, plural).await {
-                Ok(false) => format!("{plural}: every field is read"),
-                Ok(true) => format!(
-                    "{plural}: fields that are not known are dropped before anybody reads them, so a misspelt one allows everything; {CURE}"
-                ),
-                Err(cause) => format!("{plural}: cannot be read: {cause}"),
-            };
-            walk.step("definitions", &said);
+            match definitions::prunes(&cluster.client, plural).await {
+                Ok(false) => walk.step("definitions", &format!("{plural}: every field is read")),
+                Ok(true) => {
+                    let said = format!(
+                        "{plural}: fields that are not known are dropped before anybody reads them, so a misspelt one allows everything; {CURE}"
+                    );
+                    walk.warn("definitions", &said);
+                }
+                Err(cause) => walk.warn("definitions", &format!("{plural}: cannot be read: {cause}")),
+            }
         }
     }
     let patient = match examine(args, image).await? {
