@@ -173,6 +173,8 @@ impl Pattern {
     #[must_use]
     pub fn normalised(&self) -> String {
         let mut name = match &self.repository {
+            // Without the port this would be read as a part of a path at Docker Hub.
+            Some((host, path)) if !is_host(&host.0) => format!("{host}:443/{path}"),
             Some((host, path)) => format!("{host}/{path}"),
             None => "*".to_owned(),
         };
@@ -206,14 +208,16 @@ fn parse_tag(text: &str, tag: &str) -> Result<Glob, PatternError> {
     }
 }
 
+/// Whether the first part of a name is a host and not a part of a path.
+fn is_host(part: &str) -> bool {
+    part == "localhost"
+        || part == "*"
+        || part.bytes().any(|byte| matches!(byte, b'.' | b':') || byte.is_ascii_uppercase())
+}
+
 /// Host and path of a name. With wildcards in place of characters the first part is a host under the same rule as in an
 /// image, or if it is `*` alone or ends in one behind a dot or colon: then nothing but a host can be meant.
 fn parse_repository(text: &str, name: &str) -> Result<(Glob, Glob), PatternError> {
-    let is_host = |part: &str| {
-        part == "localhost"
-            || part == "*"
-            || part.bytes().any(|byte| matches!(byte, b'.' | b':') || byte.is_ascii_uppercase())
-    };
     let (host, path) = match name.split_once('/') {
         Some((host, path)) if is_host(host) => (Some(host), path),
         _ => (None, name),
@@ -231,7 +235,8 @@ fn parse_repository(text: &str, name: &str) -> Result<(Glob, Glob), PatternError
         return Err(PatternError::Path(text.to_owned()));
     }
     let canonical = canonical_host(host);
-    if host.contains(':') && !canonical.contains(':') && canonical.ends_with('*') {
+    // Only a port is ever taken from the end.
+    if canonical.ends_with('*') && !host.ends_with('*') {
         return Err(PatternError::DefaultPort(text.to_owned()));
     }
     let host = canonical.as_str();
@@ -402,6 +407,7 @@ mod tests {
             ("h.io/x@sha256:*", "digest"),
             ("*:443/x", "default port"),
             ("h*:443/x", "default port"),
+            ("[::1]*:443/x", "default port"),
             ("*:v1", "every registry"),
             ("**:v1", "every registry"),
             ("h.io/ x", "repository name"),
@@ -413,6 +419,18 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         assert_eq!(Pattern::parse(&"a".repeat(2000)), Err(PatternError::TooLong));
+    }
+
+    /// A host in its canonical form may look like a part of a path; the normalised name says that it is none.
+    #[test]
+    fn a_normalised_name_is_read_as_the_same_entry() {
+        for text in
+            ["UPPER/x", "h:443/x", "H.io:443/x:v1", "localhost/x", "*.h.io:443/x", "*/x", "nginx", "[::1]:443/x", "**"]
+        {
+            let pattern = Pattern::parse(text).unwrap();
+            let again = Pattern::parse(&pattern.normalised()).unwrap();
+            assert_eq!((&again.repository, &again.tag), (&pattern.repository, &pattern.tag), "{text}");
+        }
     }
 
     #[test]
