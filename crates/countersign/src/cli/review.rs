@@ -64,8 +64,9 @@ enum Format {
 #[derive(Serialize)]
 struct Report {
     allowed: bool,
-    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
-    verdict: &'static str,
+    /// Not allowed, and only because nothing could be decided. Stands there only where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undecided: bool,
     objects: Vec<ObjectReport>,
 }
 
@@ -77,8 +78,9 @@ struct ObjectReport {
     namespace: String,
     name: String,
     allowed: bool,
-    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
-    verdict: &'static str,
+    /// Not allowed, and only because nothing could be decided. Stands there only where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undecided: bool,
     images: Vec<ImageReport>,
 }
 
@@ -87,8 +89,9 @@ struct ImageReport {
     path: String,
     image: String,
     allowed: bool,
-    #[serde(rename = "undecided", serialize_with = "as_undecided", skip_serializing_if = "is_decided")]
-    verdict: &'static str,
+    /// Not allowed, and only because nothing could be decided. Stands there only where it is so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    undecided: bool,
     pinned: Option<String>,
     reason: Option<String>,
     policy: Option<EntryRef>,
@@ -143,14 +146,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             "no object of the input holds an image, so nothing was reviewed; give --allow-empty if that is as it should be"
         );
     }
-    let code = exit_code(&reviewed);
+    let report = report(&reviewed, &args.namespace);
     match args.output {
-        Format::Table => print(&as_table(&reviewed, &args.namespace)),
-        Format::Json => print(&(serde_json::to_string_pretty(&report(&reviewed, &args.namespace))? + "\n")),
-        Format::Yaml if code == exit::OK => print(&as_yaml(reviewed)?),
+        Format::Table => print(&as_table(&report)),
+        Format::Json => print(&(serde_json::to_string_pretty(&report)? + "\n")),
+        Format::Yaml if report.allowed => print(&as_yaml(reviewed)?),
         Format::Yaml => eprint!("{}", denials(&reviewed)),
     }
-    Ok(code)
+    Ok(match word(report.allowed, report.undecided) {
+        ALLOWED => exit::OK,
+        UNDECIDED => exit::UNDECIDED,
+        _ => exit::DENIED,
+    })
 }
 
 async fn review_all(gate: &Gate, documents: Vec<Document>, namespace: &str) -> Vec<Reviewed> {
@@ -197,19 +204,6 @@ fn namespace_of(document: &Document, default: &str) -> String {
     if named.is_empty() { default.to_owned() } else { named.to_owned() }
 }
 
-/// What was decided weighs more than what was not: one denial makes the whole denied.
-fn exit_code(reviewed: &[Reviewed]) -> u8 {
-    let mut code = exit::OK;
-    for outcome in reviewed.iter().filter_map(|reviewed| reviewed.outcome.as_ref()) {
-        match outcome {
-            Ok(verdict) if verdict.allowed() => {}
-            Ok(verdict) if verdict.denied().all(countersign_policy::DenyReason::is_undecided) => code = exit::UNDECIDED,
-            Ok(_) | Err(_) => return exit::DENIED,
-        }
-    }
-    code
-}
-
 fn denials(reviewed: &[Reviewed]) -> String {
     let mut text = String::new();
     for reviewed in reviewed {
@@ -234,61 +228,53 @@ fn denials(reviewed: &[Reviewed]) -> String {
 fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
     let object = |reviewed: &Reviewed| {
         let document = &reviewed.document;
-        let (allowed, images) = match reviewed.outcome.as_ref()? {
-            Ok(verdict) => (verdict.allowed(), verdict.images.iter().map(image_report).collect()),
+        let images: Vec<_> = match reviewed.outcome.as_ref()? {
+            Ok(verdict) => verdict.images.iter().map(image_report).collect(),
             Err(message) => {
                 let unreadable = ImageReport {
                     path: String::new(),
                     image: String::new(),
                     allowed: false,
-                    verdict: DENIED,
+                    undecided: false,
                     pinned: None,
                     reason: Some(message.clone()),
                     policy: None,
                 };
-                (false, vec![unreadable])
+                vec![unreadable]
             }
         };
+        let (allowed, undecided) = together(images.iter().map(|image| (image.allowed, image.undecided)));
         Some(ObjectReport {
             api_version: document.text_of("/apiVersion").to_owned(),
             kind: document.text_of("/kind").to_owned(),
             namespace: namespace_of(document, namespace),
             name: document.text_of("/metadata/name").to_owned(),
             allowed,
-            verdict: worst(images.iter().map(|image: &ImageReport| image.verdict)),
+            undecided,
             images,
         })
     };
     let objects: Vec<_> = reviewed.iter().filter_map(object).collect();
-    let verdict = worst(objects.iter().map(|object| object.verdict));
-    Report { allowed: objects.iter().all(|object| object.allowed), verdict, objects }
+    let (allowed, undecided) = together(objects.iter().map(|object| (object.allowed, object.undecided)));
+    Report { allowed, undecided, objects }
 }
 
-/// `undecided` stands there only where it is so.
-fn is_decided(verdict: &&str) -> bool {
-    *verdict != UNDECIDED
-}
-
-fn as_undecided<S: serde::Serializer>(verdict: &&str, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_bool(!is_decided(verdict))
+/// Whether several are allowed, and undecided, together. What was decided weighs more than what was not: one denial makes the whole
+/// denied.
+fn together(several: impl Iterator<Item = (bool, bool)>) -> (bool, bool) {
+    let denied: Vec<bool> = several.filter(|(allowed, _)| !allowed).map(|(_, undecided)| undecided).collect();
+    (denied.is_empty(), !denied.is_empty() && denied.into_iter().all(|undecided| undecided))
 }
 
 const ALLOWED: &str = "allowed";
-const DENIED: &str = "denied";
 const UNDECIDED: &str = "undecided";
 
-fn word(outcome: &Outcome) -> &'static str {
-    match outcome {
-        Outcome::Denied(reason) if reason.is_undecided() => UNDECIDED,
-        Outcome::Denied(_) => DENIED,
-        Outcome::Proven(_) | Outcome::PutBack(_) | Outcome::Unchecked => ALLOWED,
+fn word(allowed: bool, undecided: bool) -> &'static str {
+    match (allowed, undecided) {
+        (true, _) => ALLOWED,
+        (false, true) => UNDECIDED,
+        (false, false) => "denied",
     }
-}
-
-/// What several verdicts come to together: what was decided weighs more than what was not.
-fn worst(verdicts: impl Iterator<Item = &'static str>) -> &'static str {
-    let rank = |verdict: &&str| [ALLOWED, UNDECIDED, DENIED].iter().position(|word| word == verdict);
-    verdicts.max_by_key(rank).unwrap_or(ALLOWED)
 }
 
 fn image_report(verdict: &ImageVerdict) -> ImageReport {
@@ -301,22 +287,21 @@ fn image_report(verdict: &ImageVerdict) -> ImageReport {
         path: verdict.image.path.clone(),
         image: verdict.image.image.clone(),
         allowed: !matches!(verdict.outcome, Outcome::Denied(_)),
-        verdict: word(&verdict.outcome),
+        undecided: matches!(&verdict.outcome, Outcome::Denied(reason) if reason.is_undecided()),
         pinned,
         reason: verdict.denial(),
         policy: verdict.entry.clone(),
     }
 }
 
-fn as_table(reviewed: &[Reviewed], namespace: &str) -> String {
-    let report = report(reviewed, namespace);
+fn as_table(report: &Report) -> String {
     if report.objects.is_empty() {
         return "No object holds an image.\n".to_owned();
     }
     let mut rows = Vec::new();
     for object in &report.objects {
         for image in &object.images {
-            let verdict = verdict_word(image.verdict, image.allowed);
+            let verdict = verdict_word(word(image.allowed, image.undecided), image.allowed);
             let details = match (&image.reason, &image.pinned) {
                 (Some(reason), _) => reason.clone(),
                 (None, Some(pinned)) => {
