@@ -41,96 +41,92 @@ pub struct Reviewer {
     pub metrics: SharedMetrics,
 }
 
+/// What is asked for a review: each has a path of its own.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    /// Of an object that holds a pod spec.
+    Gate(Webhook),
+    /// Of a policy.
+    Policies,
+}
+
+impl Asked {
+    /// As logs and metrics name it.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Gate(webhook) => webhook.label(),
+            Self::Policies => "policies",
+        }
+    }
+}
+
 /// The routes of the webhooks.
 pub fn router(reviewer: Arc<Reviewer>) -> Router {
+    let route = |asked| post(async move |state, request| answer(asked, state, request).await);
     Router::new()
-        .route("/admit", post(async |state, request| answer(Webhook::Mutate, state, request).await))
-        .route("/validate", post(async |state, request| answer(Webhook::Validate, state, request).await))
-        .route("/policies", post(policies))
+        .route("/admit", route(Asked::Gate(Webhook::Mutate)))
+        .route("/validate", route(Asked::Gate(Webhook::Validate)))
+        .route("/policies", route(Asked::Policies))
         .with_state(reviewer)
 }
 
-async fn answer(webhook: Webhook, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
+async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
     let started = Instant::now();
-    let body = match read_in_time(request).await {
-        Ok(body) => body,
-        Err(problem) => return reviewer.refuse(webhook.label(), started, problem),
+    let webhook = asked.label();
+    let refuse = |problem: String| {
+        reviewer.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
+        warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
+        (StatusCode::BAD_REQUEST, problem + "\n").into_response()
+    };
+    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(problem)) => return refuse(problem),
+        Err(_) => return refuse("the body did not arrive in time".to_owned()),
     };
     let review = match Review::parse(&body) {
         Ok(review) => review,
-        Err(problem) => return reviewer.refuse(webhook.label(), started, problem.to_string()),
+        Err(problem) => return refuse(problem.to_string()),
     };
-    // A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
-    let decided = AssertUnwindSafe(reviewer.gate.decide(webhook, &review.request)).catch_unwind().await;
-    let decision = decided.unwrap_or_else(|_| {
-        error!(uid = ?review.request.uid, "a review ended in a panic");
-        let fault = Decision::denied("could not be decided because of a fault in Countersign".to_owned());
-        Decision { undecided: true, ..fault }
-    });
-    for reason in decision.verdict.denied() {
-        reviewer.metrics.denied_image(reason.label());
-    }
-    let (outcome, answer) = reviewer.gate.answer(webhook, decision);
-    reviewer.finish(webhook.label(), started, &review, outcome, &answer)
-}
-
-/// The name of the webhook for policies in logs and metrics.
-const POLICIES: &str = "policies";
-
-async fn policies(State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
-    let started = Instant::now();
-    let body = match read_in_time(request).await {
-        Ok(body) => body,
-        Err(problem) => return reviewer.refuse(POLICIES, started, problem),
+    let (outcome, answer) = match asked {
+        Asked::Gate(webhook) => reviewer.decide(webhook, &review.request).await,
+        Asked::Policies => review_policy(&review.request),
     };
-    let review = match Review::parse(&body) {
-        Ok(review) => review,
-        Err(problem) => return reviewer.refuse(POLICIES, started, problem.to_string()),
-    };
-    let read = |object: Option<&RawValue>| object.and_then(|object| serde_json::from_str::<Value>(object.get()).ok());
-    let request = &review.request;
-    let mut answer = Answer::default();
-    if matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
-        let object = read(request.object).unwrap_or_default();
-        match policy_review::review_write(&object, read(request.old_object).as_ref()) {
-            Ok(warnings) => answer.warnings = warnings,
-            Err(message) => {
-                answer.reason = Some(message.clone());
-                answer.denied = Some(message);
-            }
-        }
-    }
-    let outcome = if answer.denied.is_some() { Outcome::Denied } else { Outcome::Unchecked };
-    reviewer.finish(POLICIES, started, &review, outcome, &answer)
+    let seconds = started.elapsed().as_secs_f64();
+    reviewer.metrics.review(webhook, outcome, seconds);
+    log(webhook, &review.request, outcome, &answer, seconds);
+    ([(header::CONTENT_TYPE, "application/json")], review.answer(&answer)).into_response()
 }
 
 impl Reviewer {
-    /// Answers a request that is no review.
-    fn refuse(&self, webhook: &'static str, started: Instant, problem: String) -> Response {
-        self.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
-        warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
-        (StatusCode::BAD_REQUEST, problem + "\n").into_response()
-    }
-
-    /// Counts, logs and answers a review.
-    fn finish(
-        &self,
-        webhook: &'static str,
-        started: Instant,
-        review: &Review<'_>,
-        outcome: Outcome,
-        answer: &Answer,
-    ) -> Response {
-        let seconds = started.elapsed().as_secs_f64();
-        self.metrics.review(webhook, outcome, seconds);
-        log(webhook, &review.request, outcome, answer, seconds);
-        ([(header::CONTENT_TYPE, "application/json")], review.answer(answer)).into_response()
+    /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
+    async fn decide(&self, webhook: Webhook, request: &Request<'_>) -> (Outcome, Answer) {
+        let decided = AssertUnwindSafe(self.gate.decide(webhook, request)).catch_unwind().await;
+        let decision = decided.unwrap_or_else(|_| {
+            error!(uid = ?request.uid, "a review ended in a panic");
+            let fault = Decision::denied("could not be decided because of a fault in Countersign".to_owned());
+            Decision { undecided: true, ..fault }
+        });
+        for reason in decision.verdict.denied() {
+            self.metrics.denied_image(reason.label());
+        }
+        self.gate.answer(webhook, decision)
     }
 }
 
-async fn read_in_time(request: HttpRequest<Body>) -> Result<Vec<u8>, String> {
-    let read = tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await;
-    read.unwrap_or_else(|_| Err("the body did not arrive in time".to_owned()))
+/// Reviews the write of a policy.
+fn review_policy(request: &Request<'_>) -> (Outcome, Answer) {
+    let read = |object: Option<&RawValue>| object.and_then(|object| serde_json::from_str::<Value>(object.get()).ok());
+    if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
+        return (Outcome::Unchecked, Answer::default());
+    }
+    let object = read(request.object).unwrap_or_default();
+    match policy_review::review_write(&object, read(request.old_object).as_ref()) {
+        Ok(warnings) => (Outcome::Unchecked, Answer { warnings, ..Answer::default() }),
+        Err(message) => {
+            let answer = Answer { denied: Some(message.clone()), reason: Some(message), ..Answer::default() };
+            (Outcome::Denied, answer)
+        }
+    }
 }
 
 /// Reads a body. What is too large is read on for a while and thrown away, as a client that is still sending may not look
