@@ -147,8 +147,7 @@ impl Kinds {
     }
 
     /// Whether the kind is one whose pod spec we know where to find.
-    #[must_use]
-    pub fn is_known(&self, group: &str, kind: &str) -> bool {
+    fn is_known(&self, group: &str, kind: &str) -> bool {
         self.pointer(group, kind).is_some()
     }
 

@@ -63,7 +63,7 @@ impl Kept {
 }
 
 /// What is kept of one repository.
-#[allow(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they come in all combinations")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they come in all combinations")]
 pub(crate) struct Slot {
     pub(crate) kept: Option<Kept>,
     /// What was kept before a verified newer one took its place.

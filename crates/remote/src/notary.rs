@@ -416,8 +416,8 @@ impl NotaryClient {
         Some(seen)
     }
 
-    /// What a flight comes to. A server that could not be reached leaves what is kept, and so does one that lets somebody
-    /// not in; one that was reached, and whose repository is not trusted, does not.
+    /// What a flight comes to. The repository in memory stays where the server could not be reached, and where it refused this
+    /// login alone. It is dropped where the server was reached and the repository is not trusted.
     fn land(&self, key: &Key, outcome: Outcome) -> Outcome {
         // Pins are one policy's demand; that they are not met says nothing to the others.
         let of_one_policy = |failure: &Failure| matches!(failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. }));
