@@ -11,6 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::cluster::is_object_name;
+
 /// The group of the policies.
 pub const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
 
@@ -141,6 +143,19 @@ const MAX_ENTRIES: usize = 2000;
 /// The members of a policy's root. `status` is the cluster's.
 const ROOT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
+/// Kind, namespace and name of a policy as somebody wrote it, for messages.
+#[must_use]
+pub fn title(object: &Value) -> String {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+    let kind = text("/kind").unwrap_or_default();
+    // A name that the API server is yet to make is there as its beginning.
+    let name = text("/metadata/name").or_else(|| text("/metadata/generateName")).unwrap_or("(no name)");
+    match text("/metadata/namespace") {
+        Some(namespace) if kind == "ImagePolicy" => format!("{kind} {namespace}/{name}"),
+        _ => format!("{kind} {name}"),
+    }
+}
+
 /// Reads a policy as somebody wrote it: from a file, or on its way into a cluster.
 ///
 /// # Errors
@@ -156,10 +171,7 @@ pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
     };
     // A name that the API server is yet to make is there as its beginning.
     let name = text("/metadata/name").or_else(|| text("/metadata/generateName"));
-    let title = match (&policy_kind, namespace) {
-        (PolicyKind::Image { .. }, Some(namespace)) => format!("{kind} {namespace}/{}", name.unwrap_or("(no name)")),
-        _ => format!("{kind} {}", name.unwrap_or("(no name)")),
-    };
+    let title = title(object);
     let mut problems = Vec::new();
     if text("/apiVersion") != Some(API_VERSION) {
         let found = text("/apiVersion").unwrap_or_default();
@@ -182,17 +194,23 @@ pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
 pub type Problem = (String, String);
 
 /// How many problems of one policy are told. Whoever mends them finds the others.
-pub(crate) const MAX_TOLD: usize = 20;
+const MAX_TOLD: usize = 20;
+
+/// The first of several problems, escaped and cut, and how many more there are.
+#[must_use]
+pub fn told<T: std::fmt::Display>(problems: &[T]) -> Vec<String> {
+    let mut lines: Vec<_> = problems.iter().take(MAX_TOLD).map(|problem| shown(&problem.to_string())).collect();
+    if problems.len() > MAX_TOLD {
+        lines.push(format!("and {} more", problems.len() - MAX_TOLD));
+    }
+    lines
+}
 
 /// Several problems in one line, as short as a status may be.
 #[must_use]
 pub fn in_one_line(problems: &[Problem]) -> String {
-    let mut lines: Vec<_> =
-        problems.iter().take(MAX_TOLD).map(|(place, problem)| shown(&format!("{place} {problem}"))).collect();
-    if problems.len() > MAX_TOLD {
-        lines.push(format!("and {} more", problems.len() - MAX_TOLD));
-    }
-    lines.join("; ")
+    let problems: Vec<_> = problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect();
+    told(&problems).join("; ")
 }
 
 fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
@@ -325,18 +343,6 @@ fn only_objects(entry: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// Whether a text can be the name of a Secret (RFC 1123 subdomain, as the API server has it). It becomes part of an address.
-#[must_use]
-pub fn is_secret_name(name: &str) -> bool {
-    let is_part = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-            && !part.starts_with('-')
-            && !part.ends_with('-')
-    };
-    name.len() <= 253 && name.split('.').all(is_part)
-}
-
 fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     let mut faults = Vec::new();
     for (member, count) in [
@@ -356,7 +362,7 @@ fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
         for (index, secret) in secrets.iter().enumerate() {
             if secret.name.is_empty() {
                 faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
-            } else if !is_secret_name(&secret.name) {
+            } else if !is_object_name(&secret.name) {
                 faults.push((format!("{member}[{index}].name"), "cannot be the name of a secret".to_owned()));
             }
         }
@@ -540,19 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_secrets_are_names() {
-        for (name, expected) in [
-            ("alice", true),
-            ("a.b-1", true),
-            ("", false),
-            ("../x", false),
-            ("a?b", false),
-            ("a\n", false),
-            ("A", false),
-            (".", false),
-        ] {
-            assert_eq!(is_secret_name(name), expected, "{name:?}");
-        }
+    fn a_secret_has_a_name_that_secrets_can_have() {
         let policy = json!({"trust": {"enabled": true, "signerSecrets": [{"name": "x\nDeny"}]}});
         let object = json!({"spec": {"repositories": [{"name": "h.io/*", "policy": policy}]}});
         let read = read_stored(PolicyKind::Cluster, "p", &object);

@@ -194,11 +194,10 @@ impl Owner {
         let text = |member: &str| owner.get(member).and_then(Value::as_str).filter(|text| !text.is_empty());
         let api_version = text("apiVersion")?;
         let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let is_plain =
-            |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
         let (name, uid, kind) = (text("name")?, text("uid")?, text("kind")?);
         // They become parts of an address.
-        if !is_plain(version) || version.contains('.') || !is_plain(name) || matches!(name, "." | "..") {
+        let is_version = version.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        if !is_version || !cluster::is_object_name(name) {
             return None;
         }
         let maker = makers(child.group, child.kind).into_iter().find(|maker| (maker.0, maker.1) == (group, kind))?;
@@ -223,14 +222,8 @@ impl Owner {
             return None;
         }
         let name = child.object.pointer("/metadata/labels")?.get(REVISION_LABEL)?.as_str()?;
-        let is_plain = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
         let (_, kind, resource) = REVISION;
-        (is_plain && !matches!(name, "" | "." | "..")).then(|| Asked {
-            kind,
-            resource,
-            name: name.to_owned(),
-            ..self.asked.clone()
-        })
+        cluster::is_object_name(name).then(|| Asked { kind, resource, name: name.to_owned(), ..self.asked.clone() })
     }
 }
 

@@ -98,6 +98,19 @@ pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiReso
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
+/// Whether a text can be the name of an object (an RFC 1123 subdomain, as the API server has it). What cannot must not become part of an
+/// address: it might name something else there.
+#[must_use]
+pub fn is_object_name(name: &str) -> bool {
+    let is_part = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+            && !part.starts_with('-')
+            && !part.ends_with('-')
+    };
+    name.len() <= 253 && name.split('.').all(is_part)
+}
+
 /// A time as Kubernetes writes it.
 #[must_use]
 pub fn time(time: Timestamp) -> String {
@@ -271,6 +284,22 @@ mod tests {
     }
 
     /// An API server that takes a request for a list and never answers is noticed.
+    #[test]
+    fn names_are_those_that_objects_can_have() {
+        for (name, expected) in [
+            ("alice", true),
+            ("a.b-1", true),
+            ("", false),
+            ("../x", false),
+            ("a?b", false),
+            ("a\n", false),
+            ("A", false),
+            (".", false),
+        ] {
+            assert_eq!(is_object_name(name), expected, "{name:?}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn silence_is_trouble() {
         let told = told(|| None, LIST_TIMEOUT * 2).await;

@@ -3,10 +3,9 @@
 //! The API server drops nothing of a policy, so kubectl no longer finds a misspelt field by itself. This says so at once, in the
 //! words of `countersign lint`. A policy that gets in all the same, since this webhook never stops anybody by being away, denies by itself.
 
-use countersign_policy::verdict::shown;
 use serde_json::Value;
 
-use crate::api::{self, MAX_TOLD, PolicyFault};
+use crate::api;
 
 /// Reviews a policy that is created or changed: `old` is what it was. Gives what is read but not enforced, as warnings.
 ///
@@ -24,16 +23,9 @@ pub fn review_write(object: &Value, old: Option<&Value>) -> Result<Vec<String>, 
     if is_going || old.is_some_and(|old| meant(old) == meant(object)) {
         return Ok(Vec::new());
     }
-    let lines = |faults: Vec<PolicyFault>| {
-        let mut lines: Vec<_> = faults.iter().take(MAX_TOLD).map(|fault| shown(&fault.to_string())).collect();
-        if faults.len() > MAX_TOLD {
-            lines.push(format!("and {} more", faults.len() - MAX_TOLD));
-        }
-        lines
-    };
     match api::check(object) {
-        Ok(converted) => Ok(lines(converted.warnings)),
-        Err(faults) => Err(lines(faults).join("\n")),
+        Ok(converted) => Ok(api::told(&converted.warnings)),
+        Err(faults) => Err(api::told(&faults).join("\n")),
     }
 }
 

@@ -288,7 +288,7 @@ impl ClusterSource {
     /// The API server does not answer, or forbids it.
     pub async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
         // It becomes part of an address, and there can be no such secret.
-        if !api::is_secret_name(&secret.name) {
+        if !cluster::is_object_name(&secret.name) {
             return Ok(None);
         }
         if secret.namespace == self.own_namespace {
@@ -320,7 +320,7 @@ impl ClusterSource {
 
     /// The names of the pull secrets of a service account.
     async fn read_account(&self, namespace: &str, account: &str) -> Result<Vec<String>, SourceError> {
-        if !api::is_secret_name(account) {
+        if !cluster::is_object_name(account) {
             return Ok(Vec::new());
         }
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);

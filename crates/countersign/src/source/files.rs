@@ -148,7 +148,7 @@ impl Loaded {
                         }
                         Err(found) => faults.extend(found.into_iter().map(|fault| (place.clone(), fault))),
                     }
-                    title_of(document)
+                    api::title(&document.value)
                 }
                 ("v1", "Secret") => {
                     let (secret, data) = read_secret(document)?;
@@ -178,15 +178,6 @@ impl Loaded {
         }
         loaded.policies = PolicySet::new(policies);
         Ok(loaded)
-    }
-}
-
-/// Kind, namespace and name of a policy.
-fn title_of(document: &Document) -> String {
-    let (kind, name) = (document.text_of("/kind"), document.text_of("/metadata/name"));
-    match document.text_of("/metadata/namespace") {
-        namespace if kind == "ImagePolicy" && !namespace.is_empty() => format!("{kind} {namespace}/{name}"),
-        _ => format!("{kind} {name}"),
     }
 }
 
