@@ -1,6 +1,6 @@
 //! What was typed, in the environment, and in a file, made into what is meant: once, before anything starts.
 
-mod pin;
+mod choices;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +13,7 @@ use countersign_policy::PinStyle;
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use pin::Pin;
+pub use choices::{ClusterPolicySecrets, Mode, Pin};
 
 use crate::manifests::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
@@ -67,30 +67,6 @@ impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
-}
-
-/// What is done with a workload that would be denied.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Denied.
-    #[default]
-    Enforce,
-    /// Admitted, with the message as a warning to the user.
-    Warn,
-    /// Admitted; logged and counted only.
-    Audit,
-}
-
-/// Where the signer secrets of cluster policies are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClusterPolicySecrets {
-    /// In Countersign's own namespace, where tenants cannot write.
-    #[default]
-    OwnNamespace,
-    /// In the workload's namespace, as IBM Cloud Private did: a tenant may then choose the trusted key.
-    WorkloadNamespace,
 }
 
 /// The settings of `serve`, each as it may be given: on the command line, in the environment, in the file.
