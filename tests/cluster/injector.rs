@@ -65,6 +65,19 @@ pub(crate) fn into_a_pod(world: &mut World) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Waits until the `ReplicaSet` of a Deployment was refused its pods for an unsigned image. Gives what was said.
+fn refused_its_pods(world: &World, app: &str) -> Result<String, Problem> {
+    let label = format!("app={app}");
+    let mut said = String::new();
+    wait_for("the ReplicaSet to be refused its pods", || {
+        let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", &label]).unwrap_or_default();
+        sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().clone_into(&mut said);
+        said.contains("no signed target v3")
+    })
+    .map_err(|problem| format!("{problem}: {said}"))?;
+    Ok(said)
+}
+
 /// A Deployment that is signed, and whose pods a webhook adds a container to.
 pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
     let (signed, unsigned) = (world.image("team/app", "v1"), world.image("team/app", "v3"));
@@ -73,13 +86,7 @@ pub(crate) fn into_a_child(world: &mut World) -> Result<(), Problem> {
         annotated(object, "/spec/template/metadata", ADD, image)
     };
     world.create(&deployment("attack", &unsigned))?.map_err(|message| format!("the Deployment itself: {message}"))?;
-    let mut said = String::new();
-    wait_for("the ReplicaSet to be refused its pods", || {
-        let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", "app=attack"]).unwrap_or_default();
-        sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().clone_into(&mut said);
-        said.contains("no signed target v3")
-    })
-    .map_err(|problem| format!("{problem}: {said}"))?;
+    let said = refused_its_pods(world, "attack")?;
     assert!(said.contains("containers/injected is not in the template of ReplicaSet attack-"), "{said}");
     assert_eq!(world.pod_images(NAMESPACE, "attack"), Vec::<String>::new());
     world.plane.kubectl("admin", &["delete", "deployment", "attack", "-n", NAMESPACE])?;
@@ -111,13 +118,7 @@ pub(crate) fn under_a_foreign_owner(world: &mut World) -> Result<(), Problem> {
     let mut attack = workload("apps/v1", "Deployment", NAMESPACE, "foreign", &signed);
     attack["spec"]["template"]["metadata"]["annotations"] = json!({ADD: unsigned, OWNER_UID: uid});
     world.create(&attack)??;
-    let mut said = String::new();
-    wait_for("the ReplicaSet to be refused its pods", || {
-        let sets = world.plane.get(&["replicasets", "-n", NAMESPACE, "-l", "app=foreign"]).unwrap_or_default();
-        sets["items"][0]["status"]["conditions"][0]["message"].as_str().unwrap_or_default().clone_into(&mut said);
-        said.contains("no signed target v3")
-    })
-    .map_err(|problem| format!("{problem}: {said}"))?;
+    refused_its_pods(world, "foreign")?;
     world.plane.kubectl("admin", &["delete", "deployment", "foreign", "-n", NAMESPACE])?;
     Ok(())
 }

@@ -55,13 +55,7 @@ fn made_again(world: &World, app: &str) -> Result<String, Problem> {
 /// The cluster's own controllers keep workloads alive that were admitted, whatever the trust server does.
 pub(crate) fn trust_server_down(world: &mut World) -> Result<(), Problem> {
     world.notary = None;
-    let before = world.plane.get(&["pods", "-n", "shop", "-l", "app=replicas"])?;
-    let name = before["items"][0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
-    world.plane.kubectl("admin", &["delete", "pod", &name, "-n", "shop", "--force", "--grace-period=0"])?;
-    wait_for("another pod", || {
-        let pods = world.plane.get(&["pods", "-n", "shop", "-l", "app=replicas"]).unwrap_or_default();
-        pods["items"][0]["metadata"]["name"].as_str().is_some_and(|found| found != name)
-    })?;
+    made_again(world, "replicas")?;
     // Nobody else is let through on that account: once what was verified is no longer fresh, it is a denial.
     let image = world.image("team/app", "v1");
     let mut last = Ok(());

@@ -1,19 +1,13 @@
 //! A webhook of somebody else that changes pods: it adds a container, or writes another image, as annotations of the pod say.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::Problem;
+use crate::https::{self, Response};
 use crate::process::Ca;
 
 /// The annotation that names the image of a container to add.
@@ -40,22 +34,8 @@ impl Injector {
     /// # Errors
     /// Certificates that cannot be read, or no free port.
     pub fn start(ca: &Ca) -> Result<Self, Problem> {
-        let chain = CertificateDer::pem_slice_iter(&fs::read(&ca.certificate)?).collect::<Result<Vec<_>, _>>()?;
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(&fs::read(&ca.key)?)?)?;
-        let config = Arc::new(config);
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let url = format!("https://{}/inject", listener.local_addr()?);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let config = Arc::clone(&config);
-                std::thread::spawn(move || drop(answer(stream, config)));
-            }
-        });
-        Ok(Self { url, ca_bundle: STANDARD.encode(fs::read(&ca.ca)?) })
+        let address = https::serve(ca, |request| answer(&request.body))?;
+        Ok(Self { url: format!("https://{address}/inject"), ca_bundle: STANDARD.encode(fs::read(&ca.ca)?) })
     }
 
     /// The configuration that sends it every new pod of a namespace, after Countersign: configurations are asked in the order of
@@ -75,25 +55,8 @@ impl Injector {
     }
 }
 
-fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> Result<(), Problem> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut reader = BufReader::new(StreamOwned::new(ServerConnection::new(config)?, stream));
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line)?;
-        if line.trim().is_empty() {
-            break;
-        }
-        if let Some((name, value)) = line.trim().split_once(": ")
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.parse()?;
-        }
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let review: Value = serde_json::from_slice(&body)?;
+fn answer(body: &[u8]) -> Result<Response, Problem> {
+    let review: Value = serde_json::from_slice(body)?;
     let annotations = &review["request"]["object"]["metadata"]["annotations"];
     let mut patch = Vec::new();
     if let Some(image) = annotations[ADD].as_str() {
@@ -114,12 +77,5 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>) -> Result<(), Problem> {
         },
     })
     .to_string();
-    let stream = reader.get_mut();
-    write!(
-        stream,
-        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{response}",
-        response.len()
-    )?;
-    stream.flush()?;
-    Ok(())
+    Ok(("200 OK", response.into_bytes()))
 }

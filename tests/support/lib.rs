@@ -5,6 +5,7 @@
 mod control_plane;
 mod countersign;
 mod front;
+mod https;
 mod injector;
 mod notary;
 mod process;

@@ -3,20 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::SigningKey as _;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
 use crate::Problem;
+use crate::https::{self, Request, Response};
 use crate::process::Ca;
 
 /// Who may do what.
@@ -51,28 +49,14 @@ impl TokenServer {
     /// Certificates that cannot be read, or no free port.
     pub fn start(ca: &Ca, users: BTreeMap<String, User>) -> Result<Self, Problem> {
         let chain = CertificateDer::pem_slice_iter(&fs::read(&ca.certificate)?).collect::<Result<Vec<_>, _>>()?;
-        let signer = Arc::new(Signer {
+        let signer = Signer {
             key: rcgen::KeyPair::from_pem(&fs::read_to_string(&ca.key)?)?,
             certificate: STANDARD.encode(chain.first().ok_or("no certificate")?),
-        });
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(&fs::read(&ca.key)?)?)?;
-        let (config, users) = (Arc::new(config), Arc::new(users));
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let realm = format!("https://{}/token", listener.local_addr()?);
+        };
         let asked: Arc<Mutex<Vec<String>>> = Arc::default();
         let told = Arc::clone(&asked);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (config, users, signer, told) =
-                    (Arc::clone(&config), Arc::clone(&users), Arc::clone(&signer), Arc::clone(&told));
-                std::thread::spawn(move || drop(answer(stream, config, &users, &signer, &told)));
-            }
-        });
-        Ok(Self { realm, root: ca.ca.clone(), asked })
+        let address = https::serve(ca, move |request| answer(request, &users, &signer, &told))?;
+        Ok(Self { realm: format!("https://{address}/token"), root: ca.ca.clone(), asked })
     }
 
     /// The names of those who asked, in order; empty for nobody.
@@ -83,50 +67,27 @@ impl TokenServer {
 }
 
 fn answer(
-    stream: TcpStream,
-    config: Arc<ServerConfig>,
+    request: &Request,
     users: &BTreeMap<String, User>,
     signer: &Signer,
     told: &Mutex<Vec<String>>,
-) -> Result<(), Problem> {
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut reader = BufReader::new(StreamOwned::new(ServerConnection::new(config)?, stream));
-    let mut request = String::new();
-    reader.read_line(&mut request)?;
-    let (mut user, mut password, mut length) = (String::new(), String::new(), 0);
-    loop {
-        let mut header = String::new();
-        reader.read_line(&mut header)?;
-        let Some((name, value)) = header.trim().split_once(": ") else { break };
-        match name.to_ascii_lowercase().as_str() {
-            "authorization" => {
-                let pair = String::from_utf8(STANDARD.decode(value.trim_start_matches("Basic "))?)?;
-                let (name, secret) = pair.split_once(':').ok_or("no password")?;
-                (user, password) = (name.to_owned(), secret.to_owned());
-            }
-            "content-length" => length = value.parse()?,
-            _ => {}
-        }
+) -> Result<Response, Problem> {
+    let (mut user, mut password) = (String::new(), String::new());
+    if let Some(value) = request.headers.get("authorization") {
+        let pair = String::from_utf8(STANDARD.decode(value.trim_start_matches("Basic "))?)?;
+        let (name, secret) = pair.split_once(':').ok_or("no password")?;
+        (user, password) = (name.to_owned(), secret.to_owned());
     }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body)?;
-    let query =
-        request.split(' ').nth(1).and_then(|path| path.split_once('?')).map_or("", |(_, query)| query).to_owned();
+    let query = request.path.split_once('?').map_or("", |(_, query)| query);
     let query: BTreeMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     told.lock().unwrap_or_else(PoisonError::into_inner).push(user.clone());
     let known = users.get(&user);
-    let (status, text) = if !user.is_empty() && known.is_none_or(|known| known.password != password) {
-        ("401 Unauthorized", "{}".to_owned())
-    } else {
-        let granted = known.map(|known| known.repositories.clone()).unwrap_or_default();
-        ("200 OK", json!({"token": token(signer, &query, &user, &granted)?, "expires_in": 300}).to_string())
-    };
-    let stream = reader.get_mut();
-    write!(stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}", text.len())?;
-    stream.flush()?;
-    stream.conn.send_close_notify();
-    stream.flush()?;
-    Ok(())
+    if !user.is_empty() && known.is_none_or(|known| known.password != password) {
+        return Ok(("401 Unauthorized", b"{}".to_vec()));
+    }
+    let granted = known.map(|known| known.repositories.clone()).unwrap_or_default();
+    let token = token(signer, &query, &user, &granted)?;
+    Ok(("200 OK", json!({"token": token, "expires_in": 300}).to_string().into_bytes()))
 }
 
 /// A token for what was asked, as far as it is granted (the distribution token specification).
