@@ -28,7 +28,7 @@ const MAX_PAIRS: usize = 32_768;
 const MAX_STATES: usize = 8;
 
 /// The label that names the revision that a pod of a `StatefulSet` was made from.
-const REVISION_LABEL: &str = "controller-revision-hash";
+pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// A kind of owner: its group, its kind, and its resource.
 type OwnerKind = (&'static str, &'static str, &'static str);
@@ -171,7 +171,7 @@ pub struct Child<'a> {
     pub kind: &'a str,
     /// Its namespace.
     pub namespace: &'a str,
-    /// The whole object.
+    /// Its metadata, as far as it tells the owner.
     pub object: &'a Value,
     /// Its images.
     pub workload: &'a Workload,

@@ -16,10 +16,11 @@ use crate::children::{Child, Children, Note};
 use crate::config::Mode;
 use crate::enforce::{Engine, Job};
 use crate::metrics::Outcome;
+use crate::reading::Reading;
 use crate::review::{Answer, Request};
 
 /// The annotation of a pod that a node made for a static pod of its own.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// How long a line of an admission warning may be: the API server cuts what is longer.
 const MAX_WARNING: usize = 256;
@@ -97,6 +98,23 @@ pub struct Decision {
     pub has_images: bool,
 }
 
+/// What is needed of the objects of a request.
+#[derive(Debug, Clone)]
+pub struct Submitted {
+    /// The object, or why its images cannot be told.
+    object: Result<Reading, String>,
+    /// What the old object of an UPDATE has.
+    before: Reviewed,
+}
+
+impl Submitted {
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.object.as_ref().map_or_else(String::len, Reading::size) + self.before.size()
+    }
+}
+
 impl Decision {
     fn unchanged(has_images: bool) -> Self {
         Self { has_images, ..Self::default() }
@@ -124,29 +142,40 @@ impl Decision {
 }
 
 impl Gate {
+    /// Reads the objects of a request: this takes a processor for as long as their texts are long, and asks nobody.
+    #[must_use]
+    pub fn read(&self, request: &Request<'_>) -> Submitted {
+        match request.operation.as_str() {
+            "CREATE" | "UPDATE" => {}
+            _ => return Submitted { object: Ok(Reading::default()), before: Reviewed::default() },
+        }
+        // An old object that cannot be read excuses nothing: then every image is judged.
+        let old = (request.operation == "UPDATE").then(|| self.reading(request, request.old_object).ok()).flatten();
+        let before = old.map(|old| Reviewed::of(&old.workload)).unwrap_or_default();
+        Submitted { object: self.reading(request, request.object), before }
+    }
+
     /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
-    pub async fn decide(&self, webhook: Webhook, request: &Request<'_>) -> Decision {
+    pub async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> Decision {
         match request.operation.as_str() {
             "DELETE" | "CONNECT" => return Decision::unchanged(false),
             "CREATE" | "UPDATE" => {}
             other => return Decision::denied(format!("the operation \"{}\" is not known", shown(other))),
         }
         let until = Instant::now() + self.engine.deadline;
-        let (object, workload) = match self.workload(request, request.object) {
-            Ok(found) => found,
+        let Submitted { object, before } = submitted;
+        let Reading { workload, identity } = match object {
+            Ok(read) => read,
             Err(message) => return Decision::denied(message),
         };
-        // An old object that cannot be read excuses nothing: then every image is judged.
-        let old = (request.operation == "UPDATE").then(|| self.workload(request, request.old_object).ok()).flatten();
-        let mut reviewed = old.map(|(_, old)| Reviewed::of(&old)).unwrap_or_default();
-        let before = reviewed.clone();
+        let mut reviewed = before.clone();
         if reviewed.changed(&workload).is_empty() {
             return Decision::unchanged(!workload.images.is_empty());
         }
         let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
             return Decision::denied("the review names no namespace, so no policy can be found for it".to_owned());
         };
-        let note = match self.excuse(request, namespace, &object, &workload, until).await {
+        let note = match self.excuse(request, namespace, &identity, &workload, until).await {
             Some((of_owner, note)) => {
                 reviewed.extend(&of_owner);
                 note
@@ -172,7 +201,7 @@ impl Gate {
         if let Some(note) = note {
             explain(&mut verdict, &note);
         }
-        self.decision(verdict, is_mirror(request, &object))
+        self.decision(verdict, is_mirror(request, &identity))
     }
 
     fn decision(&self, verdict: Verdict, runs_already: bool) -> Decision {
@@ -188,16 +217,12 @@ impl Gate {
         decision
     }
 
-    /// The object of a request and its images.
-    fn workload(&self, request: &Request<'_>, object: Option<&RawValue>) -> Result<(Value, Workload), String> {
+    /// The images of an object of a request.
+    fn reading(&self, request: &Request<'_>, object: Option<&RawValue>) -> Result<Reading, String> {
         let kind = shown(&request.kind.kind);
         let object = object.ok_or_else(|| format!("the review of a {kind} has no object"))?;
-        let object: Value = serde_json::from_str(object.get())
-            .map_err(|error| format!("the {kind} in the review cannot be read: {error}"))?;
-        let workload = self.kinds.workload(&request.kind.group, &request.kind.kind, &object);
-        workload
-            .map(|workload| (object, workload))
-            .map_err(|error| format!("the images of the {kind} cannot be told: {}", shown(&error.to_string())))
+        Reading::of(&self.kinds, &request.kind.group, &request.kind.kind, object.get())
+            .map_err(|error| format!("the images of the {kind} cannot be told: {}", shown(&error)))
     }
 
     /// What the owner of a child excuses, and what to say of its other images. `None` if no owner counts here.

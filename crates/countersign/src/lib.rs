@@ -18,6 +18,7 @@ pub mod manifests;
 pub mod metrics;
 pub mod openshift;
 pub mod policy_review;
+pub mod reading;
 pub mod records;
 pub mod review;
 pub mod source;

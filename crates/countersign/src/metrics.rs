@@ -22,6 +22,22 @@ struct ReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PortLabels {
+    port: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ClosedLabels {
+    port: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LaneLabels {
+    lane: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -39,6 +55,10 @@ pub struct Metrics {
     definitions_prune: Family<KindLabels, Gauge>,
     state_failures: Counter,
     certificate_expiry: Gauge<f64, AtomicU64>,
+    connections: Family<PortLabels, Gauge>,
+    closed_connections: Family<ClosedLabels, Counter>,
+    body_bytes: Family<LaneLabels, Gauge>,
+    refused_bodies: Family<ReasonLabels, Counter>,
 }
 
 /// What a review came to.
@@ -85,6 +105,26 @@ impl Default for Metrics {
         let definitions_prune = Family::default();
         let state_failures = Counter::default();
         let certificate_expiry = Gauge::default();
+        let connections = Family::default();
+        let closed_connections = Family::default();
+        let body_bytes = Family::default();
+        let refused_bodies = Family::default();
+        registry.register(
+            "body_bytes",
+            "Room that the bodies of requests take, in bytes, by the lane that they are in",
+            body_bytes.clone(),
+        );
+        registry.register(
+            "refused_bodies",
+            "Bodies that were not read to their end, by reason",
+            refused_bodies.clone(),
+        );
+        registry.register("connections", "Connections that are open, by port", connections.clone());
+        registry.register(
+            "closed_connections",
+            "Connections that the server closed or did not take, by port and reason",
+            closed_connections.clone(),
+        );
         registry.register("reviews", "Admission reviews by webhook and by what they came to", reviews.clone());
         registry.register("denied_images", "Images denied, by the kind of reason", denials.clone());
         registry.register("review_duration_seconds", "Time from a review's arrival to its answer", duration.clone());
@@ -121,6 +161,10 @@ impl Default for Metrics {
             definitions_prune,
             state_failures,
             certificate_expiry,
+            connections,
+            closed_connections,
+            body_bytes,
+            refused_bodies,
         }
     }
 }
@@ -163,6 +207,28 @@ impl Metrics {
     pub fn certificate_expires(&self, seconds: i64) {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a float until the year 285 million")]
         self.certificate_expiry.set(seconds as f64);
+    }
+
+    /// So many connections are open at a port.
+    pub fn connections(&self, port: &'static str, count: usize) {
+        self.connections.get_or_create(&PortLabels { port }).set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A connection was closed by the server, or not taken.
+    pub fn connection_closed(&self, port: &'static str, reason: &'static str) {
+        self.closed_connections.get_or_create(&ClosedLabels { port, reason }).inc();
+    }
+
+    /// The bodies under way take so many bytes, in the lane of small ones and in that of large ones.
+    pub fn bodies(&self, (small, large): (usize, usize)) {
+        for (lane, bytes) in [("small", small), ("large", large)] {
+            self.body_bytes.get_or_create(&LaneLabels { lane }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// A body was given up.
+    pub fn body_refused(&self, reason: &'static str) {
+        self.refused_bodies.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// The text that Prometheus reads.

@@ -2,11 +2,20 @@
 //!
 //! Types of our own: they borrow the objects unparsed, and one answer serves both versions.
 
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use thiserror::Error;
+
+/// How many bytes a name in a review may have. Those of objects have 253 at most; users' names come from certificates and tokens.
+const MAX_TEXT: usize = 4096;
+
+/// How many of a user's groups are kept.
+const MAX_GROUPS: usize = 64;
 
 /// Why a body is no review that can be answered. It is answered with HTTP 400.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -26,6 +35,9 @@ pub enum ReviewError {
     /// No `request`, or one without `uid`.
     #[error("the AdmissionReview has no {0}")]
     Missing(&'static str),
+    /// A name that no API server would send.
+    #[error("{0} of the AdmissionReview has more than {MAX_TEXT} bytes")]
+    TooLong(&'static str),
 }
 
 #[derive(Deserialize)]
@@ -108,14 +120,58 @@ pub struct GroupVersionResource {
 pub struct UserInfo {
     /// The authenticated user's name.
     pub username: String,
-    /// Their groups. By themselves they decide nothing: they only narrow what a name says.
-    #[serde(deserialize_with = "null_is_none")]
+    /// Those of their groups that Kubernetes itself gives (`system:…`). By themselves they decide nothing: they only narrow what
+    /// a name says.
+    #[serde(deserialize_with = "system_groups")]
     pub groups: Vec<String>,
 }
 
-/// The API server leaves out lists that are empty, or writes null.
-fn null_is_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+/// Keeps the groups of Kubernetes itself; a user may be in any number of others. The API server leaves out lists that are empty,
+/// or writes null.
+fn system_groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    struct Groups;
+    impl<'de> Visitor<'de> for Groups {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a list of groups")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+            let mut groups = Vec::new();
+            while let Some(group) = items.next_element::<Cow<'de, str>>()? {
+                if group.starts_with("system:") && group.len() <= MAX_TEXT && groups.len() < MAX_GROUPS {
+                    groups.push(group.into_owned());
+                }
+            }
+            Ok(groups)
+        }
+    }
+    deserializer.deserialize_any(Groups)
+}
+
+impl Request<'_> {
+    /// The request without its objects, which may be large.
+    #[must_use]
+    pub fn without_objects(self) -> Request<'static> {
+        Request {
+            uid: self.uid,
+            kind: self.kind,
+            resource: self.resource,
+            sub_resource: self.sub_resource,
+            name: self.name,
+            namespace: self.namespace,
+            operation: self.operation,
+            user_info: self.user_info,
+            object: None,
+            old_object: None,
+            dry_run: self.dry_run,
+        }
+    }
 }
 
 /// A review that can be answered.
@@ -146,7 +202,33 @@ impl<'a> Review<'a> {
         if request.uid.is_empty() {
             return Err(ReviewError::Missing("request.uid"));
         }
+        let texts = [
+            ("request.uid", &request.uid),
+            ("request.operation", &request.operation),
+            ("request.kind.group", &request.kind.group),
+            ("request.kind.version", &request.kind.version),
+            ("request.kind.kind", &request.kind.kind),
+            ("request.resource.group", &request.resource.group),
+            ("request.resource.version", &request.resource.version),
+            ("request.resource.resource", &request.resource.resource),
+            ("request.userInfo.username", &request.user_info.username),
+        ];
+        let optional = [
+            ("request.subResource", &request.sub_resource),
+            ("request.name", &request.name),
+            ("request.namespace", &request.namespace),
+        ];
+        let optional = optional.iter().filter_map(|(name, text)| Some((*name, text.as_ref()?)));
+        if let Some((name, _)) = texts.into_iter().chain(optional).find(|(_, text)| text.len() > MAX_TEXT) {
+            return Err(ReviewError::TooLong(name));
+        }
         Ok(Self { api_version, request })
+    }
+
+    /// The review without its objects, which may be large.
+    #[must_use]
+    pub fn without_objects(self) -> Review<'static> {
+        Review { api_version: self.api_version, request: self.request.without_objects() }
     }
 
     /// The answer, in the version of the question.
@@ -245,6 +327,16 @@ mod tests {
     }
 
     #[test]
+    fn of_groups_those_of_kubernetes_are_kept() {
+        let read =
+            |groups: &str| serde_json::from_str::<UserInfo>(&format!(r#"{{"groups":{groups}}}"#)).unwrap().groups;
+        assert_eq!(read("null"), [""; 0]);
+        assert_eq!(read(r#"["a", "system:nodes", "system\u003anodes", ""]"#), ["system:nodes"; 2]);
+        assert_eq!(read(&serde_json::to_string(&vec!["system:x"; 100]).unwrap()).len(), MAX_GROUPS);
+        assert!(serde_json::from_str::<UserInfo>(r#"{"groups":"system:nodes"}"#).is_err());
+    }
+
+    #[test]
     fn a_patch_brings_its_type() {
         let review = Review::parse(BODY.as_bytes()).unwrap();
         let answer = Answer { patch: Some(b"[]".to_vec()), ..Answer::default() };
@@ -263,6 +355,11 @@ mod tests {
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "no request.uid"),
         ];
+        let long = format!(
+            r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","name":"{}"}}}}"#,
+            "a".repeat(MAX_TEXT + 1)
+        );
+        assert_eq!(Review::parse(long.as_bytes()).unwrap_err(), ReviewError::TooLong("request.name"));
         for (body, expected) in cases {
             let error = Review::parse(body.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{body}: {error}");

@@ -1,29 +1,50 @@
 //! The two servers: reviews over TLS, and probes and metrics in plain HTTP on a port of their own.
 
 pub mod admit;
+pub(crate) mod bodies;
 pub mod health;
+pub(crate) mod seats;
 
+use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::Body;
+use futures::future::{self, Either};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::io::InspectReader;
+use tower::Service as _;
 use tracing::debug;
 
-/// How long a TLS handshake, and after it the headers of a request, may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+use crate::metrics::SharedMetrics;
+use seats::{Closed, SWEEP, Seat, Seats};
 
-/// How many connections are served at once. An API server keeps a handful open.
-const MAX_CONNECTIONS: usize = 1024;
+/// How much is read ahead of one connection, and so how large the head of a request may be: API servers send a few hundred
+/// bytes. It bounds what the connections that say much and mean nothing can take together.
+const READ_AHEAD: usize = 32 << 10;
+
+/// How much of the bodies of HTTP/2 may arrive before somebody reads it, of a connection and of each of its requests.
+const WINDOW: u32 = 64 << 10;
+
+/// How many requests may be under way on one connection of HTTP/2. Clients open another one for more.
+const MAX_STREAMS: u32 = 256;
+
+/// How often a quiet connection of HTTP/2 is asked whether the other end is still there, and how long it has to answer.
+const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
+
+/// How long a connection that is told to close has to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long requests under way may take to end once a stop was asked for: more than any review's deadline.
 const GRACE: Duration = Duration::from_secs(35);
@@ -40,70 +61,227 @@ pub async fn listen(address: SocketAddr, flag: &str) -> io::Result<TcpListener> 
     TcpListener::bind(address).await.map_err(named)
 }
 
-/// Serves a router until a stop is asked for, then finishes what has begun.
-pub async fn serve(listener: TcpListener, tls: Option<ServerConfig>, router: Router, mut stop: Stop) {
-    let acceptor = tls.map(|config| TlsAcceptor::from(Arc::new(config)));
-    let graceful = GracefulShutdown::new();
-    let seats = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE_TIMEOUT);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(256).max_header_list_size(64 << 10);
+/// Lets this process open as many files as it may: each connection is one. Where the limit cannot be raised, connections beyond it
+/// wait until others are closed.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
+}
+
+/// A port, and what answers there.
+pub struct Port {
+    /// Where connections come in.
+    pub listener: TcpListener,
+    /// How connections are encrypted; `None` for plain HTTP.
+    pub tls: Option<ServerConfig>,
+    /// Answers requests.
+    pub router: Router,
+    /// As the metrics name it.
+    pub name: &'static str,
+    /// Told when connections that are open now are better made anew, as this replica can decide nothing.
+    pub turn_away: watch::Receiver<u64>,
+}
+
+/// Serves a port until a stop is asked for, then finishes what has begun.
+pub async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
+    let Port { listener, tls, router, name, turn_away } = port;
+    let server = Server {
+        acceptor: tls.map(|config| TlsAcceptor::from(Arc::new(config))),
+        router,
+        seats: Arc::default(),
+        stop: stop.clone(),
+        turn_away,
+        name,
+        metrics,
+    };
+    let sweeping = tokio::spawn(sweep(server.clone()));
+    // Every connection holds a sender, so that the receiver ends with the last of them.
+    let (open, mut ended) = mpsc::channel::<Infallible>(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
         };
-        let Ok((stream, _)) = accepted else {
+        let Ok((stream, peer)) = accepted else {
             // Out of file descriptors, most likely: others are about to be closed.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let Ok(seat) = Arc::clone(&seats).try_acquire_owned() else {
+        let Some(seat) = server.seat(peer.ip()) else {
             continue;
         };
-        let _ = stream.set_nodelay(true);
-        let (acceptor, builder, router, watcher) =
-            (acceptor.clone(), builder.clone(), router.clone(), graceful.watcher());
+        let (server, open) = (server.clone(), open.clone());
         tokio::spawn(async move {
-            let _seat = seat;
-            let service = TowerToHyperService::new(router);
-            let served = match shake_hands(acceptor, stream).await {
-                Ok(Connection::Tls(stream)) => {
-                    let connection = builder.serve_connection(TokioIo::new(*stream), service);
-                    watcher.watch(connection.into_owned()).await
-                }
-                Ok(Connection::Plain(stream)) => {
-                    let connection = builder.serve_connection(TokioIo::new(stream), service);
-                    watcher.watch(connection.into_owned()).await
-                }
-                Err(problem) => {
-                    debug!(%problem, "handshake failed");
-                    return;
-                }
-            };
-            if let Err(problem) = served {
-                debug!(%problem, "connection ended");
+            let _open = open;
+            if let Err(problem) = server.connection(stream, &seat).await {
+                debug!(%problem, source = %seat.source(), "connection ended");
             }
+            server.seats.give_back(&seat);
         });
     }
-    drop(listener);
-    tokio::select! {
-        () = graceful.shutdown() => {}
-        () = tokio::time::sleep(GRACE) => {}
+    drop((listener, open));
+    let _ = tokio::time::timeout(GRACE, ended.recv()).await;
+    sweeping.abort();
+}
+
+/// Looks at the connections every now and then, for ever.
+async fn sweep(server: Server) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for reason in server.seats.sweep(Instant::now()) {
+            server.closed(reason);
+        }
+        server.metrics.connections(server.name, server.seats.count());
     }
 }
 
-enum Connection {
-    Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Plain(TcpStream),
+/// What all connections of a port share.
+#[derive(Clone)]
+struct Server {
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    seats: Arc<Seats>,
+    stop: Stop,
+    turn_away: watch::Receiver<u64>,
+    name: &'static str,
+    metrics: SharedMetrics,
 }
 
-async fn shake_hands(acceptor: Option<TlsAcceptor>, stream: TcpStream) -> io::Result<Connection> {
-    let Some(acceptor) = acceptor else {
-        return Ok(Connection::Plain(stream));
-    };
-    let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
-    Ok(Connection::Tls(Box::new(stream)))
+impl Server {
+    fn closed(&self, reason: Closed) {
+        self.metrics.connection_closed(self.name, reason.label());
+    }
+
+    /// A seat for a newcomer, if there is one.
+    fn seat(&self, source: IpAddr) -> Option<Arc<Seat>> {
+        match self.seats.take(source, Instant::now()) {
+            Ok((seat, displaced)) => {
+                if let Some(reason) = displaced {
+                    self.closed(reason);
+                }
+                Some(seat)
+            }
+            Err(reason) => {
+                self.closed(reason);
+                None
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, seat: &Arc<Seat>) -> Result<(), String> {
+        let _ = stream.set_nodelay(true);
+        let listener = Arc::clone(seat);
+        let stream = InspectReader::new(stream, move |bytes: &[u8]| {
+            if !bytes.is_empty() {
+                listener.heard(Instant::now());
+            }
+        });
+        let Some(acceptor) = &self.acceptor else {
+            seat.established(false, Instant::now());
+            return self.http1(stream, seat).await;
+        };
+        let stream = tokio::select! {
+            stream = acceptor.accept(stream) => stream.map_err(|error| format!("handshake: {error}"))?,
+            () = seat.told_to_leave() => return Err("handshake: it took too long".to_owned()),
+        };
+        // What was agreed on decides, not what arrives first: to guess from that means to wait for it.
+        let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        seat.established(http2, Instant::now());
+        if http2 { self.http2(stream, seat).await } else { self.http1(stream, seat).await }
+    }
+
+    /// Answers a request, and takes note of it.
+    async fn answer(
+        mut router: Router,
+        seat: Arc<Seat>,
+        request: hyper::Request<Incoming>,
+    ) -> Result<axum::response::Response, Infallible> {
+        let _request = seat.request();
+        let mut request = request.map(Body::new);
+        request.extensions_mut().insert(Arc::clone(&seat));
+        let response = router.call(request).await?;
+        if response.status().is_success() {
+            seat.prove();
+        }
+        Ok(response)
+    }
+
+    async fn http1<S>(&self, stream: S, seat: &Arc<Seat>) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(|request| Self::answer(self.router.clone(), Arc::clone(seat), request));
+        let mut builder = http1::Builder::new();
+        // How long a head may take is for the seats.
+        builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_AHEAD);
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat))).await {
+            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
+            Either::Right((end, _)) => end,
+        };
+        connection.as_mut().graceful_shutdown();
+        goodbye(end, seat, connection).await
+    }
+
+    async fn http2<S>(&self, stream: S, seat: &Arc<Seat>) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let (router, requests) = (self.router.clone(), Arc::clone(seat));
+        let service = service_fn(move |request| Self::answer(router.clone(), Arc::clone(&requests), request));
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(64 << 10);
+        builder.initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
+        builder.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat))).await {
+            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
+            Either::Right((end, _)) => end,
+        };
+        connection.as_mut().graceful_shutdown();
+        goodbye(end, seat, connection).await
+    }
+
+    /// Resolves when a connection is to end, with how.
+    async fn end(&self, seat: &Seat) -> End {
+        let (mut stop, mut turn_away) = (self.stop.clone(), self.turn_away.clone());
+        turn_away.mark_unchanged();
+        tokio::select! {
+            () = seat.told_to_leave() => End::Soon,
+            _ = stop.wait_for(|stop| *stop) => End::WhenDone,
+            Ok(()) = turn_away.changed() => End::WhenDone,
+        }
+    }
+}
+
+/// How a connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has lost its seat.
+    Soon,
+    /// After the requests that are under way.
+    WhenDone,
+}
+
+/// Waits for a connection that was told to end.
+async fn goodbye<E: std::fmt::Display>(
+    end: End,
+    seat: &Seat,
+    connection: impl Future<Output = Result<(), E>>,
+) -> Result<(), String> {
+    let mut connection = std::pin::pin!(connection);
+    if end == End::WhenDone {
+        match future::select(connection.as_mut(), std::pin::pin!(seat.told_to_leave())).await {
+            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
+            Either::Right(_) => {}
+        }
+    }
+    let ended = tokio::time::timeout(GOODBYE, connection).await;
+    ended.unwrap_or(Ok(())).map_err(|error| error.to_string())
 }
 
 /// Two receivers: the first turns true at SIGTERM or SIGINT, the second that long after it, or at the next signal.

@@ -22,4 +22,4 @@ pub use policies::{
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use reviewed::Reviewed;
 pub use verdict::{DenyReason, EntryRef, ImageVerdict, Outcome, Proof, SecretProblem, Verdict};
-pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError};
+pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError, is_revision};

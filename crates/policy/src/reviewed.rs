@@ -58,6 +58,13 @@ impl Reviewed {
         self.pairs.is_empty()
     }
 
+    /// About how many bytes they take.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let of = |text: &String| size_of::<String>() + text.len();
+        self.pairs.iter().map(|(path, images)| of(path) + images.iter().map(of).sum::<usize>()).sum()
+    }
+
     /// Whether some object has the image at this place.
     #[must_use]
     pub fn has(&self, path: &str, image: &str) -> bool {

@@ -117,6 +117,27 @@ const KNOWN: [(&str, &str, &str); 16] = [
     ("apps.openshift.io", "DeploymentConfig", "/spec/template/spec"),
 ];
 
+/// Members of a pod spec, and of what is in it, that are read.
+const READ: [&str; 10] = [
+    "containers",
+    "initContainers",
+    "ephemeralContainers",
+    "volumes",
+    "image",
+    "reference",
+    "name",
+    "imagePullSecrets",
+    "serviceAccountName",
+    "serviceAccount",
+];
+
+/// Whether an object of this kind is a revision, which its controller lays over the workload as a whole: then every member of it is
+/// looked at.
+#[must_use]
+pub fn is_revision(group: &str, kind: &str) -> bool {
+    (group, kind) == ("apps", REVISION)
+}
+
 /// Where kinds that we do not know usually hold a pod spec.
 const USUAL: [&str; 4] = ["/spec/template/spec", "/spec/jobTemplate/spec/template/spec", "/template/spec", "/spec"];
 
@@ -146,6 +167,18 @@ impl Kinds {
         Ok(())
     }
 
+    /// Whether [`Self::workload`] looks at members of this name, given in lower case; in an object that is no revision
+    /// (see [`is_revision`]) it looks at no others.
+    #[must_use]
+    pub fn looks_at(&self, lower: &str) -> bool {
+        let steps = |pointer: &str| pointer.split('/').any(|step| step.eq_ignore_ascii_case(lower));
+        lower == "metadata"
+            || READ.iter().any(|name| name.eq_ignore_ascii_case(lower))
+            || KNOWN.iter().any(|known| steps(known.2))
+            || USUAL.into_iter().any(steps)
+            || self.further.values().any(|pointer| steps(pointer))
+    }
+
     /// Whether the kind is one whose pod spec we know where to find.
     fn is_known(&self, group: &str, kind: &str) -> bool {
         self.pointer(group, kind).is_some()
@@ -164,7 +197,7 @@ impl Kinds {
     /// # Errors
     /// Members of the wrong type: what Kubernetes would make of them cannot be told.
     pub fn workload(&self, group: &str, kind: &str, object: &Value) -> Result<Workload, WorkloadError> {
-        let is_revision = (group, kind) == ("apps", REVISION);
+        let is_revision = is_revision(group, kind);
         let mut workload = Workload { is_revision, ..Workload::default() };
         if is_revision {
             only_plain_names(object.get("data").unwrap_or(&Value::Null), "/data")?;

@@ -185,7 +185,7 @@ async fn judge(gate: &Gate, document: &Document, namespace: &str) -> Option<Resu
         dry_run: Some(true),
         ..Request::default()
     };
-    let decision = gate.decide(Webhook::Mutate, &request).await;
+    let decision = gate.decide(Webhook::Mutate, &request, gate.read(&request)).await;
     match decision.denied {
         // The object as a whole: its images cannot be told.
         Some(message) if decision.verdict.images.is_empty() => Some(Err(message)),

@@ -24,7 +24,7 @@ use crate::telemetry;
 use crate::tls::managed::{self, Wanted};
 use crate::tls::{self, ServingCertificate};
 use crate::web::admit::Reviewer;
-use crate::web::{self, admit, health};
+use crate::web::{self, Port, admit, health};
 
 /// Run the admission webhook
 #[derive(Debug, clap::Args)]
@@ -49,6 +49,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
 }
 
 async fn serve(config: Config) -> anyhow::Result<()> {
+    web::raise_file_limit();
     if config.cluster_policy_secrets == ClusterPolicySecrets::WorkloadNamespace {
         warn!(
             "signer secrets of cluster policies are read in the workload's namespace: whoever may create secrets there chooses the keys that cluster policies trust"
@@ -92,7 +93,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         verify_children: config.verify_children,
         mode: config.mode,
     };
-    let reviewer = Arc::new(Reviewer { gate, metrics: Arc::clone(&metrics) });
+    let reviewer = Reviewer::new(gate, Arc::clone(&metrics));
     let serving = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let tls = tls::server_config(Arc::clone(&serving))?;
     let reviews = web::listen(config.listen, "--listen").await?;
@@ -113,10 +114,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let unread = state.as_ref().is_some_and(|state| !state.is_ready());
         unread.then(|| "what is remembered of repositories is not listed yet; if that goes on, apply countersign manifests again".to_owned())
     });
-    tokio::join!(
-        web::serve(reviews, Some(tls), admit::router(reviewer), stop.clone()),
-        web::serve(operations, None, health::router(readiness, metrics), stop),
-    );
+    let (_turn_away, turn_away) = tokio::sync::watch::channel(0);
+    let router = admit::router(reviewer);
+    let reviews = Port { listener: reviews, tls: Some(tls), router, name: "reviews", turn_away: turn_away.clone() };
+    let router = health::router(readiness, Arc::clone(&metrics));
+    let operations = Port { listener: operations, tls: None, router, name: "operations", turn_away };
+    tokio::join!(web::serve(reviews, Arc::clone(&metrics), stop.clone()), web::serve(operations, metrics, stop));
     info!("stopped");
     Ok(())
 }

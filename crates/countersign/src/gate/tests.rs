@@ -147,7 +147,7 @@ async fn ask(gate: &Gate, webhook: Webhook, case: &Case) -> (String, Answer) {
         old_object: old.as_deref(),
         ..Request::default()
     };
-    let decision = gate.decide(webhook, &request).await;
+    let decision = gate.decide(webhook, &request, gate.read(&request)).await;
     let (outcome, answer) = gate.answer(webhook, decision);
     let admitted = if answer.denied.is_some() { "refused" } else { "admitted" };
     (format!("{} {admitted}", outcome.label()), answer)

@@ -1,11 +1,12 @@
 //! `POST /admit`, `POST /validate` and `POST /policies`: from a review's bytes to its answer.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::State;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,32 +14,54 @@ use axum::routing::post;
 use countersign_policy::verdict::shown;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
-use crate::gate::{Decision, Gate, Webhook};
+use super::bodies::{Bodies, Bytes, NoRoom, Room, SMALL};
+use super::seats::Seat;
+use crate::gate::{Decision, Gate, Submitted, Webhook};
 use crate::metrics::{Outcome, SharedMetrics};
 use crate::policy_review;
+use crate::reading;
 use crate::review::{Answer, Request, Review};
 
 /// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them in an encoding
 /// that escapes much.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
+/// The largest review of a policy that is read: the API server takes 3 MiB from a user, and the policy that is there already has
+/// at most 1.5 MiB. All of a policy is looked at, so it takes much more in memory than other objects.
+const MAX_POLICY_BYTES: usize = 6 << 20;
+
 /// How much of a body that is too large is read all the same, and thrown away.
 const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
 
-/// How long a body may take to arrive.
+/// How long a body may take to arrive, once there is room for it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many large bodies are read at once: to tell what is in them takes a processor, and some times their size.
+const LARGE_READERS: usize = 2;
+
+/// From how many bytes on what is kept of a review while it is judged counts: some hundred images.
+const MUCH: usize = 16 << 10;
 
 /// Answers reviews.
 #[derive(Debug)]
 pub struct Reviewer {
-    /// Decides.
-    pub gate: Gate,
-    /// What is counted.
-    pub metrics: SharedMetrics,
+    gate: Gate,
+    metrics: SharedMetrics,
+    bodies: Bodies,
+    readers: Semaphore,
+}
+
+impl Reviewer {
+    /// Answers what the gate decides.
+    #[must_use]
+    pub fn new(gate: Gate, metrics: SharedMetrics) -> Arc<Self> {
+        let readers = Semaphore::new(LARGE_READERS);
+        Arc::new(Self { gate, metrics, bodies: Bodies::default(), readers })
+    }
 }
 
 /// What is asked for a review: each has a path of its own.
@@ -58,6 +81,13 @@ impl Asked {
             Self::Policies => "policies",
         }
     }
+
+    fn max_body_bytes(self) -> usize {
+        match self {
+            Self::Gate(_) => MAX_BODY_BYTES,
+            Self::Policies => MAX_POLICY_BYTES,
+        }
+    }
 }
 
 /// The routes of the webhooks.
@@ -73,34 +103,98 @@ pub fn router(reviewer: Arc<Reviewer>) -> Router {
 async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
     let started = Instant::now();
     let webhook = asked.label();
-    let refuse = |problem: String| {
-        reviewer.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
-        warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
-        (StatusCode::BAD_REQUEST, problem + "\n").into_response()
+    let (review, asking, room) = match reviewer.read(asked, request).await {
+        Ok(read) => read,
+        Err((status, problem)) => {
+            reviewer.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
+            warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
+            return (status, problem + "\n").into_response();
+        }
     };
-    let body = match tokio::time::timeout(BODY_TIMEOUT, read_body(request.into_body())).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(problem)) => return refuse(problem),
-        Err(_) => return refuse("the body did not arrive in time".to_owned()),
-    };
-    let review = match Review::parse(&body) {
-        Ok(review) => review,
-        Err(problem) => return refuse(problem.to_string()),
-    };
-    let (outcome, answer) = match asked {
-        Asked::Gate(webhook) => reviewer.decide(webhook, &review.request).await,
-        Asked::Policies => review_policy(&review.request),
+    let (outcome, answer) = match asking {
+        Asking::Object(webhook, submitted) => reviewer.decide(webhook, &review.request, submitted).await,
+        Asking::Policy(reviewed) => policy_answer(reviewed),
     };
     let seconds = started.elapsed().as_secs_f64();
     reviewer.metrics.review(webhook, outcome, seconds);
+    drop(room);
+    reviewer.metrics.bodies(reviewer.bodies.used());
     log(webhook, &review.request, outcome, &answer, seconds);
     ([(header::CONTENT_TYPE, "application/json")], review.answer(&answer)).into_response()
 }
 
+/// What a review comes to before anybody is asked.
+enum Asking {
+    /// It is about an object that holds a pod spec.
+    Object(Webhook, Submitted),
+    /// It is about a policy: the warnings, or the message of the denial.
+    Policy(Result<Vec<String>, String>),
+}
+
+/// What was read of a body, with the room that it takes while it is judged.
+type Read = (Review<'static>, Asking, Room);
+
 impl Reviewer {
+    /// Reads a review, and lets go of its text.
+    async fn read(self: &Arc<Self>, asked: Asked, request: HttpRequest<Body>) -> Result<Read, (StatusCode, String)> {
+        let seat = request.extensions().get::<Arc<Seat>>().cloned();
+        let source = seat.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |seat| seat.source());
+        let most = asked.max_body_bytes();
+        // API servers always say how long it is; who does not say it may send as much as is read at all.
+        let length =
+            request.body().size_hint().exact().map_or(most, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let short = || self.metrics.body_refused("behind");
+        let no_room = |problem: NoRoom| {
+            self.metrics.body_refused(problem.label());
+            (StatusCode::SERVICE_UNAVAILABLE, problem.to_string())
+        };
+        let room = self.bodies.room(source, length.min(most), short).await.map_err(no_room)?;
+        let body = {
+            // As long as it comes, it is the client that is waited for.
+            let _awaited = seat.as_ref().map(|seat| seat.body(Instant::now()));
+            let reading = read_body(request.into_body(), length, most, &room);
+            tokio::select! {
+                body = tokio::time::timeout(BODY_TIMEOUT, reading) => body.unwrap_or_else(|_| Err(late("in time"))),
+                () = room.lost() => Err(late("while others waited for the room that it takes")),
+            }
+        }?;
+        let large = body.len() > SMALL;
+        let reviewer = Arc::clone(self);
+        let read = move || {
+            let review = Review::parse(&body).map_err(|problem| (StatusCode::BAD_REQUEST, problem.to_string()))?;
+            let asking = match asked {
+                Asked::Gate(webhook) => Asking::Object(webhook, reviewer.gate.read(&review.request)),
+                Asked::Policies => Asking::Policy(review_policy(&review.request)),
+            };
+            Ok((review.without_objects(), asking))
+        };
+        let (review, asking) = if large {
+            // Small ones need not wait for a thread.
+            let _turn = self.readers.acquire().await;
+            let broken = |_| (StatusCode::INTERNAL_SERVER_ERROR, "the reading of the body broke off".to_owned());
+            tokio::task::spawn_blocking(read).await.map_err(broken)??
+        } else {
+            read()?
+        };
+        let kept = match &asking {
+            Asking::Object(_, submitted) => submitted.size(),
+            Asking::Policy(_) => 0,
+        };
+        room.shrink(kept);
+        let room = if large || kept <= MUCH {
+            room
+        } else {
+            let room = self.bodies.room(source, kept.max(SMALL + 1), short).await.map_err(no_room)?;
+            room.shrink(kept);
+            room
+        };
+        self.metrics.bodies(self.bodies.used());
+        Ok((review, asking, room))
+    }
+
     /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
-    async fn decide(&self, webhook: Webhook, request: &Request<'_>) -> (Outcome, Answer) {
-        let decided = AssertUnwindSafe(self.gate.decide(webhook, request)).catch_unwind().await;
+    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (Outcome, Answer) {
+        let decided = AssertUnwindSafe(self.gate.decide(webhook, request, submitted)).catch_unwind().await;
         let decision = decided.unwrap_or_else(|_| {
             error!(uid = ?request.uid, "a review ended in a panic");
             let fault = Decision::denied("could not be decided because of a fault in Countersign".to_owned());
@@ -113,14 +207,18 @@ impl Reviewer {
     }
 }
 
-/// Reviews the write of a policy.
-fn review_policy(request: &Request<'_>) -> (Outcome, Answer) {
-    let read = |object: Option<&RawValue>| object.and_then(|object| serde_json::from_str::<Value>(object.get()).ok());
+/// Reviews the write of a policy. An old one that cannot be read is another one.
+fn review_policy(request: &Request<'_>) -> Result<Vec<String>, String> {
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
-        return (Outcome::Unchecked, Answer::default());
+        return Ok(Vec::new());
     }
-    let object = read(request.object).unwrap_or_default();
-    match policy_review::review_write(&object, read(request.old_object).as_ref()) {
+    let read = |object: Option<&RawValue>| object.map(|object| reading::read_all(object.get())).transpose();
+    let object = read(request.object).map_err(|problem| format!("the policy cannot be read: {problem}"))?;
+    policy_review::review_write(&object.unwrap_or_default(), read(request.old_object).unwrap_or_default().as_ref())
+}
+
+fn policy_answer(reviewed: Result<Vec<String>, String>) -> (Outcome, Answer) {
+    match reviewed {
         Ok(warnings) => (Outcome::Unchecked, Answer { warnings, ..Answer::default() }),
         Err(message) => {
             let answer = Answer { denied: Some(message.clone()), reason: Some(message), ..Answer::default() };
@@ -129,26 +227,28 @@ fn review_policy(request: &Request<'_>) -> (Outcome, Answer) {
     }
 }
 
+fn late(how: &str) -> (StatusCode, String) {
+    (StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive {how}"))
+}
+
 /// Reads a body. What is too large is read on for a while and thrown away, as a client that is still sending may not look
 /// at an answer.
-async fn read_body(mut body: Body) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let mut length = 0;
+async fn read_body(mut body: Body, length: usize, most: usize, room: &Room) -> Result<Bytes, (StatusCode, String)> {
+    let no_memory = |_| (StatusCode::SERVICE_UNAVAILABLE, "there is no memory for the body; try again".to_owned());
+    let mut bytes = Bytes::with_room(length.min(most)).map_err(no_memory)?;
+    let (mut arrived, mut fits) = (0, length <= most);
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|_| "the body broke off".to_owned())?;
+        let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the body broke off".to_owned()))?;
         if let Ok(data) = frame.into_data() {
-            length += data.len();
-            if length <= MAX_BODY_BYTES {
-                bytes.extend_from_slice(&data);
-            } else if length > MAX_DISCARDED_BYTES {
+            arrived += data.len();
+            room.arrived(arrived, Instant::now());
+            fits = fits && bytes.add(&data);
+            if !fits && arrived > MAX_DISCARDED_BYTES {
                 break;
             }
         }
     }
-    if length > MAX_BODY_BYTES {
-        return Err(format!("the body is larger than {} MiB", MAX_BODY_BYTES >> 20));
-    }
-    Ok(bytes)
+    if fits { Ok(bytes) } else { Err((StatusCode::BAD_REQUEST, format!("the body is larger than {} MiB", most >> 20))) }
 }
 
 /// One line a decision. Texts of users stand in quotes and escaped, so that none of them can pass for another line.

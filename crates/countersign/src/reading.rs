@@ -1,0 +1,341 @@
+//! What is needed of the objects of a review, and nothing else of them.
+//!
+//! An object may be many times as large in memory as its text. So members that nobody looks at are never built, what is looked at
+//! is bounded, and once the images are found the rest is dropped too.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::fmt;
+
+use countersign_policy::{Kinds, Workload};
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// How many values are built of an object: a pod with a thousand containers and as many volumes has seven thousand that are looked at.
+const MAX_VALUES: usize = 16_384;
+
+/// How many values are built of an object of which everything is looked at.
+const MAX_VALUES_OF_ALL: usize = 131_072;
+
+/// How many bytes of a text are kept. An image reference has 455 at most, other names 253: what is cut was no name before, and is
+/// none after.
+const MAX_TEXT: usize = 1024;
+
+/// What the gate looks at besides the images: who the owner is, and whether a node made the pod.
+const IDENTITY: [&str; 9] = [
+    "apiVersion",
+    "kind",
+    "uid",
+    "controller",
+    "ownerReferences",
+    "labels",
+    "annotations",
+    "nodeName",
+    crate::children::REVISION_LABEL,
+];
+
+/// Reads an object.
+struct Reader<'a> {
+    /// Which members are built; `None` for all.
+    members: Option<&'a dyn Fn(&str) -> bool>,
+    /// How many more values may be built.
+    left: Cell<usize>,
+    /// Whether long texts are cut.
+    cuts: bool,
+}
+
+impl Reader<'_> {
+    fn spend<E: Error>(&self) -> Result<(), E> {
+        let left =
+            self.left.get().checked_sub(1).ok_or_else(|| E::custom("it has more parts than any sound object"))?;
+        self.left.set(left);
+        Ok(())
+    }
+
+    fn text(&self, text: &str) -> String {
+        if !self.cuts || text.len() <= MAX_TEXT {
+            return text.to_owned();
+        }
+        text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for &Reader<'_> {
+    type Value = Value;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.spend()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for &Reader<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(self.text(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element_seed(self)? {
+            list.push(item);
+        }
+        Ok(Value::Array(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
+        let mut object = Map::new();
+        while let Some(name) = members.next_key_seed(Name(self))? {
+            match name {
+                Some(name) => {
+                    let value = members.next_value_seed(self)?;
+                    object.insert(name, value);
+                }
+                None => {
+                    members.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Value::Object(object))
+    }
+}
+
+/// The name of a member, if it is built.
+struct Name<'a, 'r>(&'a Reader<'r>);
+
+impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
+    type Value = Option<String>;
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name<'_, '_> {
+    type Value = Option<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a member")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        let built = self.0.members.is_none_or(|members| members(name));
+        Ok(built.then(|| self.0.text(name)))
+    }
+}
+
+fn read(json: &str, reader: &Reader<'_>) -> Result<Value, String> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let value = reader.deserialize(&mut deserializer).map_err(|error| error.to_string())?;
+    deserializer.end().map_err(|error| error.to_string())?;
+    Ok(value)
+}
+
+/// Reads everything of an object, within bounds.
+///
+/// # Errors
+/// What is no JSON, or has more than 131 072 values.
+pub fn read_all(json: &str) -> Result<Value, String> {
+    read(json, &Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: false })
+}
+
+/// The images of an object, and what tells its owner.
+#[derive(Debug, Clone, Default)]
+pub struct Reading {
+    /// Its images.
+    pub workload: Workload,
+    /// Its `metadata`, as far as it tells the owner, and `spec.nodeName`.
+    pub identity: Value,
+}
+
+impl Reading {
+    /// Reads an object of a kind.
+    ///
+    /// # Errors
+    /// Why its images cannot be told.
+    pub fn of(kinds: &Kinds, group: &str, kind: &str, json: &str) -> Result<Self, String> {
+        let of_use = |name: &str| is_of_use(kinds, name);
+        // Of a revision everything is looked at, as its controller lays all of it over the workload.
+        let reader = if countersign_policy::is_revision(group, kind) {
+            Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: true }
+        } else {
+            Reader { members: Some(&of_use), left: Cell::new(MAX_VALUES), cuts: true }
+        };
+        let object = read(json, &reader).map_err(|error| format!("it cannot be read: {error}"))?;
+        let workload = kinds.workload(group, kind, &object).map_err(|error| error.to_string())?;
+        Ok(Self { workload, identity: identity(object) })
+    }
+
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let image = |image: &countersign_policy::ContainerImage| {
+            size_of_val(image) + image.pointer.len() + image.path.len() + image.image.len()
+        };
+        let images: usize = self.workload.images.iter().map(image).sum();
+        images + self.workload.pull_secrets.iter().map(String::len).sum::<usize>() + size_of_value(&self.identity)
+    }
+}
+
+fn size_of_value(value: &Value) -> usize {
+    let inner = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(size_of_value).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| 64 + name.len() + size_of_value(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + inner
+}
+
+/// Whether somebody looks at a member of this name. Those that differ from it in their case are looked at too: to be refused.
+fn is_of_use(kinds: &Kinds, name: &str) -> bool {
+    let lower: Cow<'_, str> =
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() };
+    kinds.looks_at(&lower)
+        || name == crate::gate::MIRROR
+        || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
+}
+
+/// The part of an object that tells its owner.
+fn identity(mut object: Value) -> Value {
+    let node = object.pointer_mut("/spec/nodeName").map(Value::take);
+    let metadata = object.get_mut("metadata").map(Value::take);
+    serde_json::json!({"metadata": metadata, "spec": {"nodeName": node}})
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// What is found in the whole object.
+    fn of_all(kinds: &Kinds, group: &str, kind: &str, object: &Value) -> Result<Workload, String> {
+        kinds.workload(group, kind, object).map_err(|error| error.to_string())
+    }
+
+    fn same(group: &str, kind: &str, object: &Value) {
+        let mut kinds = Kinds::known();
+        kinds.add("example.com", "Runner", "/deep/Down/podTemplate").unwrap();
+        let read = Reading::of(&kinds, group, kind, &object.to_string()).map(|read| read.workload);
+        assert_eq!(read, of_all(&kinds, group, kind, object), "{kind}: {object}");
+    }
+
+    /// Whatever is left out of an object, its images, or what is wrong with it, are those of the whole.
+    #[test]
+    fn the_images_are_those_of_the_whole_object() {
+        let spec = json!({
+            "containers": [{"name": "web", "image": "a:1", "env": [{"name": "x", "value": "y"}], "args": ["--image"]}, {"image": "b"}],
+            "initContainers": [{"name": "setup", "image": "c:1"}],
+            "ephemeralContainers": [{"name": "debug", "image": "d:1", "targetContainerName": "web"}],
+            "volumes": [{"name": "v", "image": {"reference": "e:1", "pullPolicy": "Always"}}, {"name": "w", "emptyDir": {}}],
+            "imagePullSecrets": [{"name": "p"}], "serviceAccountName": "s", "nodeName": "n", "securityContext": {"name": 1},
+        });
+        let with = |change: &dyn Fn(&mut Value)| {
+            let mut changed = spec.clone();
+            change(&mut changed);
+            changed
+        };
+        let specs = [
+            spec.clone(),
+            with(&|spec| spec["Containers"] = json!([])),
+            with(&|spec| spec["containers"][0]["Image"] = json!("x")),
+            with(&|spec| spec["containers"] = json!({"name": 1})),
+            with(&|spec| spec["containers"][1] = json!(7)),
+            with(&|spec| spec["containers"][1]["name"] = json!(["x"])),
+            with(&|spec| spec["containers"][1]["image"] = json!(1.5)),
+            with(&|spec| spec["volumes"][0]["image"] = json!("x")),
+            with(&|spec| spec["volumes"][1]["IMAGE"] = json!({})),
+            with(&|spec| spec["imagePullSecrets"] = json!([1, {"name": "q"}, {"key": "r"}])),
+            with(&|spec| spec["serviceAccountName"] = Value::Null),
+            with(&|spec| spec["initContainers"] = json!([{"name": "a", "image": " "}, {"name": "b", "image": ""}])),
+            json!(null),
+            json!([]),
+            json!("text"),
+        ];
+        for spec in &specs {
+            same("", "Pod", &json!({"metadata": {"name": "p"}, "spec": spec}));
+            same("", "Pod", &json!({"Spec": spec}));
+            same("", "PodTemplate", &json!({"template": {"spec": spec}}));
+            same("", "EphemeralContainers", spec);
+            same("apps", "Deployment", &json!({"spec": {"replicas": 1, "template": {"metadata": {}, "spec": spec}}}));
+            same("apps", "Deployment", &json!({"spec": {"replicas": 1, "Template": {"metadata": {}, "spec": spec}}}));
+            same("batch", "CronJob", &json!({"spec": {"jobTemplate": {"spec": {"template": {"spec": spec}}}}}));
+            same("example.com", "Runner", &json!({"deep": {"Down": {"podTemplate": {"spec": spec}}}, "spec": spec}));
+            same("example.com", "Other", &json!({"spec": {"template": {"spec": spec}}, "template": {"spec": spec}}));
+            for metadata in
+                [json!({}), json!({"labels": {"a": "b"}}), json!({"namespace": "x"}), json!({"Namespace": "n"})]
+            {
+                let data = json!({"metadata": metadata, "spec": {"template": {"spec": spec}}});
+                same("apps", "ControllerRevision", &json!({"metadata": {"namespace": "n"}, "data": data}));
+            }
+            let odd = json!({"spec": {"template": {"spec": spec, "metadata": {"annotations": {"\u{17f}pec": "x"}}}}});
+            same("apps", "ControllerRevision", &json!({"data": odd}));
+        }
+    }
+
+    #[test]
+    fn what_tells_the_owner_is_read() {
+        let owner =
+            json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true});
+        let labels = json!({crate::children::REVISION_LABEL: "web-1", "app": "web"});
+        let pod = json!({
+            "metadata": {"name": "p", "labels": labels, "annotations": {crate::gate::MIRROR: "x", "a": "b"}, "ownerReferences": [owner]},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "web", "image": "a"}]},
+        });
+        let read = Reading::of(&Kinds::known(), "", "Pod", &pod.to_string()).unwrap();
+        let expected = json!({
+            "metadata": {
+                "name": "p", "labels": {crate::children::REVISION_LABEL: "web-1"}, "annotations": {crate::gate::MIRROR: "x"},
+                "ownerReferences": [owner],
+            },
+            "spec": {"nodeName": "node-1"},
+        });
+        assert_eq!(read.identity, expected);
+    }
+
+    #[test]
+    fn what_is_looked_at_is_bounded() {
+        let kinds = Kinds::known();
+        let of = |object: String| Reading::of(&kinds, "", "Pod", &object);
+        let many = format!(r#"{{"spec":{{"containers":[{}{{}}]}}}}"#, "{},".repeat(MAX_VALUES));
+        assert!(of(many).unwrap_err().contains("more parts than any sound object"));
+        let junk = format!(
+            r#"{{"spec":{{"junk":[{}{{}}],"containers":[{{"name":"a","image":"b"}}]}}}}"#,
+            "{},".repeat(1 << 20)
+        );
+        assert_eq!(of(junk).unwrap().workload.images.len(), 1);
+        let long = "\u{e9}".repeat(MAX_TEXT);
+        let read = of(json!({"spec": {"containers": [{"name": "a", "image": long}]}}).to_string()).unwrap();
+        assert!(read.workload.images[0].image.len() <= MAX_TEXT && read.size() < 2 * MAX_TEXT);
+        assert!(countersign_policy::ImageReference::parse(&read.workload.images[0].image).is_err());
+        let many = format!("[{}0]", "0,".repeat(MAX_VALUES_OF_ALL));
+        assert!(read_all(&many).is_err() && read_all("[0] 1").is_err());
+        assert_eq!(read_all(r#"{"a":[1,-1,1.5,true,null,"x"]}"#).unwrap(), json!({"a": [1, -1, 1.5, true, null, "x"]}));
+    }
+}

@@ -1,0 +1,283 @@
+//! What one client may take of the webhook, and that the others do not miss it. By counts and order: nothing here says how long
+//! something takes.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_tests::{Ca, Countersign, Problem, wait_for};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+
+/// What the whole process may take at the peak, in KiB, whatever is done to it here.
+const MOST_MEMORY: u64 = 200 << 10;
+
+const POLICIES: &str = r#"
+apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1
+kind: ClusterImagePolicy
+metadata: {name: p}
+spec:
+  repositories:
+  - name: "good.io/*"
+"#;
+
+struct World {
+    served: Countersign,
+    tls: Arc<ClientConfig>,
+    _folder: tempfile::TempDir,
+}
+
+type Tls = StreamOwned<ClientConnection, TcpStream>;
+
+impl World {
+    fn start() -> Result<Self, Problem> {
+        // Both ends of every connection are files of somebody; this process has a thousand of them.
+        let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        limit.current = limit.maximum;
+        rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
+        let folder = tempfile::tempdir()?;
+        let ca = Ca::make(folder.path())?;
+        let policies = folder.path().join("policies");
+        fs::create_dir(&policies)?;
+        fs::write(policies.join("p.yaml"), POLICIES)?;
+        let served = Countersign::serve(&ca, folder.path(), &policies, &["--log-level", "error"])?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let mut roots = RootCertStore::empty();
+        for certificate in rustls::pki_types::pem::PemObject::pem_slice_iter(&fs::read(&ca.ca)?) {
+            roots.add(certificate?)?;
+        }
+        let tls = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Self { served, tls: Arc::new(tls), _folder: folder })
+    }
+
+    /// A connection to the reviews' port on which nothing is said.
+    fn silent(&self) -> Result<TcpStream, Problem> {
+        Ok(TcpStream::connect(("127.0.0.1", self.served.port))?)
+    }
+
+    /// A connection to the reviews' port after its handshake.
+    fn shaken(&self) -> Result<Tls, Problem> {
+        let connection = ClientConnection::new(Arc::clone(&self.tls), "localhost".try_into()?)?;
+        let mut stream = StreamOwned::new(connection, self.silent()?);
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock)?;
+        }
+        Ok(stream)
+    }
+
+    /// A connection to the operations' port.
+    fn operations(&self) -> Result<TcpStream, Problem> {
+        Ok(TcpStream::connect(self.served.ops.trim_start_matches("http://"))?)
+    }
+
+    /// Everything that honest clients want is answered.
+    fn answers(&self) -> Result<(), Problem> {
+        for _ in 0..5 {
+            let response = self.served.admit(&pod("good.io/app:v1"), "developer")?;
+            assert_eq!(response["allowed"], true, "{response}");
+            assert_eq!(self.served.get("/readyz")?.0, 200);
+            assert_eq!(self.served.get("/livez")?.0, 200);
+        }
+        Ok(())
+    }
+
+    /// The value of a metric.
+    fn metric(&self, line: &str) -> u64 {
+        let text = self.served.get("/metrics").map(|(_, text)| text).unwrap_or_default();
+        let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
+        value.unwrap_or_default()
+    }
+
+    /// A line of what the system says of the process, in KiB.
+    fn memory(&self, line: &str) -> Result<u64, Problem> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.served.part.id()))?;
+        let value = status.lines().find_map(|found| found.strip_prefix(line)).ok_or("no such line")?;
+        Ok(value.trim().trim_end_matches(" kB").trim().parse()?)
+    }
+
+    /// Forgets the peak so far.
+    fn forget_peak(&self) -> Result<(), Problem> {
+        Ok(fs::write(format!("/proc/{}/clear_refs", self.served.part.id()), "5")?)
+    }
+}
+
+fn pod(image: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
+           "spec": {"containers": [{"name": "web", "image": image}]}})
+}
+
+fn review(object: &str) -> String {
+    format!(
+        r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","operation":"CREATE","namespace":"n","kind":{{"group":"","version":"v1","kind":"Pod"}},"object":{object}}}}}"#
+    )
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /admit HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    )
+}
+
+/// Connections on which nothing is said, at every point where something is awaited, and to both ports.
+#[test]
+fn silent_connections_lock_nobody_out() -> Result<(), Problem> {
+    let world = World::start()?;
+    let mut silent = Vec::new();
+    let mut shaken = Vec::new();
+    for _ in 0..367 {
+        silent.push(world.silent()?);
+        shaken.push(world.shaken()?);
+        let mut begun = world.shaken()?;
+        begun.write_all(b"POST /admit HTTP/1.1\r\nHost: ")?;
+        shaken.push(begun);
+        for said in ["", "GET /rea", "GET /readyz HTTP/1.1\r\nHost: "] {
+            let mut stream = world.operations()?;
+            stream.write_all(said.as_bytes())?;
+            silent.push(stream);
+        }
+    }
+    world.answers()?;
+    for port in ["reviews", "operations"] {
+        let open = format!("countersign_connections{{port=\"{port}\"}}");
+        // Those that honest clients have open meanwhile are few.
+        wait_for("most to be closed", || (1..64 + 16).contains(&world.metric(&open)))?;
+        let closed = format!("countersign_closed_connections_total{{port=\"{port}\",reason=\"crowded\"}}");
+        assert!(world.metric(&closed) >= 900, "{port}: {}", world.metric(&closed));
+    }
+    world.answers()?;
+    // The rest had some seconds.
+    for port in ["reviews", "operations"] {
+        let late = format!("countersign_closed_connections_total{{port=\"{port}\",reason=\"late\"}}");
+        wait_for("the others to be closed", || world.metric(&late) >= 60)?;
+    }
+    world.answers()?;
+    assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
+    drop((silent, shaken));
+    Ok(())
+}
+
+/// One client has far more connections with answered reviews than there are seats: another one finds a seat all the same.
+#[test]
+fn idle_connections_make_room() -> Result<(), Problem> {
+    let world = World::start()?;
+    let body = review(&pod("good.io/app:v1").to_string());
+    let request = format!("{}{body}", head(body.len()));
+    let mut idle = Vec::new();
+    for number in 0..2300 {
+        let mut stream = world.shaken()?;
+        stream.write_all(request.as_bytes())?;
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer)?;
+        assert_eq!(&answer, b"HTTP/1.1 200", "connection {number}");
+        idle.push(stream);
+    }
+    world.answers()?;
+    let displaced = "countersign_closed_connections_total{port=\"reviews\",reason=\"displaced\"}";
+    assert!(world.metric(displaced) >= 2300 - 2048, "{}", world.metric(displaced));
+    assert_eq!(world.metric("countersign_closed_connections_total{port=\"reviews\",reason=\"refused\"}"), 0);
+    assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
+    Ok(())
+}
+
+/// Whatever a large review is full of, it takes no more than three times its size.
+#[test]
+fn a_large_review_takes_little() -> Result<(), Problem> {
+    const SIZE: usize = 15 << 20;
+    let world = World::start()?;
+    let filled = |item: &str, before: &str, after: &str| {
+        let items = vec![item; (SIZE - before.len() - after.len()) / (item.len() + 1)].join(",");
+        format!("{before}{items}{after}")
+    };
+    let sidecar = r#""containers":[{"name":"web","image":"good.io/app:v1"}]}}"#;
+    let reviews = [
+        ("junk", review(&filled("{}", r#"{"spec":{"junk":["#, &format!("],{sidecar}")))),
+        ("numbers", review(&filled("0", r#"{"spec":{"junk":["#, &format!("],{sidecar}")))),
+        ("names", review(&filled(r#""a":0"#, r#"{"spec":{"junk":{"#, &format!("}},{sidecar}")))),
+        ("deep", review(&filled("[[[[[[]]]]]]", r#"{"spec":{"junk":["#, &format!("],{sidecar}")))),
+        ("containers", review(&filled("{}", r#"{"spec":{"containers":["#, "]}}"))),
+        ("volumes", review(&filled(r#"{"name":"v"}"#, r#"{"spec":{"volumes":["#, &format!("],{sidecar}")))),
+        (
+            "a long image",
+            review(&format!(r#"{{"spec":{{"containers":[{{"name":"a","image":"{}"}}]}}}}"#, "a".repeat(SIZE))),
+        ),
+        (
+            "a revision",
+            filled(
+                "{}",
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","namespace":"n","kind":{"group":"apps","version":"v1","kind":"ControllerRevision"},"object":{"data":{"junk":["#,
+                "]}}}}",
+            ),
+        ),
+        (
+            "groups",
+            filled(
+                r#""""#,
+                r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","userInfo":{"groups":["#,
+                "]}}}",
+            ),
+        ),
+    ];
+    world.answers()?;
+    let before = world.memory("VmRSS:")?;
+    for (what, body) in reviews {
+        assert!(body.len() <= 16 << 20 && body.len() > SIZE - 64, "{what}: {}", body.len());
+        world.forget_peak()?;
+        let (status, answer) = world.served.post(body.as_bytes())?;
+        assert_eq!(status, 200, "{what}: {answer}");
+        let peak = world.memory("VmHWM:")?;
+        assert!(peak <= before + 3 * (SIZE as u64 >> 10), "{what}: {before} KiB before, {peak} KiB at the peak");
+        eprintln!("{what}: {} MiB more at the peak", (peak - before) >> 10);
+    }
+    // Of a policy everything is looked at, so less of it is read.
+    let policy = filled(
+        "{}",
+        r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{"uid":"u","operation":"CREATE","object":{"spec":["#,
+        "]}}}",
+    );
+    assert_eq!(world.served.post_to("/policies", policy.as_bytes())?.0, 400);
+    let (status, answer) = world.served.post_to("/policies", &policy.as_bytes()[..100])?;
+    assert_eq!(status, 400, "{answer}");
+    world.answers()
+}
+
+/// Bodies that do not come to their end take the room that there is for bodies, and no more, and lose it to those that do.
+#[test]
+fn unfinished_bodies_leave_room() -> Result<(), Problem> {
+    const SIZE: usize = 15 << 20;
+    let world = World::start()?;
+    let mut unfinished = Vec::new();
+    for _ in 0..40 {
+        let mut stream = world.shaken()?;
+        stream.write_all(head(SIZE).as_bytes())?;
+        stream.sock.set_write_timeout(Some(Duration::from_millis(1)))?;
+        // As much as is taken, but never the end.
+        let mut left = SIZE - 1;
+        let spaces = vec![b' '; 64 << 10];
+        while left > 0 {
+            match stream.write_all(&spaces[..left.min(64 << 10)]) {
+                Ok(()) => left -= left.min(64 << 10),
+                Err(_) => break,
+            }
+        }
+        unfinished.push(stream);
+    }
+    world.answers()?;
+    // One that is large and comes to its end finds room, more than once.
+    let large = review(&format!(
+        r#"{{"spec":{{"junk":"{}","containers":[{{"name":"web","image":"good.io/app:v1"}}]}}}}"#,
+        "x".repeat(1 << 20)
+    ));
+    for _ in 0..5 {
+        let (status, answer) = world.served.post(large.as_bytes())?;
+        assert!(status == 200 && answer.contains("\"allowed\":true"), "{status} {answer}");
+    }
+    world.answers()?;
+    assert!(world.metric("countersign_refused_bodies_total{reason=\"behind\"}") > 0);
+    assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
+    Ok(())
+}
