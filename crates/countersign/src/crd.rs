@@ -38,6 +38,7 @@ pub fn records(platform: Platform) -> Value {
                 "server": text("The trust server's address."),
                 "gun": text("The repository's name there."),
                 "accepted": text("When countersign trust accept wrote it, if it did."),
+                "namespace": text("The namespace in which it was first wanted, for whose share of all records it counts."),
                 "verified": text("When this was written: the last time that something newer was seen."),
                 "rootVersion": {"type": "integer", "format": "int64", "description": "The version of the root that is trusted."},
                 "rootKeys": {"type": "array", "description": "The ids of the keys that signed it.", "items": text("A key id, in hex.")},
@@ -50,6 +51,7 @@ pub fn records(platform: Platform) -> Value {
     let columns = [
         column("Repository", "string", "gun"),
         column("Server", "string", "server"),
+        column("For", "string", "namespace"),
         column("Root", "integer", "rootVersion"),
         column("Timestamp", "integer", "timestampVersion"),
         column("Verified", "date", "verified"),

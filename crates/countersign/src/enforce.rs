@@ -87,7 +87,7 @@ impl Engine {
             if !job.record || !verdict.allowed() {
                 return verdict;
             }
-            match self.record(&proven, job.until).await {
+            match self.record(&proven, job).await {
                 Ok(true) => return verdict,
                 Ok(false) => {}
                 Err(cause) => return all_undecided(job.images, &cause),
@@ -137,10 +137,10 @@ impl Engine {
 
     /// Writes down what an admission rests on, before it is answered: a restart right after must not forget it. False if
     /// others saw more of a repository meanwhile, so that it must be judged again.
-    async fn record(&self, seen: &[Seen], until: Instant) -> Result<bool, String> {
+    async fn record(&self, seen: &[Seen], job: &Job<'_>) -> Result<bool, String> {
         let all = async {
             for seen in seen {
-                match self.notary.commit(seen).await.map_err(|failure| failure.to_string())? {
+                match self.notary.commit(seen, job.namespace).await.map_err(|failure| failure.to_string())? {
                     Committed::Done => {}
                     Committed::Behind => return Ok(false),
                 }
@@ -148,7 +148,7 @@ impl Engine {
             Ok(true)
         };
         let late = || Err("what was seen of a repository could not be written down in time".to_owned());
-        tokio::time::timeout_at(until, all).await.unwrap_or_else(|_| late())
+        tokio::time::timeout_at(job.until, all).await.unwrap_or_else(|_| late())
     }
 
     async fn prove_until(
@@ -163,7 +163,17 @@ impl Engine {
         let proven = tokio::time::timeout_at(job.until, proven).await;
         proven.unwrap_or_else(|_| {
             let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
-            Err(DenyReason::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
+            let certificate = need.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem).ok());
+            let waits = self.notary.waits_for_its_turn(&need.server, &need.gun, certificate);
+            let cause = if waits {
+                format!(
+                    "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
+                    job.namespace
+                )
+            } else {
+                format!("{server} did not bring an answer within {seconds} s")
+            };
+            Err(DenyReason::Undecided { cause })
         })
     }
 
@@ -209,7 +219,8 @@ impl Engine {
         digest: &ProvenDigest,
         pull: &PullSecrets<'_>,
     ) -> Result<(), DenyReason> {
-        let found = self.registry.has(&need.reference, digest.sha256(), pull.login().await).await;
+        let registry = self.registry.for_namespace(pull.namespace);
+        let found = registry.has(&need.reference, digest.sha256(), pull.login().await).await;
         match found {
             Ok(true) => Ok(()),
             Ok(false) => {
@@ -237,6 +248,7 @@ impl Engine {
                 login: &login
                     .at_tenants_server(need.named_by_tenant)
                     .with_tenants_certificate(demands.certificate.is_some()),
+                namespace: pull.namespace,
                 max_age,
             };
             self.notary.repository(ask).await

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
+use countersign_remote::Load;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -38,6 +39,11 @@ struct LaneLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabels {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
 }
@@ -53,10 +59,11 @@ pub struct Metrics {
     policies_stale: Gauge,
     policies: Gauge,
     definitions_prune: Family<KindLabels, Gauge>,
-    state_failures: Counter,
+    state_failures: Family<ReasonLabels, Counter>,
     certificate_expiry: Gauge<f64, AtomicU64>,
     connections: Family<PortLabels, Gauge>,
     closed_connections: Family<ClosedLabels, Counter>,
+    repositories: Family<StateLabels, Gauge>,
     body_bytes: Family<LaneLabels, Gauge>,
     refused_bodies: Family<ReasonLabels, Counter>,
 }
@@ -103,10 +110,16 @@ impl Default for Metrics {
         let policies_stale = Gauge::default();
         let policies = Gauge::default();
         let definitions_prune = Family::default();
-        let state_failures = Counter::default();
+        let state_failures = Family::default();
         let certificate_expiry = Gauge::default();
         let connections = Family::default();
         let closed_connections = Family::default();
+        let repositories = Family::default();
+        registry.register(
+            "repositories",
+            "Repositories on trust servers that are looked at now, and that wait for their turn",
+            repositories.clone(),
+        );
         let body_bytes = Family::default();
         let refused_bodies = Family::default();
         registry.register(
@@ -142,7 +155,7 @@ impl Default for Metrics {
         );
         registry.register(
             "state_write_failures",
-            "Memories against rollback that could not be written",
+            "Memories against rollback that were not written, by reason",
             state_failures.clone(),
         );
         registry.register(
@@ -163,6 +176,7 @@ impl Default for Metrics {
             certificate_expiry,
             connections,
             closed_connections,
+            repositories,
             body_bytes,
             refused_bodies,
         }
@@ -198,9 +212,18 @@ impl Metrics {
         self.reload_failures.inc();
     }
 
-    /// A memory could not be written.
-    pub fn state_failed(&self) {
-        self.state_failures.inc();
+    /// A memory was not written: there is no room for it, or something failed.
+    pub fn state_failed(&self, reason: &'static str) {
+        self.state_failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// What the verification of repositories is at.
+    pub fn verifying(&self, load: Load) {
+        let counts =
+            [("verified", load.flights), ("waiting", load.waiting), ("waiting-for-a-processor", load.unverified)];
+        for (state, count) in counts {
+            self.repositories.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 
     /// A serving certificate is in use.

@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_notary::RoleName;
 use countersign_remote::Clock;
-use countersign_remote::state::{
-    self, MAX_REMEMBERED, MAX_REMEMBERED_BYTES, Remembered, Saved, StateAction, StateError, StateStore, Weighed,
-};
+use countersign_remote::shares::{self, MAX_RECORD_BYTES, NoRoom};
+use countersign_remote::state::{self, Remembered, Saved, StateAction, StateError, StateStore, Weighed};
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
@@ -59,6 +58,11 @@ fn size(record: &DynamicObject) -> usize {
     record.data["spec"]["data"].as_str().map_or(0, str::len)
 }
 
+/// The namespace for whose share a record counts.
+fn namespace(record: &DynamicObject) -> &str {
+    record.data["spec"]["namespace"].as_str().unwrap_or_default()
+}
+
 impl Known {
     /// Takes note of a record, unless a newer state of the same one is known already.
     fn take(&mut self, record: DynamicObject) {
@@ -72,11 +76,14 @@ impl Known {
     }
 
     /// Whether a record may be written, for all that is remembered already.
-    fn has_room(&self, name: &str, record: &DynamicObject) -> bool {
-        let others = self.records.iter().filter(|(other, _)| *other != name).map(|(_, record)| size(record));
-        let (count, bytes) = others.fold((0, 0), |(count, bytes), size| (count + 1, bytes + size));
-        let smaller = self.records.get(name).is_some_and(|before| size(record) <= size(before));
-        smaller || (count < MAX_REMEMBERED && bytes + size(record) <= MAX_REMEMBERED_BYTES)
+    fn has_room(&self, name: &str, record: &DynamicObject) -> Result<(), NoRoom> {
+        let encoded = serde_json::to_vec(record).map_or(usize::MAX, |text| text.len());
+        if encoded > MAX_RECORD_BYTES {
+            return Err(NoRoom::TooLarge { kib: encoded >> 10 });
+        }
+        let others = self.records.iter().filter(|(other, _)| *other != name);
+        let others = others.map(|(_, record)| (namespace(record), size(record)));
+        shares::has_room(others, namespace(record), self.records.get(name).map(size), size(record))
     }
 
     fn lose(&mut self, name: String) {
@@ -109,7 +116,8 @@ fn resource() -> ApiResource {
 pub fn read(record: &DynamicObject) -> Result<(String, String, Remembered), String> {
     let text = |member: &str| record.data["spec"][member].as_str().unwrap_or_default().to_owned();
     let (server, gun) = (text("server"), text("gun"));
-    let remembered = state::decode(&server, &gun, text("data").as_bytes())?;
+    let mut remembered = state::decode(&server, &gun, text("data").as_bytes())?;
+    remembered.namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
     Ok((server, gun, remembered))
 }
 
@@ -124,10 +132,15 @@ pub fn write(
     seen: &Remembered,
     now: jiff::Timestamp,
 ) -> Result<DynamicObject, String> {
-    let data = String::from_utf8(state::encode(server, gun, seen)?).map_err(|error| error.to_string())?;
+    // It stays with the namespace that wanted it first.
+    let namespace =
+        before.map_or(seen.namespace.as_deref(), |before| Some(namespace(before)).filter(|of| !of.is_empty()));
+    let data = state::encode(server, gun, &Remembered { namespace: None, ..seen.clone() })?;
+    let data = String::from_utf8(data).map_err(|error| error.to_string())?;
     let root = seen.memory.lineage.last();
     let spec = json!({
         "server": server, "gun": gun, "data": data, "verified": cluster::time(now), "accepted": seen.accepted,
+        "namespace": namespace,
         "rootVersion": root.map(|root| root.version),
         "rootKeys": root.map(|root| root.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>()).unwrap_or_default(),
         "timestampVersion": seen.memory.seen.get(&RoleName::timestamp()).map(|seen| seen.version),
@@ -216,9 +229,8 @@ impl Records {
             }
             there_before |= before.is_some();
             let record = write(before.as_ref(), server, gun, seen, (self.clock)()).map_err(failed)?;
-            if !self.known().has_room(&name, &record) {
-                return Err(failed(state::too_many()));
-            }
+            let room = self.known().has_room(&name, &record);
+            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), &why))?;
             let params = PostParams::default();
             let written = match &before {
                 Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
@@ -336,7 +348,7 @@ mod tests {
 
     fn remembered(root: &str) -> Remembered {
         let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
-        Remembered { memory, accepted: None }
+        Remembered { memory, accepted: None, namespace: None }
     }
 
     fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
@@ -459,20 +471,31 @@ mod tests {
 
     #[test]
     fn there_is_room_for_so_much() {
+        const SIZE: usize = 1 << 19;
         let mut known = Known::default();
-        let large = |index: usize| {
+        let large = |index: usize, namespace: &str, size: usize| {
             let mut large = record("r", "1", 1);
             large.metadata.name = Some(format!("n{index}"));
-            large.data["spec"]["data"] = Value::from("x".repeat(1 << 20));
+            large.data["spec"]["data"] = Value::from("x".repeat(size));
+            large.data["spec"]["namespace"] = Value::from(namespace);
             large
         };
-        for index in 0..63 {
-            assert!(known.has_room(&format!("n{index}"), &large(index)));
-            known.take(large(index));
+        for index in 0..64 {
+            assert_eq!(known.has_room(&format!("n{index}"), &large(index, "a", SIZE)), Ok(()));
+            known.take(large(index, "a", SIZE));
         }
-        assert!(known.has_room("n63", &large(63)));
-        known.take(large(63));
-        assert!(!known.has_room("n64", &record("r", "1", 1)));
-        assert!(known.has_room("n0", &large(0)), "no more than before");
+        assert!(matches!(known.has_room("n64", &large(64, "a", SIZE)), Err(NoRoom::Share { repositories: 64, .. })));
+        assert_eq!(known.has_room("n64", &large(64, "b", SIZE)), Ok(()));
+        assert_eq!(known.has_room("n0", &large(0, "a", SIZE)), Ok(()), "no more than before");
+        assert!(matches!(known.has_room("n0", &large(0, "a", 1 << 20)), Err(NoRoom::TooLarge { .. })));
+    }
+
+    #[test]
+    fn a_record_stays_with_its_namespace() {
+        let of = |namespace: &str| Remembered { namespace: Some(namespace.to_owned()), ..remembered("r") };
+        let first = write(None, SERVER, GUN, &of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let second = write(Some(&first), SERVER, GUN, &of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!((namespace(&first), namespace(&second)), ("first", "first"));
+        assert_eq!(read(&second).unwrap().2, of("first"));
     }
 }

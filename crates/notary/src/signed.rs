@@ -1,5 +1,6 @@
 //! From bytes to proof: the one place that reads a signed file, counts its signatures and makes a [`Trusted`].
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
@@ -13,6 +14,25 @@ use crate::metadata::{FileMeta, Members, Metadata, RoleKeys, RoleName};
 /// How many signatures one file may carry. Thresholds above a handful are unheard of; the bound keeps a hostile file
 /// from costing more than some milliseconds.
 pub const MAX_SIGNATURES: usize = 256;
+
+/// How many wrong signatures of one key are tried. A key of somebody honest has none; to try each of thousands would let whoever
+/// serves them take a processor for as long as they like.
+const MAX_WRONG_SIGNATURES: u32 = 4;
+
+/// How many wrong signatures each key had so far.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wrong(HashMap<KeyId, u32>);
+
+impl Wrong {
+    /// Whether further signatures of a key are not worth trying.
+    fn is_spent(&self, key: KeyId) -> bool {
+        self.0.get(&key).is_some_and(|wrong| *wrong >= MAX_WRONG_SIGNATURES)
+    }
+
+    fn add(&mut self, key: KeyId) {
+        *self.0.entry(key).or_default() += 1;
+    }
+}
 
 /// Metadata whose signatures met the threshold of its role. Holding one is the proof: nothing outside this module can
 /// make it.
@@ -182,7 +202,12 @@ impl<T: Metadata> Offered<T> {
 
     /// The keys of `among` that made a valid signature: each once, whatever forms it is listed in. This is the one place
     /// where signatures are counted. With a time, certificates that are not valid then do not count.
-    fn signers(&self, among: &[Arc<PublicKey>], at: Option<Time>) -> (Vec<Arc<PublicKey>>, Option<KeyProblem>) {
+    fn signers(
+        &self,
+        among: &[Arc<PublicKey>],
+        at: Option<Time>,
+        wrong: &mut Wrong,
+    ) -> (Vec<Arc<PublicKey>>, Option<KeyProblem>) {
         let mut signers: Vec<Arc<PublicKey>> = Vec::new();
         let mut first_problem = None;
         for signature in &self.signatures {
@@ -192,13 +217,13 @@ impl<T: Metadata> Offered<T> {
             let Some(key) = among.iter().find(|key| key.id() == key_id) else {
                 continue;
             };
-            if signers.iter().any(|signer| signer.same_as(key)) {
+            if signers.iter().any(|signer| signer.same_as(key)) || wrong.is_spent(key_id) {
                 continue;
             }
             let in_time = at.map_or(Ok(()), |time| key.check_time(time));
             match in_time.and_then(|()| key.verify(method, &self.canonical, &signature.bytes)) {
                 Ok(true) => signers.push(Arc::clone(key)),
-                Ok(false) => {}
+                Ok(false) => wrong.add(key_id),
                 Err(problem) => first_problem = first_problem.or(Some(problem)),
             }
         }
@@ -207,7 +232,16 @@ impl<T: Metadata> Offered<T> {
 
     /// Checks the signatures against the keys and threshold of the role. With a time, certificates must be valid then.
     pub(crate) fn check(&self, keys: &RoleKeys, at: Option<Time>) -> Result<Vec<Arc<PublicKey>>, Error> {
-        let (signers, problem) = self.signers(&keys.keys, at);
+        self.check_counting(keys, at, &mut Wrong::default())
+    }
+
+    fn check_counting(
+        &self,
+        keys: &RoleKeys,
+        at: Option<Time>,
+        wrong: &mut Wrong,
+    ) -> Result<Vec<Arc<PublicKey>>, Error> {
+        let (signers, problem) = self.signers(&keys.keys, at, wrong);
         if (signers.len() as u64) < keys.threshold {
             return Err(Error::ThresholdNotMet {
                 role: self.role.clone(),
@@ -221,7 +255,17 @@ impl<T: Metadata> Offered<T> {
 
     /// Believes the file if a threshold of the role's keys signed it.
     pub(crate) fn verify(self, keys: &RoleKeys, at: Option<Time>) -> Result<Trusted<T>, Error> {
-        let signed_by = self.check(keys, at)?;
+        self.verify_counting(keys, at, &mut Wrong::default())
+    }
+
+    /// The same, where `wrong` says how many wrong signatures each key had in the files before this one.
+    pub(crate) fn verify_counting(
+        self,
+        keys: &RoleKeys,
+        at: Option<Time>,
+        wrong: &mut Wrong,
+    ) -> Result<Trusted<T>, Error> {
+        let signed_by = self.check_counting(keys, at, wrong)?;
         let content = self.content();
         let Self { role, body, file, .. } = self;
         Ok(Trusted { role, body, file, content, signed_by, threshold: keys.threshold })

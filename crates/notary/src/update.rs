@@ -4,6 +4,7 @@
 //! The order is Notary's: the root that is trusted already is used until something does not fit, and only then is a newer
 //! root looked for, once. What differs is said at each place; every difference is stricter.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::key::to_hex;
 use crate::memory::{MAX_SEEN, Memory, Seen};
 use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, RoleName, Root, Snapshot, Targets, Timestamp};
 use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
-use crate::signed::{Offered, Trusted};
+use crate::signed::{Offered, Trusted, Wrong};
 
 /// The most bytes a timestamp may have: Notary's own limit.
 pub const MAX_TIMESTAMP_BYTES: u64 = 1 << 20;
@@ -76,6 +77,8 @@ pub struct Update {
     roles: BTreeMap<RoleName, RoleState>,
     /// Signatures that the files brought so far.
     signatures: usize,
+    /// How many of them were wrong, by key.
+    wrong: RefCell<Wrong>,
     /// Delegations that are still to be visited, with the paths that they may speak for.
     frontier: Vec<(Delegation, Vec<String>)>,
 }
@@ -143,6 +146,7 @@ impl Update {
             targets: None,
             roles: BTreeMap::new(),
             signatures: 0,
+            wrong: RefCell::default(),
             frontier: Vec::new(),
         })
     }
@@ -364,7 +368,7 @@ impl Update {
 
     /// Signatures, then versions against what is remembered.
     fn believe<T: Metadata>(&self, offered: Offered<T>, keys: &crate::metadata::RoleKeys) -> Result<Trusted<T>, Error> {
-        let trusted = offered.verify(keys, Some(self.now))?;
+        let trusted = offered.verify_counting(keys, Some(self.now), &mut self.wrong.borrow_mut())?;
         self.memory.check(trusted.role(), Seen::of(&trusted))?;
         Ok(trusted)
     }
@@ -487,7 +491,8 @@ impl Update {
             let offered = Offered::<Targets>::read_named(&delegation.name, &bytes, &meta, &RoleName::snapshot())?;
             self.count(&offered)?;
             self.memory.check(offered.role(), Seen::offered(&offered))?;
-            match offered.verify(&delegation.keys, Some(self.now)) {
+            let verified = offered.verify_counting(&delegation.keys, Some(self.now), &mut self.wrong.borrow_mut());
+            match verified {
                 Ok(metadata) => self.use_delegation(delegation, paths, Arc::new(metadata)),
                 Err(error) if error.is_soft() => {
                     let state = RoleState::invalid(delegation, error);

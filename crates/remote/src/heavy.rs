@@ -21,7 +21,10 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. They end with the last handle.
 #[derive(Clone)]
-pub(crate) struct Heavy(Sender<Job>);
+pub(crate) struct Heavy {
+    jobs: Sender<Job>,
+    threads: usize,
+}
 
 impl Heavy {
     /// As many threads as half of the processors, within bounds.
@@ -29,14 +32,20 @@ impl Heavy {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (sender, jobs) = channel();
         let jobs = Arc::new(Mutex::new(jobs));
-        for _ in 0..(processors / 2).clamp(1, MAX_THREADS) {
+        let threads = (processors / 2).clamp(1, MAX_THREADS);
+        for _ in 0..threads {
             let jobs = Arc::clone(&jobs);
             thread::spawn(move || {
                 give_way();
                 work(&jobs);
             });
         }
-        Self(sender)
+        Self { jobs: sender, threads }
+    }
+
+    /// How many threads there are.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Does something on one of the threads, in the order in which it was asked for; `None` if it panicked. What nobody waits
@@ -48,7 +57,7 @@ impl Heavy {
                 let _ = done.send(something());
             }
         };
-        self.0.send(Box::new(job)).ok()?;
+        self.jobs.send(Box::new(job)).ok()?;
         waiting.await.ok()
     }
 }

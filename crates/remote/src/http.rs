@@ -17,6 +17,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::connections::{Connections, HostConnection, PinnedCertificate, TlsError, build, is_link_local};
+use crate::turns::{Ticket, Turns};
 
 /// How long to wait before a request that broke at once is sent again; up to as long again is added.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -32,6 +33,13 @@ const MAX_SILENT: usize = 1024;
 
 /// How many clients with a pinned certificate are kept.
 const MAX_PINNED: usize = 256;
+
+/// How many requests to one host there may be at once, and how many of them for one namespace: what a server of middling size
+/// answers without delay. All that one update fetches at once are sixteen.
+const REQUESTS: (usize, usize) = (32, 24);
+
+/// From how many hosts on those that nobody asks any more are forgotten.
+const MAX_HOSTS: usize = 1024;
 
 /// Why a request brought no answer that can be used.
 ///
@@ -75,6 +83,12 @@ pub enum HttpError {
         /// `HOST:PORT`
         host: String,
     },
+    /// Too many requests of one namespace wait for this host.
+    #[error("{host} is asked for too much at once, in this namespace; try again")]
+    Busy {
+        /// `HOST:PORT`
+        host: String,
+    },
     /// A status that tells nothing about what was asked.
     #[error("{host} answered {status} to GET {path}")]
     Status {
@@ -100,9 +114,13 @@ pub struct Response {
     pub body: Vec<u8>,
 }
 
-/// The client.
+/// The client. Requests to one host take turns.
 #[derive(Clone)]
-pub struct HttpClient(Arc<Shared>);
+pub struct HttpClient {
+    shared: Arc<Shared>,
+    /// On whose behalf requests are made.
+    ticket: Arc<Ticket>,
+}
 
 struct Shared {
     connections: Connections,
@@ -113,6 +131,8 @@ struct Shared {
     pinned: Mutex<HashMap<(String, PinnedCertificate), reqwest::Client>>,
     /// Hosts that did not answer a moment ago.
     silent: Mutex<HashMap<String, Silence>>,
+    /// Turns at hosts, by `HOST:PORT`.
+    hosts: Mutex<HashMap<String, Turns>>,
 }
 
 /// A host that did not answer in time since it last did.
@@ -127,7 +147,7 @@ struct Silence {
 
 impl std::fmt::Debug for HttpClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("HttpClient").field("timeout", &self.0.timeout).finish_non_exhaustive()
+        f.debug_struct("HttpClient").field("timeout", &self.shared.timeout).finish_non_exhaustive()
     }
 }
 
@@ -144,14 +164,36 @@ impl HttpClient {
             .iter()
             .map(|(host, particular)| Ok((host.clone(), build(connections, particular, None, timeout)?)))
             .collect::<Result<_, TlsError>>()?;
-        Ok(Self(Arc::new(Shared {
+        let shared = Arc::new(Shared {
             everywhere: build(connections, &general, None, timeout)?,
             by_host,
             connections: connections.clone(),
             timeout,
             pinned: Mutex::default(),
             silent: Mutex::default(),
-        })))
+            hosts: Mutex::default(),
+        });
+        Ok(Self { shared, ticket: Ticket::new("", "") })
+    }
+
+    /// The same client, whose requests are made on behalf of somebody.
+    pub(crate) fn on_behalf(&self, ticket: &Arc<Ticket>) -> Self {
+        Self { shared: Arc::clone(&self.shared), ticket: Arc::clone(ticket) }
+    }
+
+    /// The same client, whose requests are made for a namespace.
+    #[must_use]
+    pub fn for_namespace(&self, namespace: &str) -> Self {
+        self.on_behalf(&Ticket::new(namespace, ""))
+    }
+
+    /// Turns at a host.
+    fn turns(&self, host: &str) -> Turns {
+        let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() >= MAX_HOSTS && !hosts.contains_key(host) {
+            hosts.retain(|_, turns| !turns.is_idle());
+        }
+        hosts.entry(host.to_owned()).or_insert_with(|| Turns::new(REQUESTS.0, REQUESTS.1)).clone()
     }
 
     /// Fetches a URL, reading at most `limit` bytes of the body and one more.
@@ -210,14 +252,14 @@ impl HttpClient {
 
     /// Whether a host is shown a certificate of ours.
     pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
-        let by_host = &self.0.connections.by_host;
+        let by_host = &self.shared.connections.by_host;
         let named = [host_port(url), url.host_str().unwrap_or_default().to_owned()];
         named.iter().any(|name| by_host.get(name).is_some_and(HostConnection::has_identity))
     }
 
     /// The client for a host, and the address to ask: another one if the host has an alias.
     fn client(&self, url: &Url, pinned: Option<&PinnedCertificate>) -> Result<(reqwest::Client, Url), HttpError> {
-        let shared = &self.0;
+        let shared = &self.shared;
         let host = host_port(url);
         let name = [host.as_str(), url.host_str().unwrap_or_default()]
             .into_iter()
@@ -257,13 +299,17 @@ impl HttpClient {
     async fn send(&self, url: &Url, request: reqwest::RequestBuilder, limit: u64) -> Result<Response, HttpError> {
         let host = host_port(url);
         self.left_alone(&host)?;
+        let turns = self.turns(&host);
+        let _turn = turns.take(&self.ticket).await.map_err(|_| HttpError::Busy { host: host.clone() })?;
+        // While others had their turns it may have turned out that nobody answers there.
+        self.left_alone(&host)?;
         match request.send().await {
             Ok(response) => {
                 self.answers(&host);
                 read_response(url, &host, response, limit).await
             }
             Err(error) => {
-                let found = explain(&host, &error, self.0.connections.proxied);
+                let found = explain(&host, &error, self.shared.connections.proxied);
                 if error.is_timeout() {
                     self.says_nothing(&host, &found, error.is_connect());
                 }
@@ -273,7 +319,7 @@ impl HttpClient {
     }
 
     fn silent(&self) -> MutexGuard<'_, HashMap<String, Silence>> {
-        self.0.silent.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails at once for a host that let somebody wait in vain a moment ago: a dead server costs one review its time, not

@@ -10,7 +10,8 @@ use futures::future::{BoxFuture, Shared};
 
 use crate::connections::PinnedCertificate;
 use crate::credentials::Login;
-use crate::notary::Outcome;
+use crate::notary::{Ask, Outcome};
+use crate::turns::Ticket;
 
 /// Of how many repositories something is kept.
 const MAX_SLOTS: usize = 16_384;
@@ -29,6 +30,10 @@ pub(crate) struct Flight {
     pub(crate) terms: Terms,
     pub(crate) began: Instant,
     pub(crate) outcome: Shared<BoxFuture<'static, Outcome>>,
+    /// On whose behalf.
+    pub(crate) ticket: Arc<Ticket>,
+    /// Also held by everybody who waits for it.
+    pub(crate) wanted: Arc<()>,
 }
 
 /// Which repository on which server.
@@ -38,6 +43,14 @@ pub(crate) struct Key {
     pub(crate) gun: String,
     /// What came over a connection that a policy would not take does not count for it.
     pub(crate) certificate: Option<PinnedCertificate>,
+}
+
+impl Key {
+    /// That of a question.
+    pub(crate) fn of(ask: &Ask<'_>) -> Self {
+        let (server, gun) = (ask.server.as_str().to_owned(), ask.gun.to_owned());
+        Self { server, gun, certificate: ask.certificate.cloned() }
+    }
 }
 
 /// What a flight is for: who is let in, and which roots count, differs from policy to policy and from pod to pod.
@@ -91,6 +104,8 @@ pub(crate) struct Slot {
     pub(crate) let_in: Vec<(Login, Instant)>,
     /// When somebody last wanted it.
     pub(crate) used: Instant,
+    /// The namespace that wanted it first, for whose share it counts.
+    pub(crate) party: Option<Arc<str>>,
     /// What it counts for in [`Slots::bytes`].
     bytes: usize,
 }
@@ -112,6 +127,7 @@ impl Slot {
             flights: Vec::new(),
             let_in: Vec::new(),
             used: Instant::now(),
+            party: None,
             bytes: 0,
         }
     }
@@ -248,34 +264,67 @@ impl Slots {
         }
     }
 
-    /// First what nobody was admitted for, then what can be had again; then, where there is no store or it does not work,
-    /// memories too.
+    /// The namespace for which most is kept loses what is worth least to it, until there is room: first what nobody was admitted
+    /// for, then what can be had again; then, where there is no store or it does not work, memories too. So nobody loses
+    /// anything for a namespace that wants more than others.
     fn drop_oldest(&mut self, except: &Key) {
         let (of, whole) = AFTERWARDS;
         let (slots, bytes) = (MAX_SLOTS / whole * of, MAX_BYTES / whole * of);
-        let mut ages: Vec<_> = self.by_key.iter().map(|(key, slot)| (slot.used, key.clone())).collect();
-        ages.retain(|(_, key)| key != except);
-        ages.sort_by_key(|(used, _)| *used);
-        for least in [Worth::NeverAdmitted, Worth::Recoverable, Worth::Unsaved] {
-            for (_, key) in &ages {
-                if self.by_key.len() <= slots && self.bytes <= bytes {
-                    return;
-                }
-                let Some(slot) = self.by_key.get_mut(key) else {
-                    continue;
-                };
-                if slot.worth() <= least && slot.flights.is_empty() {
-                    self.bytes -= slot.bytes;
-                    self.dropped.extend(slot.take_repositories());
-                    self.by_key.remove(key);
-                } else if least > Worth::NeverAdmitted {
-                    self.dropped.extend(slot.take_repositories());
-                    self.bytes -= slot.bytes;
-                    slot.bytes = slot.size();
-                    self.bytes += slot.bytes;
-                }
+        let mut shares: HashMap<Option<Arc<str>>, Share> = HashMap::new();
+        for (key, slot) in &self.by_key {
+            let share = shares.entry(slot.party.clone()).or_default();
+            share.count += 1;
+            share.bytes += slot.bytes;
+            if key != except && slot.flights.is_empty() {
+                share.victims.push((slot.worth(), slot.used, false, key.clone()));
+            }
+            if key != except && slot.worth() == Worth::Unsaved {
+                // Its repositories can be had again, and go before its memory.
+                share.victims.push((Worth::Recoverable, slot.used, true, key.clone()));
             }
         }
+        let mut shares: Vec<Share> = shares.into_values().collect();
+        for share in &mut shares {
+            share.victims.sort_by_key(|victim| std::cmp::Reverse((victim.0, victim.1)));
+        }
+        while self.by_key.len() > slots || self.bytes > bytes {
+            let heaviest =
+                shares.iter_mut().filter(|share| !share.victims.is_empty()).max_by_key(|share| share.weight());
+            let Some(share) = heaviest else {
+                return;
+            };
+            let Some((_, _, repositories_only, key)) = share.victims.pop() else {
+                return;
+            };
+            let Some(slot) = self.by_key.get_mut(&key) else {
+                continue;
+            };
+            self.dropped.extend(slot.take_repositories());
+            let left = if repositories_only { slot.size() } else { 0 };
+            self.bytes -= slot.bytes - left;
+            share.bytes -= slot.bytes - left;
+            slot.bytes = left;
+            if !repositories_only {
+                share.count -= 1;
+                self.by_key.remove(&key);
+            }
+        }
+    }
+}
+
+/// What is kept for one namespace.
+#[derive(Default)]
+struct Share {
+    count: usize,
+    bytes: usize,
+    /// What may be dropped, and whether of it only the repositories; what goes first stands last.
+    victims: Vec<(Worth, Instant, bool, Key)>,
+}
+
+impl Share {
+    /// How much of what there is it takes, in bytes: a slot counts for its part of all slots.
+    fn weight(&self) -> usize {
+        self.bytes.max(self.count * (MAX_BYTES / MAX_SLOTS))
     }
 }
 
@@ -334,6 +383,21 @@ mod tests {
         }
         assert!(has(&slots, 0) && !has(&slots, 1));
         assert!(slots.by_key.len() <= MAX_SLOTS);
+    }
+
+    /// However much one namespace wants, another one keeps what it has, even if it was not wanted for longest.
+    #[test]
+    fn nobody_loses_anything_to_a_greedy_namespace() {
+        for (root, count) in [(1, MAX_SLOTS + 2000), (512 << 10, 600)] {
+            let mut slots = Slots::default();
+            for index in 0..count {
+                let party = if index < 100 { "honest" } else { "greedy" };
+                slots.of(&key(index)).party = Some(party.into());
+                fill(&mut slots, index, root, index >= 100);
+            }
+            assert!(slots.by_key.len() <= MAX_SLOTS && slots.bytes <= MAX_BYTES);
+            assert!((0..100).all(|index| has(&slots, index)), "{root}");
+        }
     }
 
     #[test]

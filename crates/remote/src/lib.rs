@@ -14,13 +14,15 @@ mod kept;
 pub mod notary;
 pub mod registry;
 pub mod seen;
+pub mod shares;
 pub mod state;
+mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
 pub use credentials::{AuthError, Authenticator, Login, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use http::{HttpClient, HttpError};
-pub use notary::{Ask, Clock, DENIAL_AGE, Failure, MAX_LOOKS, NotaryClient, Options};
+pub use notary::{Ask, Clock, DENIAL_AGE, Failure, Load, MAX_LOOKS, NotaryClient, Options};
 pub use registry::{RegistryClient, RegistryError};
 pub use seen::{Committed, Seen};
 pub use state::{Remembered, Saved, StateAction, StateDir, StateError, StateStore};

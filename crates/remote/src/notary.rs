@@ -4,7 +4,7 @@
 //! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten. A flight
 //! writes nothing: see [`NotaryClient::commit`].
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_notary::{Error, Memory, Repository, RootPins, Step, Update};
@@ -12,7 +12,6 @@ use countersign_policy::TrustServer;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use thiserror::Error as ThisError;
-use tokio::sync::Semaphore;
 use url::Url;
 
 use crate::connections::PinnedCertificate;
@@ -23,6 +22,7 @@ use crate::http::{HttpClient, HttpError, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
 use crate::seen::Seen;
 use crate::state::{StateError, StateStore};
+use crate::turns::{Ticket, Turns};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
 const HEAVY_BYTES: u64 = 256 << 10;
@@ -30,8 +30,13 @@ const HEAVY_BYTES: u64 = 256 << 10;
 /// From how many bytes on that one step may bring a flight is a large one. A root and a timestamp may have 1.5 MiB.
 const LARGE_BYTES: u64 = 2 << 20;
 
-/// How many large flights there may be at once: each may bring [`MAX_UPDATE_BYTES`], and takes some times that.
-const LARGE_FLIGHTS: usize = 4;
+/// How many flights there may be at once, and how many of them for one namespace. Most take some milliseconds; those to servers
+/// that do not answer take as long as a review has, and a namespace with many of those must not have all.
+const FLIGHTS: (usize, usize) = (256, 32);
+
+/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`MAX_UPDATE_BYTES`], and
+/// takes some times that.
+const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 
 /// How often a repository is looked at because what is remembered changed in the meantime; by a flight, and by whoever is
 /// told [`crate::Committed::Behind`].
@@ -124,6 +129,23 @@ pub enum Failure {
         /// `HOST:PORT`
         host: String,
     },
+    /// Its turn did not come, for all that is asked for in the same namespace.
+    #[error(
+        "the turn of {gun} on {host} did not come in time: {} repositories of one namespace are looked at at once, and more of this one wait; try again",
+        FLIGHTS.1
+    )]
+    Busy {
+        /// The repository.
+        gun: String,
+        /// `HOST:PORT`
+        host: String,
+    },
+    /// Nobody waits for it any more.
+    #[error("the verification of {gun} was given up")]
+    Abandoned {
+        /// The repository.
+        gun: String,
+    },
     /// The flight broke off.
     #[error("the verification of {gun} broke off; this is a fault of Countersign")]
     Broken {
@@ -137,6 +159,11 @@ impl Failure {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         !matches!(self, Self::Untrusted(_) | Self::TooMuch { .. } | Self::BadName { .. })
+    }
+
+    /// Whether it was not even looked at.
+    fn is_of_turns(&self) -> bool {
+        matches!(self, Self::Busy { .. } | Self::Abandoned { .. })
     }
 
     /// Whether it is for the server alone that nothing was decided, so that what it said before may still do for a while.
@@ -167,6 +194,8 @@ pub struct Ask<'a> {
     pub certificate: Option<&'a PinnedCertificate>,
     /// Credentials that may be tried before the configured ones.
     pub login: &'a Login,
+    /// The namespace that it is asked for, which takes turns with others; empty for none.
+    pub namespace: &'a str,
     /// How long ago at most its server was asked, if that is less than [`Options::refresh`]. With it, nothing is served
     /// for the sake of [`Options::stale`].
     pub max_age: Option<Duration>,
@@ -183,8 +212,29 @@ pub struct NotaryClient {
     slots: Arc<Mutex<Slots>>,
     /// Verifies what is heavy.
     heavy: Heavy,
-    /// Turns at fetching what is large.
-    large: Arc<Semaphore>,
+    turns: Arc<AllTurns>,
+}
+
+/// Turns at everything of which there is little.
+struct AllTurns {
+    flights: Turns,
+    /// Flights that bring much.
+    large: Turns,
+    /// Processors, for what takes them for some milliseconds.
+    light: Turns,
+    /// The threads of [`Heavy`].
+    heavy: Turns,
+}
+
+/// What a client is at: how many repositories are looked at, and how many wait for their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Repositories that are looked at now.
+    pub flights: usize,
+    /// Repositories that wait for a turn to be looked at.
+    pub waiting: usize,
+    /// Verifications that wait for a processor.
+    pub unverified: usize,
 }
 
 impl std::fmt::Debug for NotaryClient {
@@ -207,8 +257,31 @@ impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
-        let large = Arc::new(Semaphore::new(LARGE_FLIGHTS));
-        Self { http, auth, options, slots: Arc::default(), heavy: Heavy::start(), large }
+        let heavy = Heavy::start();
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let turns = AllTurns {
+            flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
+            large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
+            light: Turns::new(processors, processors),
+            heavy: Turns::new(heavy.threads(), heavy.threads()),
+        };
+        Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
+    }
+
+    /// What it is at.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (flights, waiting) = self.turns.flights.load();
+        Load { flights, waiting, unverified: self.turns.light.load().1 + self.turns.heavy.load().1 }
+    }
+
+    /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes.
+    #[must_use]
+    pub fn waits_for_its_turn(&self, server: &TrustServer, gun: &str, certificate: Option<PinnedCertificate>) -> bool {
+        let key = Key { server: server.as_str().to_owned(), gun: gun.to_owned(), certificate };
+        let mut slots = self.slots();
+        let flights = slots.find(&key).map(|slot| &slot.flights);
+        flights.into_iter().flatten().any(|flight| flight.ticket.is_waiting())
     }
 
     pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -232,18 +305,25 @@ impl NotaryClient {
     /// # Errors
     /// Why it is not trusted, or could not be looked at.
     pub async fn repository(&self, ask: Ask<'_>) -> Outcome {
-        let key = Arc::new(Key {
-            server: ask.server.as_str().to_owned(),
-            gun: ask.gun.to_owned(),
-            certificate: ask.certificate.cloned(),
-        });
+        loop {
+            match self.ask(ask).await {
+                // The last of those who waited went just when this one came.
+                Err(Failure::Abandoned { .. }) => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn ask(&self, ask: Ask<'_>) -> Outcome {
+        let key = Arc::new(Key::of(&ask));
         let refresh = self.options.refresh;
-        let flight = {
+        let (flight, _wanted) = {
             let mut slots = self.slots();
             let slot = slots.of(&key);
             let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
             let may_see = !self.options.private || slot.let_in.iter().any(let_in);
             slot.used = Instant::now();
+            slot.party.get_or_insert_with(|| ask.namespace.into());
             if let Some(kept) = &slot.kept
                 && may_see
                 && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
@@ -255,11 +335,12 @@ impl NotaryClient {
             let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);
             let under_way = slot.flights.iter().filter(|flight| flight.terms == terms).rfind(young);
             if let Some(flight) = under_way {
-                flight.outcome.clone()
+                flight.ticket.join(ask.namespace);
+                (flight.outcome.clone(), Arc::clone(&flight.wanted))
             } else {
                 let id = slots.next_flight();
-                let flight = self.start(&key, terms, id);
-                let outcome = flight.outcome.clone();
+                let flight = self.start(&key, terms, id, ask.namespace);
+                let outcome = (flight.outcome.clone(), Arc::clone(&flight.wanted));
                 slots.of(&key).flights.push(flight);
                 outcome
             }
@@ -286,29 +367,45 @@ impl NotaryClient {
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
-    fn start(&self, key: &Arc<Key>, terms: Terms, id: u64) -> Flight {
+    fn start(&self, key: &Arc<Key>, terms: Terms, id: u64, namespace: &str) -> Flight {
         let broken = Failure::Broken { gun: key.gun.clone() };
         let began = Instant::now();
+        let ticket = Ticket::new(namespace, &key.server);
+        let wanted = Arc::new(());
         let task = tokio::spawn({
             let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
+            let (ticket, wanted) = (Arc::clone(&ticket), Arc::downgrade(&wanted));
             async move {
                 // Ends it whatever happens, a panic in the verifier included.
                 let _end = Landing { client: &client, key: &key, id };
-                let outcome = client.look(&key, &terms).await;
+                let outcome = client.take_off(&key, &terms, &ticket, &wanted).await;
                 client.land(&key, outcome)
             }
         });
         let outcome = async move { task.await.unwrap_or(Err(broken)) }.boxed().shared();
-        Flight { id, terms, began, outcome }
+        Flight { id, terms, began, outcome, ticket, wanted }
+    }
+
+    /// Waits for a turn, and looks at a repository if somebody still wants to know by then.
+    async fn take_off(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>, wanted: &Weak<()>) -> Outcome {
+        let turn = tokio::time::timeout(self.options.flight, self.turns.flights.take(ticket)).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(busy(key));
+        };
+        // The flight itself holds one.
+        if wanted.strong_count() <= 1 {
+            return Err(Failure::Abandoned { gun: key.gun.clone() });
+        }
+        self.look(key, terms, ticket).await
     }
 
     /// Looks at a repository until what was seen is no less than what anybody in this process knew of it at the end.
-    async fn look(&self, key: &Arc<Key>, terms: &Terms) -> Outcome {
+    async fn look(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>) -> Outcome {
         for _ in 0..MAX_LOOKS {
             let known = self.known(key).await?;
             let timed_out = Failure::TimedOut { host: host_of(&key.server) };
             let asked = Instant::now();
-            let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known)).await;
+            let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known, ticket)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
             if let Some(seen) = self.note(key, terms, &known, &Kept { repository, asked }) {
                 return Ok(seen);
@@ -317,24 +414,34 @@ impl NotaryClient {
         Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
     }
 
-    async fn fly(&self, key: &Key, terms: &Terms, known: &Known) -> Result<Arc<Repository>, Failure> {
+    async fn fly(
+        &self,
+        key: &Key,
+        terms: &Terms,
+        known: &Known,
+        ticket: &Arc<Ticket>,
+    ) -> Result<Arc<Repository>, Failure> {
         let now = (self.options.clock)();
         let untrusted = |error| Failure::Untrusted(Box::new(error));
         let (gun, pins) = (key.gun.clone(), terms.pins.clone());
         let mut update =
             Update::start(&gun, known.held.clone(), known.memory.as_ref(), pins, now).map_err(untrusted)?;
-        let mut fetcher = Fetcher::new(&self.http, &self.auth, key, &terms.login);
+        let http = self.http.on_behalf(ticket);
+        let mut fetcher = Fetcher::new(&http, &self.auth, key, &terms.login);
         let mut answers = Vec::new();
         let mut large = None;
         loop {
             // To verify a large or hostile repository takes a processor seconds; others must not wait for a thread, nor find
             // every processor taken.
             let heavy = weight(&answers) >= HEAVY_BYTES;
+            let turns = if heavy { &self.turns.heavy } else { &self.turns.light };
+            let turn = turns.take(ticket).await.map_err(|_| busy(key))?;
             let work = move || {
                 let step = update.advance(answers);
                 (update, step)
             };
             let worked = if heavy { self.heavy.run(work).await } else { tokio::task::spawn_blocking(work).await.ok() };
+            drop(turn);
             let (after, step) = worked.ok_or_else(|| Failure::Broken { gun: key.gun.clone() })?;
             update = after;
             match step.map_err(untrusted)? {
@@ -342,7 +449,7 @@ impl NotaryClient {
                 Step::Fetch(requests) => {
                     // Kept to the end: what was fetched is still at hand.
                     if large.is_none() && most(&requests) > LARGE_BYTES {
-                        large = Some(self.large.acquire().await.map_err(|_| Failure::Broken { gun: key.gun.clone() })?);
+                        large = Some(self.turns.large.take(ticket).await.map_err(|_| busy(key))?);
                     }
                     answers = fetcher.fetch_all(&requests).await?;
                 }
@@ -424,6 +531,7 @@ impl NotaryClient {
         if let Err(failure) = &outcome
             && !matches!(failure, Failure::Auth(_))
             && !failure.is_of_the_server()
+            && !failure.is_of_turns()
             && !of_one_policy(failure)
         {
             let mut slots = self.slots();
@@ -447,6 +555,10 @@ impl Drop for Landing<'_> {
         slots.of(self.key).flights.retain(|flight| flight.id != self.id);
         NotaryClient::settle(slots, self.key);
     }
+}
+
+fn busy(key: &Key) -> Failure {
+    Failure::Busy { gun: key.gun.clone(), host: host_of(&key.server) }
 }
 
 pub(crate) fn host_of(server: &str) -> String {

@@ -63,6 +63,12 @@ impl RegistryClient {
         Self { http, auth }
     }
 
+    /// The same client, whose requests are made for a namespace.
+    #[must_use]
+    pub fn for_namespace(&self, namespace: &str) -> Self {
+        Self { http: self.http.for_namespace(namespace), auth: Arc::clone(&self.auth) }
+    }
+
     /// The sha256 that an image's manifest has in its registry now; `None` if it is not there. A reference with a digest is
     /// asked for by that, one without by its tag.
     ///

@@ -106,12 +106,13 @@ impl NotaryClient {
     /// Has a repository remembered across restarts and by other replicas. To be called before an answer is given that
     /// rests on it, as a restart right after must not forget it; but not for a denial or a dry run, which leave no trace.
     ///
-    /// Only a repository that changed is written, so for most answers this costs nothing.
+    /// Only a repository that changed is written, so for most answers this costs nothing. What is new counts for the share of
+    /// the namespace that it is written for.
     ///
     /// # Errors
     /// What is remembered cannot be read, or was taken away and cannot be written anew. Other trouble with writing is told
     /// to [`crate::Options::on_trouble`], once for each time that the server is asked.
-    pub async fn commit(&self, seen: &Seen) -> Result<Committed, Failure> {
+    pub async fn commit(&self, seen: &Seen, namespace: &str) -> Result<Committed, Failure> {
         let writing = match self.unwritten(seen) {
             Ok(basis) => basis.writing,
             Err(already) => return Ok(already),
@@ -119,7 +120,7 @@ impl NotaryClient {
         let _turn = writing.lock().await;
         // Whoever had the turn before may have written it.
         match self.unwritten(seen) {
-            Ok(basis) => self.write(seen, basis).await,
+            Ok(basis) => self.write(seen, basis, namespace).await,
             Err(already) => Ok(already),
         }
     }
@@ -145,12 +146,13 @@ impl NotaryClient {
         }
     }
 
-    async fn write(&self, seen: &Seen, basis: Basis) -> Result<Committed, Failure> {
+    async fn write(&self, seen: &Seen, basis: Basis, namespace: &str) -> Result<Committed, Failure> {
         let Some(state) = &self.options.state else {
             return Ok(Committed::Done);
         };
         let (key, memory) = (&seen.key, seen.kept.repository.memory());
-        let remembered = Remembered { memory: memory.clone(), accepted: basis.accepted };
+        let namespace = Some(namespace.to_owned());
+        let remembered = Remembered { memory: memory.clone(), accepted: basis.accepted, namespace };
         let stored = match state.save(&key.server, &key.gun, basis.there, &remembered).await {
             Ok(Saved::Done) => true,
             Ok(Saved::Overtaken) => {

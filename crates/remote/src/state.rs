@@ -1,10 +1,11 @@
 //! What is remembered of repositories across restarts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,6 +13,8 @@ use countersign_notary::{KeyId, Memory, RoleName, RootKey, RootRecord, Seen, fro
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::shares::{self, MAX_RECORD_BYTES, NoRoom};
 
 /// What is done with what is remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +46,22 @@ pub struct StateError {
     pub place: String,
     /// What went wrong.
     pub cause: String,
+    /// Whether there is no room for it, rather than that anything failed.
+    pub no_room: bool,
 }
 
 impl StateError {
     /// Names what failed, and why.
     #[must_use]
     pub fn new(action: StateAction, gun: &str, place: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
-        Self { action, gun: gun.to_owned(), place: place.to_string(), cause: cause.to_string() }
+        let (gun, place, cause) = (gun.to_owned(), place.to_string(), cause.to_string());
+        Self { action, gun, place, cause, no_room: false }
+    }
+
+    /// There is no room for what was seen.
+    #[must_use]
+    pub fn no_room(gun: &str, place: impl std::fmt::Display, why: &NoRoom) -> Self {
+        Self { no_room: true, ..Self::new(StateAction::Write, gun, place, why) }
     }
 }
 
@@ -60,6 +72,8 @@ pub struct Remembered {
     pub memory: Memory,
     /// When `countersign trust accept` wrote it, as RFC 3339 text; what was seen before then counts no more.
     pub accepted: Option<String>,
+    /// The namespace in which it was first wanted, and for whose share it counts.
+    pub namespace: Option<String>,
 }
 
 /// Where memories live.
@@ -121,13 +135,6 @@ pub fn weigh(there: Option<&Remembered>, there_before: bool, seen: &Remembered) 
     }
 }
 
-/// Of how many repositories something is remembered. There are some thousand in a large company; who can make more of them
-/// is up to something.
-pub const MAX_REMEMBERED: usize = 10_000;
-
-/// How many bytes the texts of all that is remembered may have. Most have some three thousand.
-pub const MAX_REMEMBERED_BYTES: usize = 64 << 20;
-
 /// A directory with one file a repository.
 ///
 /// No file is named by anything that a stranger says: names are hashes. A file is written whole and then renamed into its
@@ -135,19 +142,12 @@ pub const MAX_REMEMBERED_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
+    /// For which namespaces the files are, as far as they were looked into.
+    namespaces: Arc<Mutex<HashMap<OsString, String>>>,
 }
 
 /// The file that is locked while something is written, and that tells the directory from an empty one in its place.
 const LOCK: &str = ".lock";
-
-/// Why nothing more is remembered.
-#[must_use]
-pub fn too_many() -> String {
-    format!(
-        "it would be more than {MAX_REMEMBERED} repositories or {} MiB in all; see countersign trust list, and delete what is not needed",
-        MAX_REMEMBERED_BYTES >> 20
-    )
-}
 
 /// The JSON form of what is remembered, wherever it is kept.
 #[derive(Serialize, Deserialize)]
@@ -157,6 +157,8 @@ struct File {
     gun: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     accepted: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     root: String,
     lineage: Vec<Record>,
     seen: BTreeMap<String, Version>,
@@ -188,13 +190,13 @@ impl StateDir {
         fs::write(&probe, b"")?;
         fs::remove_file(&probe)?;
         fs::OpenOptions::new().create(true).append(true).open(path.join(LOCK))?;
-        Ok(Self { path: path.to_owned() })
+        Ok(Self { path: path.to_owned(), namespaces: Arc::default() })
     }
 
     /// Uses a directory that [`Self::open`] has made usable before, and makes nothing: what is empty stays so.
     #[must_use]
     pub fn existing(path: &Path) -> Option<Self> {
-        Some(Self { path: path.to_owned() }).filter(Self::is_there)
+        Some(Self { path: path.to_owned(), namespaces: Arc::default() }).filter(Self::is_there)
     }
 
     /// Keeps other threads and processes from writing as long as it is held.
@@ -236,21 +238,48 @@ impl StateDir {
             Weighed::Same => return Ok(Saved::Done),
             Weighed::Newer => {}
         }
-        let text = encode(server, gun, seen).map_err(failed)?;
+        // It stays with the namespace that wanted it first.
+        let namespace = there.as_ref().map_or(seen.namespace.clone(), |there| there.namespace.clone());
+        let text = encode(server, gun, &Remembered { namespace: namespace.clone(), ..seen.clone() }).map_err(failed)?;
+        if text.len() > MAX_RECORD_BYTES {
+            return Err(StateError::no_room(gun, path.display(), &NoRoom::TooLarge { kib: text.len() >> 10 }));
+        }
         // Most updates are small, and there is no need to look at all files for them.
-        if (there.is_none() || text.len() > 64 << 10) && !self.has_room(text.len()).map_err(no_access)? {
-            return Err(failed(too_many()));
+        if there.is_none() || text.len() > 64 << 10 {
+            let room = self.has_room(&path, namespace.as_deref().unwrap_or_default(), text.len()).map_err(no_access)?;
+            room.map_err(|why| StateError::no_room(gun, path.display(), &why))?;
         }
         write_whole(&path, &text).map(|()| Saved::Done).map_err(no_access)
     }
 
-    fn has_room(&self, size: usize) -> std::io::Result<bool> {
-        let (mut count, mut bytes) = (0, size as u64);
-        for entry in fs::read_dir(&self.path)? {
-            count += 1;
-            bytes += entry?.metadata().map_or(0, |file| file.len());
+    fn has_room(&self, path: &Path, namespace: &str, size: usize) -> std::io::Result<Result<(), NoRoom>> {
+        #[derive(Deserialize, Default)]
+        struct For {
+            #[serde(default)]
+            namespace: Option<String>,
         }
-        Ok(count <= MAX_REMEMBERED && bytes <= MAX_REMEMBERED_BYTES as u64)
+        let (mut sizes, mut before) = (HashMap::new(), None);
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let length = entry.metadata().map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
+            if entry.path() == path {
+                before = Some(length);
+            } else if entry.path().extension().is_some_and(|ending| ending == "json") {
+                sizes.insert(entry.file_name(), length);
+            }
+        }
+        let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
+        namespaces.retain(|name, _| sizes.contains_key(name));
+        for name in sizes.keys() {
+            if !namespaces.contains_key(name) {
+                // One that cannot be read counts for nobody in particular.
+                let text = fs::read(self.path.join(name)).unwrap_or_default();
+                let wanted = serde_json::from_slice::<For>(&text).unwrap_or_default();
+                namespaces.insert(name.clone(), wanted.namespace.unwrap_or_default());
+            }
+        }
+        let others = sizes.iter().map(|(name, size)| (namespaces.get(name).map_or("", String::as_str), *size));
+        Ok(shares::has_room(others, namespace, before, size))
     }
 
     /// Everything that is remembered: server, repository, and what was seen.
@@ -302,7 +331,7 @@ pub fn name(server: &str, gun: &str) -> String {
 /// # Errors
 /// Why it cannot be written down.
 pub fn encode(server: &str, gun: &str, seen: &Remembered) -> Result<Vec<u8>, String> {
-    serde_json::to_vec_pretty(&note(server, gun, seen)).map_err(|error| error.to_string())
+    serde_json::to_vec(&note(server, gun, seen)).map_err(|error| error.to_string())
 }
 
 /// Reads such a text back.
@@ -366,6 +395,7 @@ fn note(server: &str, gun: &str, remembered: &Remembered) -> File {
         server: server.to_owned(),
         gun: gun.to_owned(),
         accepted: remembered.accepted.clone(),
+        namespace: remembered.namespace.clone(),
         root: STANDARD.encode(memory.root.as_deref().unwrap_or_default()),
         lineage: memory.lineage.iter().map(record).collect(),
         seen: memory.seen.iter().map(seen).collect(),
@@ -389,5 +419,5 @@ fn recall(file: File) -> Option<Remembered> {
         lineage: file.lineage.into_iter().map(record).collect::<Option<_>>()?,
         seen: file.seen.into_iter().map(seen).collect::<Option<_>>()?,
     };
-    Some(Remembered { memory, accepted: file.accepted })
+    Some(Remembered { memory, accepted: file.accepted, namespace: file.namespace })
 }

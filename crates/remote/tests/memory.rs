@@ -85,8 +85,15 @@ async fn large_repositories_take_turns() {
             let address = &address;
             async move {
                 let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-                let ask =
-                    Ask { server: address, gun: &gun, pins: &pins, certificate: None, login: &login, max_age: None };
+                let ask = Ask {
+                    server: address,
+                    gun: &gun,
+                    pins: &pins,
+                    certificate: None,
+                    login: &login,
+                    namespace: "",
+                    max_age: None,
+                };
                 client.repository(ask).await.map(|_| ())
             }
         });
@@ -119,7 +126,15 @@ async fn endless_answers_take_little_memory() {
         (0..8).map(move |index| async move {
             let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
             client
-                .repository(Ask { server, gun: &gun, pins: &pins, certificate: None, login: &login, max_age: None })
+                .repository(Ask {
+                    server,
+                    gun: &gun,
+                    pins: &pins,
+                    certificate: None,
+                    login: &login,
+                    namespace: "",
+                    max_age: None,
+                })
                 .await
         })
     });

@@ -103,7 +103,7 @@ fn foreign(root_version: u64) -> Repo {
 async fn seen(repo: &Repo) -> Remembered {
     let server = serve(Scenario::Files(Arc::new(Mutex::new(repo.clone().build())))).await;
     let repository = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap();
-    Remembered { memory: repository.memory().clone(), accepted: None }
+    Remembered { memory: repository.memory().clone(), accepted: None, namespace: None }
 }
 
 fn digest(repository: &Repository) -> [u8; 32] {
@@ -166,6 +166,7 @@ async fn a_slow_flight_takes_nothing_back() {
         pins: &pins,
         certificate: None,
         login: &login,
+        namespace: "",
         max_age: None,
     });
     assert_eq!(digest(&quick.await.unwrap()), digest_of("newer"));
@@ -382,11 +383,11 @@ async fn only_what_is_committed_is_written() {
     let found = look(&denying, &server.url, None).await;
     assert!(matches!(&found, Err(Failure::Untrusted(error)) if matches!(**error, Error::Rollback { .. })), "{found:?}");
     *files.lock().unwrap() = newer;
-    assert_eq!(denying.commit(&seen).await, Ok(Committed::Done));
+    assert_eq!(denying.commit(&seen, "").await, Ok(Committed::Done));
     assert_eq!(records(folder.path()).len(), 1);
     // The second time the store is not even asked.
     store.meddle(|_| panic!("it is written already"));
-    assert_eq!(denying.commit(&seen).await, Ok(Committed::Done));
+    assert_eq!(denying.commit(&seen, "").await, Ok(Committed::Done));
 }
 
 /// What others stored meanwhile is seen when an answer is about to be given, though it rests on what was in memory.
@@ -403,10 +404,10 @@ async fn who_is_behind_asks_anew() {
     repo.tag("targets", "v1", &digest_of("newer")).advance();
     store.dir.replace(address.as_str(), GUN, &self::seen(&repo).await).unwrap();
     *files.lock().unwrap() = repo.build();
-    assert_eq!(client.commit(&seen).await, Ok(Committed::Behind));
+    assert_eq!(client.commit(&seen, "").await, Ok(Committed::Behind));
     let anew = look(&client, &server.url, None).await.unwrap();
     assert_eq!(digest(&anew), digest_of("newer"));
-    assert_eq!(client.commit(&anew).await, Ok(Committed::Done));
+    assert_eq!(client.commit(&anew, "").await, Ok(Committed::Done));
     // Another replica may have pinned the former one just now.
     assert_eq!(digest(&anew.former().unwrap()), digest_of("v1"));
 }

@@ -224,7 +224,7 @@ async fn ask(
 ) -> Result<Arc<Repository>, Failure> {
     let pins = RootPins::none();
     client
-        .repository(Ask { server, gun: GUN, pins: &pins, certificate, login, max_age: None })
+        .repository(Ask { server, gun: GUN, pins: &pins, certificate, login, namespace: "", max_age: None })
         .await
         .map(|seen| Arc::clone(seen.repository()))
 }

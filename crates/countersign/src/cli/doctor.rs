@@ -315,6 +315,7 @@ async fn verify<'a>(
         pins: &patient.demands.pins,
         certificate: patient.demands.certificate.as_ref(),
         login: &login,
+        namespace: "",
         max_age: None,
     };
     let repository = match clients.notary.repository(ask).await {

@@ -70,6 +70,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
     let trust_servers = reach::trust_servers(&config.trust_servers)?;
     let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
+    let (notary, verifying) = (clients.notary.clone(), Arc::clone(&metrics));
+    let refresh: health::Refresh = Arc::new(move || verifying.verifying(notary.load()));
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
@@ -117,7 +119,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let (_turn_away, turn_away) = tokio::sync::watch::channel(0);
     let router = admit::router(reviewer);
     let reviews = Port { listener: reviews, tls: Some(tls), router, name: "reviews", turn_away: turn_away.clone() };
-    let router = health::router(readiness, Arc::clone(&metrics));
+    let router = health::router(readiness, Arc::clone(&metrics), refresh);
     let operations = Port { listener: operations, tls: None, router, name: "operations", turn_away };
     tokio::join!(web::serve(reviews, Arc::clone(&metrics), stop.clone()), web::serve(operations, metrics, stop));
     info!("stopped");
@@ -199,7 +201,7 @@ fn clients(
         private: config.private_trust,
         state,
         on_trouble: Arc::new(move |problem| {
-            metrics.state_failed();
+            metrics.state_failed(if problem.no_room { "no-room" } else { "error" });
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };

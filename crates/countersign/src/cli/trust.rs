@@ -89,8 +89,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             let (gun, login) = (image.repository(), Login::none());
             let client = flags.clients()?.notary;
             runtime.block_on(async {
-                let ask =
-                    Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login, max_age: None };
+                let ask = Ask {
+                    server: &server,
+                    gun: &gun,
+                    pins: &pins,
+                    certificate: None,
+                    login: &login,
+                    namespace: "",
+                    max_age: None,
+                };
                 let repository = match client.repository(ask).await {
                     Ok(repository) => repository,
                     Err(failure) => {
@@ -100,7 +107,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
                     }
                 };
                 let accepted = (telemetry::wall_clock())().to_string();
-                let now = Remembered { memory: repository.memory().clone(), accepted: Some(accepted) };
+                let now = Remembered { memory: repository.memory().clone(), accepted: Some(accepted), namespace: None };
                 let before = replace(place, &args.namespace, server.as_str(), &gun, &now).await?;
                 print(&change(&gun, before.as_ref(), &now));
                 Ok(exit::OK)
@@ -179,6 +186,7 @@ fn as_table(remembered: &[(String, String, Remembered)]) -> String {
         vec![
             shown(gun),
             shown(server),
+            shown(seen.namespace.as_deref().unwrap_or("-")),
             root,
             version(&seen.memory, &RoleName::timestamp()),
             keys,
@@ -186,7 +194,7 @@ fn as_table(remembered: &[(String, String, Remembered)]) -> String {
         ]
     };
     let rows: Vec<_> = remembered.iter().map(row).collect();
-    table(&["REPOSITORY", "SERVER", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
+    table(&["REPOSITORY", "SERVER", "FOR", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
 }
 
 fn change(gun: &str, before: Option<&Remembered>, now: &Remembered) -> String {

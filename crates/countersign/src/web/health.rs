@@ -13,12 +13,15 @@ use crate::metrics::SharedMetrics;
 /// Says why the server is not ready; `None` when it is.
 pub type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
+/// Brings metrics up to date that nobody keeps so all the time.
+pub type Refresh = Arc<dyn Fn() + Send + Sync>;
+
 /// The routes of the operations port.
-pub fn router(readiness: Readiness, metrics: SharedMetrics) -> Router {
+pub fn router(readiness: Readiness, metrics: SharedMetrics, refresh: Refresh) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))
-        .route("/metrics", get(text).with_state(metrics))
+        .route("/metrics", get(text).with_state((metrics, refresh)))
 }
 
 async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
@@ -28,7 +31,8 @@ async fn readyz(State(readiness): State<Readiness>) -> impl IntoResponse {
     }
 }
 
-async fn text(State(metrics): State<SharedMetrics>) -> impl IntoResponse {
+async fn text(State((metrics, refresh)): State<(SharedMetrics, Refresh)>) -> impl IntoResponse {
+    refresh();
     // The type that the OpenMetrics text format asks for.
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], metrics.text())
 }

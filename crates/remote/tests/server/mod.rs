@@ -152,7 +152,7 @@ pub(crate) fn client(options: Options) -> NotaryClient {
 pub(crate) async fn ask(client: &NotaryClient, server: &TrustServer, gun: &str) -> Result<Arc<Repository>, Failure> {
     for _ in 0..MAX_LOOKS {
         let seen = look_at(client, server, gun, None).await?;
-        if client.commit(&seen).await? == Committed::Done {
+        if client.commit(&seen, "").await? == Committed::Done {
             return Ok(Arc::clone(seen.repository()));
         }
     }
@@ -166,7 +166,7 @@ async fn look_at(
     max_age: Option<Duration>,
 ) -> Result<Seen, Failure> {
     let (pins, login) = (RootPins::none(), Login::none());
-    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, max_age }).await
+    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, namespace: "", max_age }).await
 }
 
 /// Asks as for a review that is admitted.

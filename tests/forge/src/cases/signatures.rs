@@ -254,6 +254,14 @@ fn weak_keys(cases: &mut Cases) {
     }
 }
 
+/// Puts wrong signatures of the role's own key before the right one.
+fn before(signatures: &mut Vec<serde_json::Value>, wrong: usize) {
+    let mut one = signatures[0].clone();
+    one["sig"] = STANDARD.encode([7; 64]).into();
+    let right = std::mem::replace(signatures, vec![one; wrong]);
+    signatures.extend(right);
+}
+
 fn counting(cases: &mut Cases) {
     cases.broken("ThresholdNotMet timestamp", "timestamp-one-signature-of-two", "The threshold is two.", |d| {
         d.repo.keys("timestamp").keys.push(Key::p256("timestamp 2"));
@@ -303,6 +311,23 @@ fn counting(cases: &mut Cases) {
     cases.broken("SignerInvalid - ThresholdNotMet", "delegation-one-signature-of-two", why, |d| {
         d.repo.delegation("targets/alice").keys.push(Key::p256("alice 2"));
         d.repo.delegation("targets/alice").threshold = 2;
+    });
+    cases.sound("timestamp-three-wrong-signatures-before", "Wrong signatures count nothing, and do no harm.", |d| {
+        d.repo.file("timestamp").edit_signatures(|signatures, _| before(signatures, 3));
+    });
+    let why =
+        "Of one key four wrong signatures are tried, in all files of an update: whoever has more is up to something.";
+    cases.broken("ThresholdNotMet timestamp", "timestamp-four-wrong-signatures-before", why, |d| {
+        d.repo.file("timestamp").edit_signatures(|signatures, _| before(signatures, 4));
+    });
+    cases.broken("SignerInvalid - ThresholdNotMet", "delegation-wrong-signatures-in-several-files", why, |d| {
+        let alice = Key::p256("alice");
+        for (name, file) in [("s1", "targets/s1"), ("s2", "targets/s2"), ("s3", "targets/s3"), ("s4", "targets/s4")] {
+            d.repo.signer(name, &alice).sign(name, "v1", &crate::digest_of("v1"));
+            d.repo.file(file).edit_signatures(|signatures, _| before(signatures, 1));
+        }
+        d.repo.file("targets/alice").edit_signatures(|signatures, _| before(signatures, 1));
+        d.require("s4", &alice);
     });
     cases.broken("TooManySignatures timestamp", "timestamp-300-signatures", "Work is bounded.", |d| {
         d.repo.file("timestamp").edit_signatures(|signatures, _| {
