@@ -1,6 +1,7 @@
 //! What was typed, in the environment, and in a file, made into what is meant: once, before anything starts.
 
 mod choices;
+mod clients;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use thiserror::Error;
 
 pub use choices::{ClusterPolicySecrets, Mode, Pin};
+pub use clients::ClientCertificates;
 
 use crate::manifests::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
@@ -100,6 +102,16 @@ pub struct Settings {
     /// Key of the serving certificate, PEM
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TLS_KEY", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
+
+    /// Take reviews only from clients that show a certificate of the authorities in this file, PEM; read again when it
+    /// changes. Needs --client-name
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CLIENT_CA")]
+    pub client_ca: Option<PathBuf>,
+
+    /// Common name or DNS name that such a certificate must have (repeatable: one of them)
+    #[arg(long, value_name = "NAME", env = "COUNTERSIGN_CLIENT_NAME", value_delimiter = ',')]
+    #[serde(default)]
+    pub client_name: Vec<String>,
 
     /// Make a certificate for local use, and write it to this file
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_SELF_SIGNED", conflicts_with_all = ["tls_cert", "tls_key"])]
@@ -282,6 +294,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// Where the certificate comes from.
     pub tls: TlsSource,
+    /// Who may send reviews; without it, everybody.
+    pub clients: Option<ClientCertificates>,
     /// Authorities to trust everywhere.
     pub trust_ca: Vec<PathBuf>,
     /// Settings for single hosts.
@@ -377,6 +391,8 @@ impl Settings {
             ops_listen: self.ops_listen.or(file.ops_listen),
             tls_cert: self.tls_cert.or(file.tls_cert),
             tls_key: self.tls_key.or(file.tls_key),
+            client_ca: self.client_ca.or(file.client_ca),
+            client_name: if self.client_name.is_empty() { file.client_name } else { self.client_name },
             self_signed: self.self_signed.or(file.self_signed),
             trust_ca: if self.trust_ca.is_empty() { file.trust_ca } else { self.trust_ca },
             trust_refresh: self.trust_refresh.or(file.trust_refresh),
@@ -431,6 +447,7 @@ impl Settings {
             }
             _ => return invalid("give --tls-cert together with --tls-key, or --self-signed or --tls-secret alone"),
         };
+        let clients = ClientCertificates::resolve(self.client_ca, self.client_name)?;
         let shutdown_delay = self.shutdown_delay.map_or(Duration::ZERO, |span| span.0);
         if shutdown_delay > Duration::from_secs(300) {
             return invalid("--shutdown-delay must be at most 300s");
@@ -452,6 +469,7 @@ impl Settings {
             namespace: self.namespace,
             shutdown_delay,
             tls,
+            clients,
             trust_ca: self.trust_ca,
             hosts: self.hosts,
             trust_refresh: self.trust_refresh.map_or(Duration::from_secs(30), |span| span.0),

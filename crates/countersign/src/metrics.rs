@@ -66,6 +66,7 @@ pub struct Metrics {
     repositories: Family<StateLabels, Gauge>,
     body_bytes: Family<LaneLabels, Gauge>,
     refused_bodies: Family<ReasonLabels, Counter>,
+    refused_clients: Family<ReasonLabels, Counter>,
 }
 
 /// What a review came to.
@@ -138,6 +139,7 @@ impl Default for Metrics {
             "Connections that the server closed or did not take, by port and reason",
             closed_connections.clone(),
         );
+        let refused_clients = Family::default();
         registry.register("reviews", "Admission reviews by webhook and by what they came to", reviews.clone());
         registry.register("denied_images", "Images denied, by the kind of reason", denials.clone());
         registry.register("review_duration_seconds", "Time from a review's arrival to its answer", duration.clone());
@@ -163,6 +165,11 @@ impl Default for Metrics {
             "When the serving certificate expires, in seconds since 1970",
             certificate_expiry.clone(),
         );
+        registry.register(
+            "refused_clients",
+            "Connections for reviews that were refused for the client's certificate, by the kind of reason",
+            refused_clients.clone(),
+        );
         Self {
             registry,
             reviews,
@@ -179,6 +186,7 @@ impl Default for Metrics {
             repositories,
             body_bytes,
             refused_bodies,
+            refused_clients,
         }
     }
 }
@@ -252,6 +260,11 @@ impl Metrics {
     /// A body was given up.
     pub fn body_refused(&self, reason: &'static str) {
         self.refused_bodies.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A client was refused for its certificate; `reason` comes from `Refusal::label`.
+    pub fn refused_client(&self, reason: &'static str) {
+        self.refused_clients.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// The text that Prometheus reads.

@@ -1,5 +1,7 @@
-//! The certificate that the webhook serves: from files that are read again when they change, or made on the spot.
+//! The certificate that the webhook serves: from files that are read again when they change, or made on the spot; and the
+//! certificates that its clients must show.
 
+pub mod clients;
 pub mod managed;
 
 use std::fs;
@@ -9,13 +11,15 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use rustls::ServerConfig;
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 use tracing::{error, info};
 
+use self::clients::Clients;
 use crate::metrics::SharedMetrics;
 
 /// How often certificate files are looked at. Kubernetes updates mounted secrets within a minute or so.
@@ -104,23 +108,28 @@ fn note_expiry(key: &CertifiedKey, metrics: &SharedMetrics) {
     }
 }
 
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable =
+        |error: std::io::Error| TlsError::Unreadable { path: path.display().to_string(), cause: error.to_string() };
+    fs::read(path).map_err(unreadable)
+}
+
+fn malformed(path: &Path, what: &'static str) -> TlsError {
+    TlsError::Malformed { path: path.display().to_string(), what }
+}
+
+/// Reads the certificates of a PEM file, of which there must be one at least.
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&read(path)?).collect();
+    read.ok().filter(|found| !found.is_empty()).ok_or_else(|| malformed(path, "certificate"))
+}
+
 /// Reads a certificate chain and its key.
 ///
 /// # Errors
 /// Files that cannot be read, or do not fit each other.
 pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
-    let read = |path: &Path| {
-        let unreadable =
-            |error: std::io::Error| TlsError::Unreadable { path: path.display().to_string(), cause: error.to_string() };
-        fs::read(path).map_err(unreadable)
-    };
-    let malformed = |path: &Path, what| TlsError::Malformed { path: path.display().to_string(), what };
-    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(certificate)?)
-        .collect::<Result<_, _>>()
-        .map_err(|_| malformed(certificate, "certificate"))?;
-    if chain.is_empty() {
-        return Err(malformed(certificate, "certificate"));
-    }
+    let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| malformed(key, "private key"))?;
     certified(chain, private).map_err(|cause| TlsError::Mismatch {
         certificate: certificate.display().to_string(),
@@ -146,39 +155,61 @@ pub fn self_signed(names: Vec<String>) -> Result<(CertifiedKey, String), TlsErro
     Ok((key, made.cert.pem()))
 }
 
-/// The TLS side of the webhook: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3.
+/// The TLS side of the webhook: HTTP/2 and HTTP/1.1, TLS 1.2 and 1.3. With `clients`, all others are refused.
 ///
 /// # Errors
 /// A library that refuses its own defaults.
-pub fn server_config(certificate: Arc<ServingCertificate>) -> Result<ServerConfig, TlsError> {
+pub fn server_config(
+    certificate: Arc<ServingCertificate>,
+    clients: Option<Arc<Clients>>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let demanded = clients.is_some();
+    let verifier: Arc<dyn ClientCertVerifier> = match clients {
+        Some(clients) => clients,
+        None => WebPkiClientVerifier::no_client_auth(),
+    };
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| TlsError::Make(error.to_string()))?
-        .with_no_client_auth()
+        .with_client_cert_verifier(verifier)
         .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    if demanded {
+        // A session that is taken up again brings its certificate along, and nobody looks at that anew: it may have expired,
+        // or be of an authority that no longer counts.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+    }
     Ok(config)
 }
 
 /// Serves new files when they change; files that cannot be used leave the certificate that is in use. Ends when the
 /// returned task is dropped or aborted.
 pub fn watch(serving: Arc<ServingCertificate>, certificate: PathBuf, key: PathBuf) -> tokio::task::JoinHandle<()> {
-    let contents = move || (fs::read(&certificate).ok(), fs::read(&key).ok(), certificate.clone(), key.clone());
+    follow(vec![certificate.clone(), key.clone()], move || {
+        serving.swap(load(&certificate, &key)?);
+        info!(certificate = %certificate.display(), "serving a new certificate");
+        Ok(())
+    })
+}
+
+/// Calls `take` when files have changed, and again until it succeeds.
+fn follow(
+    files: Vec<PathBuf>,
+    mut take: impl FnMut() -> Result<(), TlsError> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    let contents = move || files.iter().map(|file| fs::read(file).ok()).collect::<Vec<_>>();
     tokio::spawn(async move {
-        let (mut old_certificate, mut old_key, ..) = contents();
+        let mut old = contents();
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let (new_certificate, new_key, certificate_path, key_path) = contents();
-            if (&new_certificate, &new_key) == (&old_certificate, &old_key) {
+            let new = contents();
+            if new == old {
                 continue;
             }
-            match load(&certificate_path, &key_path) {
-                Ok(loaded) => {
-                    serving.swap(loaded);
-                    info!(certificate = %certificate_path.display(), "serving a new certificate");
-                    (old_certificate, old_key) = (new_certificate, new_key);
-                }
+            match take() {
+                Ok(()) => old = new,
                 // Half-written files come and go; the complaint is repeated until they fit.
                 Err(problem) => error!(%problem, "the changed certificate cannot be used; the old one stays"),
             }

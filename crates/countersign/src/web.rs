@@ -28,6 +28,7 @@ use tower::Service as _;
 use tracing::debug;
 
 use crate::metrics::SharedMetrics;
+use crate::tls::clients::Clients;
 use seats::{Closed, SWEEP, Seat, Seats};
 
 /// How much is read ahead of one connection, and so how large the head of a request may be: API servers send a few hundred
@@ -76,6 +77,8 @@ pub struct Port {
     pub listener: TcpListener,
     /// How connections are encrypted; `None` for plain HTTP.
     pub tls: Option<ServerConfig>,
+    /// Takes note of clients that TLS refuses for their certificates.
+    pub clients: Option<Arc<Clients>>,
     /// Answers requests.
     pub router: Router,
     /// As the metrics name it.
@@ -86,9 +89,10 @@ pub struct Port {
 
 /// Serves a port until a stop is asked for, then finishes what has begun.
 pub async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
-    let Port { listener, tls, router, name, turn_away } = port;
+    let Port { listener, tls, clients, router, name, turn_away } = port;
     let server = Server {
         acceptor: tls.map(|config| TlsAcceptor::from(Arc::new(config))),
+        clients,
         router,
         seats: Arc::default(),
         stop: stop.clone(),
@@ -115,7 +119,7 @@ pub async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
         let (server, open) = (server.clone(), open.clone());
         tokio::spawn(async move {
             let _open = open;
-            if let Err(problem) = server.connection(stream, &seat).await {
+            if let Err(problem) = server.connection(stream, peer, &seat).await {
                 debug!(%problem, source = %seat.source(), "connection ended");
             }
             server.seats.give_back(&seat);
@@ -143,6 +147,7 @@ async fn sweep(server: Server) {
 #[derive(Clone)]
 struct Server {
     acceptor: Option<TlsAcceptor>,
+    clients: Option<Arc<Clients>>,
     router: Router,
     seats: Arc<Seats>,
     stop: Stop,
@@ -172,7 +177,7 @@ impl Server {
         }
     }
 
-    async fn connection(&self, stream: TcpStream, seat: &Arc<Seat>) -> Result<(), String> {
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr, seat: &Arc<Seat>) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
         let listener = Arc::clone(seat);
         let stream = InspectReader::new(stream, move |bytes: &[u8]| {
@@ -185,7 +190,12 @@ impl Server {
             return self.http1(stream, seat).await;
         };
         let stream = tokio::select! {
-            stream = acceptor.accept(stream) => stream.map_err(|error| format!("handshake: {error}"))?,
+            stream = acceptor.accept(stream) => stream.map_err(|error| {
+                if let Some(clients) = &self.clients {
+                    clients.failed(peer, &error);
+                }
+                format!("handshake: {error}")
+            })?,
             () = seat.told_to_leave() => return Err("handshake: it took too long".to_owned()),
         };
         // What was agreed on decides, not what arrives first: to guess from that means to wait for it.

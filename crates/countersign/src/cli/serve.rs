@@ -21,6 +21,7 @@ use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::source::{Source, status};
 use crate::telemetry;
+use crate::tls::clients::Clients;
 use crate::tls::managed::{self, Wanted};
 use crate::tls::{self, ServingCertificate};
 use crate::web::admit::Reviewer;
@@ -97,7 +98,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let reviewer = Reviewer::new(gate, Arc::clone(&metrics));
     let serving = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
-    let tls = tls::server_config(Arc::clone(&serving))?;
+    let api_servers = api_servers(&config, &metrics)?;
+    let tls = tls::server_config(Arc::clone(&serving), api_servers.clone())?;
     let reviews = web::listen(config.listen, "--listen").await?;
     let operations = web::listen(config.ops_listen, "--ops-listen").await?;
     info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
@@ -118,9 +120,10 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     });
     let (_turn_away, turn_away) = tokio::sync::watch::channel(0);
     let router = admit::router(reviewer);
-    let reviews = Port { listener: reviews, tls: Some(tls), router, name: "reviews", turn_away: turn_away.clone() };
+    let (tls, clients) = (Some(tls), api_servers);
+    let reviews = Port { listener: reviews, tls, clients, router, name: "reviews", turn_away: turn_away.clone() };
     let router = health::router(readiness, Arc::clone(&metrics), refresh);
-    let operations = Port { listener: operations, tls: None, router, name: "operations", turn_away };
+    let operations = Port { listener: operations, tls: None, clients: None, router, name: "operations", turn_away };
     tokio::join!(web::serve(reviews, Arc::clone(&metrics), stop.clone()), web::serve(operations, metrics, stop));
     info!("stopped");
     Ok(())
@@ -206,6 +209,15 @@ fn clients(
         }),
     };
     reach::clients(&connections, authenticator, options)
+}
+
+/// Who may send reviews, where that is not everybody.
+fn api_servers(config: &Config, metrics: &SharedMetrics) -> anyhow::Result<Option<Arc<Clients>>> {
+    let Some(wanted) = &config.clients else { return Ok(None) };
+    let clients = Clients::load(wanted, Arc::clone(metrics)).context("--client-ca")?;
+    clients.watch(&wanted.authorities);
+    info!(authorities = %wanted.authorities.display(), names = ?wanted.names, "reviews are taken only from clients with such a certificate");
+    Ok(Some(clients))
 }
 
 fn certificate(
