@@ -257,10 +257,12 @@ impl Install {
         let mut mounts = vec![
             json!({"name": "config", "mountPath": "/etc/countersign", "readOnly": true}),
             json!({"name": "trust-ca", "mountPath": "/etc/countersign-trust-ca", "readOnly": true}),
+            json!({"name": "client-ca", "mountPath": "/etc/countersign-client-ca", "readOnly": true}),
         ];
         let mut volumes = vec![
             json!({"name": "config", "configMap": {"name": NAME}}),
             json!({"name": "trust-ca", "configMap": {"name": "countersign-trust-ca", "optional": true}}),
+            json!({"name": "client-ca", "configMap": {"name": "countersign-client-ca", "optional": true}}),
         ];
         let secret = match &self.tls {
             Tls::SelfManaged => {
