@@ -1,5 +1,6 @@
 //! Countersign in a real control plane, with a real registry and a real Notary server: what users of a cluster see.
 
+mod client_certificates;
 mod definitions;
 mod injector;
 mod story;
@@ -81,6 +82,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("restarts and rotation under load", trouble::under_load),
     scenario("default policies", story::default_policies),
     scenario("a cron job's job", today::cron_job),
+    scenario("only the API server may ask", client_certificates::only_the_api_server),
 ];
 
 const OPENSHIFT: &[Scenario] = &[
@@ -93,6 +95,7 @@ const OPENSHIFT: &[Scenario] = &[
     scenario("a webhook of somebody else", injector::install),
     scenario("what it brings into a pod", injector::into_a_pod),
     scenario("what loses its pin", injector::without_reinvocation),
+    scenario("only the API server may ask", client_certificates::only_the_api_server),
 ];
 
 #[test]

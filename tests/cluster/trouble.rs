@@ -323,7 +323,7 @@ fn load(stop: &AtomicBool, user: &Kubectl, good: &str, bad: &str) -> Load {
 
 fn disturb(world: &mut World) -> Result<(), Problem> {
     std::thread::sleep(Duration::from_secs(1));
-    world.plane.restart_api_server()?;
+    world.plane.restart_api_server(&[])?;
     // Killed, one after the other, each back before the next goes.
     for index in 0..2 {
         drop(world.replicas.remove(index));

@@ -103,6 +103,11 @@ impl World {
 
     /// One more replica, as the service account that the manifests made.
     pub(crate) fn start_replica(&mut self) -> Result<Countersign, Problem> {
+        self.start_replica_with(&[])
+    }
+
+    /// One more replica with further flags.
+    pub(crate) fn start_replica_with(&mut self, more: &[&str]) -> Result<Countersign, Problem> {
         self.started += 1;
         let kubeconfig = self.plane.service_account("countersign", "countersign")?.display().to_string();
         let name = format!("countersign-{}", self.started);
@@ -122,7 +127,7 @@ impl World {
             "--tls-lifetime",
             "30s",
         ];
-        Countersign::start(&name, &self.ca, self.folder.path(), &arguments)
+        Countersign::start(&name, &self.ca, self.folder.path(), &[&arguments, more].concat())
     }
 
     pub(crate) fn set_backends(&self) {
@@ -139,7 +144,27 @@ impl World {
             "admin",
             &["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p", &service.to_string()],
         )?;
-        // Both configurations, and every entry of theirs.
+        self.set_webhook_port(port)
+    }
+
+    /// Points the Service at this machine in the way of a cluster with pods: its own port is 443, and an endpoint has the other
+    /// one. Only an API server with `--enable-aggregator-routing` looks at endpoints itself.
+    pub(crate) fn point_endpoints_here(&self) -> Result<(), Problem> {
+        let ports = json!([{"name": "reviews", "port": 443, "targetPort": self.front.port, "protocol": "TCP"}]);
+        let service = json!({"spec": {"type": "ClusterIP", "externalName": null, "selector": null, "ports": ports}});
+        let patch = ["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p"];
+        self.plane.kubectl("admin", &[&patch[..], &[&service.to_string()]].concat())?;
+        let ports = json!([{"name": "reviews", "port": self.front.port, "protocol": "TCP"}]);
+        let endpoints = json!({
+            "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "countersign", "namespace": "countersign"},
+            "subsets": [{"addresses": [{"ip": self.front.address.to_string()}], "ports": ports}],
+        });
+        self.plane.apply(&endpoints.to_string())?;
+        self.set_webhook_port(443)
+    }
+
+    /// Writes the Service's port into both configurations, and every entry of theirs.
+    fn set_webhook_port(&self, port: u16) -> Result<(), Problem> {
         for (configuration, entries) in [("mutatingwebhookconfiguration", 1), ("validatingwebhookconfiguration", 2)] {
             let add = |index| json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/service/port"), "value": port});
             let patch = json!((0..entries).map(add).collect::<Vec<_>>()).to_string();

@@ -142,7 +142,7 @@ impl ControlPlane {
             );
             fs::write(folder.join(format!("{user}.kubeconfig")), config.to_string())?;
         }
-        let api_server = start_api_server(release, &programs, folder, port, etcd_port)?;
+        let api_server = start_api_server(release, &programs, folder, port, etcd_port, &[])?;
         let mut controllers = Command::new(programs.join("kube-controller-manager"));
         controllers.arg("--kubeconfig").arg(folder.join("controllers.kubeconfig"));
         controllers.arg("--service-account-private-key-file").arg(folder.join("service-accounts.key"));
@@ -184,14 +184,14 @@ impl ControlPlane {
         ready.map_err(|problem| format!("{problem}: {last:?}\n{}", logs()).into())
     }
 
-    /// Ends the API server, and starts it again.
+    /// Ends the API server, and starts it again with further flags.
     ///
     /// # Errors
     /// It does not come back.
-    pub fn restart_api_server(&mut self) -> Result<(), Problem> {
+    pub fn restart_api_server(&mut self, more: &[&str]) -> Result<(), Problem> {
         self.api_server = None;
-        self.api_server =
-            Some(start_api_server(self.release, &self.programs, &self.folder, self.port, self.etcd_port)?);
+        let (folder, port) = (&self.folder, self.port);
+        self.api_server = Some(start_api_server(self.release, &self.programs, folder, port, self.etcd_port, more)?);
         self.ready()
     }
 
@@ -340,6 +340,7 @@ fn start_api_server(
     folder: &Path,
     port: u16,
     etcd_port: u16,
+    more: &[&str],
 ) -> Result<Part, Problem> {
     let mut command = Command::new(programs.join("kube-apiserver"));
     let file = |name: &str| folder.join(name).display().to_string();
@@ -356,7 +357,7 @@ fn start_api_server(
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
     ]);
-    command.args(release.api_server_flags());
+    command.args(release.api_server_flags()).args(more);
     let mut part = Part::start("kube-apiserver", &mut command, folder)?;
     part.listening_on(port)?;
     Ok(part)
