@@ -112,4 +112,9 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Nothing was loaded yet.
     fn now(&self) -> Result<Arc<dyn Moment>, SourceError>;
+
+    /// Why others should be asked instead of this process, if so.
+    fn unready(&self) -> Option<String> {
+        self.now().err().map(|error| error.to_string())
+    }
 }

@@ -83,8 +83,8 @@ pub struct Port {
     pub router: Router,
     /// As the metrics name it.
     pub name: &'static str,
-    /// Told when connections that are open now are better made anew, as this replica can decide nothing.
-    pub turn_away: watch::Receiver<u64>,
+    /// Told when connections that are open now are better made anew, as this replica can decide nothing; `None` for never.
+    pub turn_away: Option<watch::Receiver<u64>>,
 }
 
 /// Serves a port until a stop is asked for, then finishes what has begun.
@@ -151,7 +151,7 @@ struct Server {
     router: Router,
     seats: Arc<Seats>,
     stop: Stop,
-    turn_away: watch::Receiver<u64>,
+    turn_away: Option<watch::Receiver<u64>>,
     name: &'static str,
     metrics: SharedMetrics,
 }
@@ -258,12 +258,23 @@ impl Server {
 
     /// Resolves when a connection is to end, with how.
     async fn end(&self, seat: &Seat) -> End {
-        let (mut stop, mut turn_away) = (self.stop.clone(), self.turn_away.clone());
-        turn_away.mark_unchanged();
+        let (mut stop, turn_away) = (self.stop.clone(), self.turn_away.clone());
+        let turned_away = async {
+            match turn_away {
+                Some(mut turn_away) => {
+                    turn_away.mark_unchanged();
+                    // Whoever could tell is there as long as the server is.
+                    if turn_away.changed().await.is_err() {
+                        future::pending::<()>().await;
+                    }
+                }
+                None => future::pending().await,
+            }
+        };
         tokio::select! {
             () = seat.told_to_leave() => End::Soon,
             _ = stop.wait_for(|stop| *stop) => End::WhenDone,
-            Ok(()) = turn_away.changed() => End::WhenDone,
+            () = turned_away => End::WhenDone,
         }
     }
 }

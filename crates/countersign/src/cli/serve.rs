@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign_policy::{Defaults, Kinds, TrustServer};
@@ -26,6 +27,9 @@ use crate::tls::managed::{self, Wanted};
 use crate::tls::{self, ServingCertificate};
 use crate::web::admit::Reviewer;
 use crate::web::{self, Port, admit, health};
+
+/// How often it is looked whether others should be asked instead of this process.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Run the admission webhook
 #[derive(Debug, clap::Args)]
@@ -104,6 +108,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let operations = web::listen(config.ops_listen, "--ops-listen").await?;
     info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
     let (asked_to_stop, stop) = web::stop_on_signals(config.shutdown_delay)?;
+    let ready_source = Arc::clone(&source);
     let readiness: health::Readiness = Arc::new(move || {
         if *asked_to_stop.borrow() {
             return Some("stopping".to_owned());
@@ -112,21 +117,37 @@ async fn serve(config: Config) -> anyhow::Result<()> {
             return Some("there is no serving certificate yet".to_owned());
         }
         // That there are no definitions says more than that one of them is missing.
-        if let Err(error) = source.now() {
-            return Some(error.to_string());
+        if let Some(cause) = ready_source.unready() {
+            return Some(cause);
         }
         let unread = state.as_ref().is_some_and(|state| !state.is_ready());
         unread.then(|| "what is remembered of repositories is not listed yet; if that goes on, apply countersign manifests again".to_owned())
     });
-    let (_turn_away, turn_away) = tokio::sync::watch::channel(0);
+    let (turn_away, away) = tokio::sync::watch::channel(0);
+    tokio::spawn(turn_connections_away(source, turn_away));
     let router = admit::router(reviewer);
     let (tls, clients) = (Some(tls), api_servers);
-    let reviews = Port { listener: reviews, tls, clients, router, name: "reviews", turn_away: turn_away.clone() };
+    let reviews = Port { listener: reviews, tls, clients, router, name: "reviews", turn_away: Some(away) };
     let router = health::router(readiness, Arc::clone(&metrics), refresh);
-    let operations = Port { listener: operations, tls: None, clients: None, router, name: "operations", turn_away };
+    let operations =
+        Port { listener: operations, tls: None, clients: None, router, name: "operations", turn_away: None };
     tokio::join!(web::serve(reviews, Arc::clone(&metrics), stop.clone()), web::serve(operations, metrics, stop));
     info!("stopped");
     Ok(())
+}
+
+/// Has connections closed each time that others should be asked instead: those that an API server keeps open lead here whatever the
+/// Service says.
+async fn turn_connections_away(source: Arc<dyn Source>, turn_away: tokio::sync::watch::Sender<u64>) {
+    let mut was_ready = false;
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        let is_ready = source.unready().is_none();
+        if was_ready && !is_ready {
+            turn_away.send_modify(|times| *times += 1);
+        }
+        was_ready = is_ready;
+    }
 }
 
 /// Policies from files, or from the cluster; there, their status is kept too.

@@ -5,8 +5,9 @@
 //! take the right to list all that a cluster keeps secret.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
@@ -16,6 +17,7 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject};
 use serde_json::Value;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::definitions::{self, CURE};
@@ -86,6 +88,10 @@ pub struct ClusterSource {
     own_namespace: String,
     kinds: Mutex<[Followed; 2]>,
     set: ArcSwap<PolicySet>,
+    /// Since when the API server does not answer at all, if it does not.
+    silent: Mutex<Option<Instant>>,
+    /// Whether all policies were known once.
+    loaded: AtomicBool,
     /// The secrets of the own namespace, while they can be followed.
     own_secrets: Mutex<Option<HashMap<String, SecretData>>>,
     other_secrets: Mutex<HashMap<SecretRef, (Instant, Option<SecretData>)>>,
@@ -116,6 +122,8 @@ impl ClusterSource {
             own_namespace: own_namespace.to_owned(),
             kinds: Mutex::new([never(), never()]),
             set: ArcSwap::default(),
+            silent: Mutex::default(),
+            loaded: AtomicBool::new(false),
             own_secrets: Mutex::new(None),
             other_secrets: Mutex::default(),
             prunes: Mutex::default(),
@@ -143,6 +151,7 @@ impl ClusterSource {
             let metadata = &object.metadata;
             (metadata.namespace.clone().filter(|_| index == 0), metadata.name.clone().unwrap_or_default())
         };
+        self.answers(!matches!(news, News::Trouble(None, _)));
         match news {
             News::All(objects) => {
                 if followed.sight != Sight::Clear {
@@ -185,6 +194,7 @@ impl ClusterSource {
                 self.metrics.policies_loaded(set.len());
             }
             self.set.store(Arc::new(set));
+            self.loaded.store(true, Ordering::Relaxed);
         }
         drop(kinds);
         self.changed.notify_one();
@@ -212,6 +222,23 @@ impl ClusterSource {
         }
         drop(secrets);
         self.changed.notify_one();
+    }
+
+    /// Takes note of whether the API server answers.
+    fn answers(&self, answers: bool) {
+        let mut silent = lock(&self.silent);
+        *silent = if answers { None } else { silent.or_else(|| Some(Instant::now())) };
+    }
+
+    /// Why others should be asked instead of this replica, if so: it never knew all policies, or it cannot reach the API server for
+    /// longer than policies may be used. Where the API server answers but refuses, others are told no better; then denials with
+    /// their cause, and unchanged images that are admitted, are more than nobody who answers.
+    fn unready(&self) -> Option<String> {
+        if !self.loaded.load(Ordering::Relaxed) {
+            return self.blind().or_else(|| Some("policies are not loaded yet".to_owned()));
+        }
+        let since = lock(&self.silent).filter(|since| since.elapsed() > MAX_BLIND)?;
+        Some(format!("the API server does not answer for {} s", since.elapsed().as_secs()))
     }
 
     /// Why nothing can be decided, if so.
@@ -397,6 +424,10 @@ impl Source for ClusterHandle {
         }
         Ok(Arc::new(ClusterMoment { set: self.0.set.load_full(), source: Arc::clone(&self.0) }))
     }
+
+    fn unready(&self) -> Option<String> {
+        self.0.unready()
+    }
 }
 
 #[cfg(test)]
@@ -417,5 +448,28 @@ mod tests {
         }
         source.policies_news(0, News::All(Vec::new()));
         assert!(source.blind().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_is_ready_as_long_as_the_api_server_answers() {
+        let client = cluster::scripted(|_, _| None);
+        let source = ClusterSource::start(client, "countersign", SharedMetrics::default());
+        let trouble = |code| (0..2).for_each(|kind| source.policies_news(kind, News::Trouble(code, "no".to_owned())));
+        let later = || tokio::time::advance(MAX_BLIND + Duration::from_secs(1));
+        trouble(Some(404));
+        assert!(source.unready().is_some(), "it never knew any policies");
+        (0..2).for_each(|kind| source.policies_news(kind, News::All(Vec::new())));
+        assert_eq!(source.unready(), None);
+        for code in [403, 404, 500] {
+            trouble(Some(code));
+            later().await;
+            assert!(source.blind().is_some() && source.unready().is_none(), "{code}");
+        }
+        trouble(None);
+        assert_eq!(source.unready(), None, "policies are still believed for a while");
+        later().await;
+        assert!(source.unready().unwrap().contains("does not answer"));
+        trouble(Some(403));
+        assert_eq!(source.unready(), None);
     }
 }
