@@ -5,9 +5,12 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use countersign_tests::{Ca, Countersign, Problem, wait_for};
+use countersign_tests::{Ca, Countersign, FileServer, Problem, wait_for};
+use forge::{Repo, digest_of};
+use jiff::{Timestamp, Unit};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::{Value, json};
 
@@ -33,16 +36,21 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 
 impl World {
     fn start() -> Result<Self, Problem> {
+        let folder = tempfile::tempdir()?;
+        Self::with(&Ca::make(folder.path())?, POLICIES, &[])
+    }
+
+    /// With these policies, and these arguments too.
+    fn with(ca: &Ca, text: &str, more: &[&str]) -> Result<Self, Problem> {
         // Both ends of every connection are files of somebody; this process has a thousand of them.
         let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         limit.current = limit.maximum;
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
         let folder = tempfile::tempdir()?;
-        let ca = Ca::make(folder.path())?;
         let policies = folder.path().join("policies");
         fs::create_dir(&policies)?;
-        fs::write(policies.join("p.yaml"), POLICIES)?;
-        let served = Countersign::serve(&ca, folder.path(), &policies, &["--log-level", "error"])?;
+        fs::write(policies.join("p.yaml"), text)?;
+        let served = Countersign::serve(ca, folder.path(), &policies, &[&["--log-level", "error"], more].concat())?;
         let provider = rustls::crypto::aws_lc_rs::default_provider();
         let mut roots = RootCertStore::empty();
         for certificate in rustls::pki_types::pem::PemObject::pem_slice_iter(&fs::read(&ca.ca)?) {
@@ -280,4 +288,66 @@ fn unfinished_bodies_leave_room() -> Result<(), Problem> {
     assert!(world.metric("countersign_refused_bodies_total{reason=\"behind\"}") > 0);
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
     Ok(())
+}
+
+/// A tenant whose images are on any number of trust servers that never answer has its share of what is looked at, and others are
+/// answered at once.
+#[test]
+fn many_servers_of_one_tenant_have_one_share() -> Result<(), Problem> {
+    let now = Timestamp::now().round(Unit::Second)?;
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    // All addresses of loopback are this listener; it takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("0.0.0.0:0")?;
+    let port = silent.local_addr()?.port();
+    let files = FileServer::start(&ca)?;
+    let mut good = Repo::new("good.io/app", now);
+    good.tag("targets", "v1", &digest_of("v1"));
+    let trust = |name: &str, server: &str| {
+        format!("  - name: \"{name}/*\"\n    policy: {{trust: {{enabled: true, trustServer: \"{server}\"}}}}\n")
+    };
+    let mut entries = vec![trust("good.io", &files.mount("good", good.build()))];
+    entries.extend((1..=200).map(|host| trust(&format!("s{host}.io"), &format!("https://127.1.0.{host}:{port}"))));
+    let head = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: p}\nspec:\n  repositories:\n";
+    let world = World::with(&ca, &format!("{head}{}", entries.concat()), &[])?;
+    let pod = |namespace: &str, images: Vec<String>| {
+        let container = |(index, image): (usize, &String)| json!({"name": format!("c{index}"), "image": image});
+        let containers: Vec<_> = images.iter().enumerate().map(container).collect();
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": namespace}, "spec": {"containers": containers}})
+    };
+    let state = |state: &str| world.metric(&format!("countersign_repositories{{state=\"{state}\"}}"));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            let (world, done, pod) = (&world, &done, &pod);
+            scope.spawn(move || {
+                let mut round = 0;
+                while !done.load(Ordering::Relaxed) {
+                    let image = |host| format!("s{}.io/app{round}:v1", client * 50 + host);
+                    let _ = world.served.admit(&pod("greedy", (1..=50).map(image).collect()), "developer");
+                    round += 1;
+                }
+            });
+        }
+        // However this ends, the tenant must stop, or the test would wait for it for ever.
+        let _stop = Stop(&done);
+        // 32 at once is a namespace's share, and each review has 32 images under way.
+        wait_for("the tenant's share", || state("verified") == 32 && state("waiting") >= 64)?;
+        for round in 0..20 {
+            let honest = pod(&format!("n{round}"), vec!["good.io/app:v1".to_owned()]);
+            let response = world.served.admit(&honest, "developer")?;
+            assert_eq!(response["allowed"], true, "{response}");
+            assert!(state("verified") <= 33, "the tenant has no more than its share");
+        }
+        Ok(())
+    })
+}
+
+/// Tells others to stop when it goes.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
