@@ -32,6 +32,9 @@ const PARALLEL_IMAGES: usize = 32;
 /// process ask for, and remember, any number.
 const MAX_REPOSITORIES: usize = 64;
 
+/// How many images and entries are compared at once: some milliseconds of it.
+const MATCHES_AT_ONCE: usize = 20_000;
+
 /// What is to be judged.
 #[derive(Debug, Clone, Copy)]
 pub struct Job<'a> {
@@ -103,7 +106,10 @@ impl Engine {
             Ok(moment) => moment,
             Err(error) => return (all_undecided(job.images, &error.to_string()), Vec::new()),
         };
-        let mut planned = plan(moment.policies(), job.namespace, job.images, &self.defaults, now.as_second());
+        let mut planned = match self.plan(moment.as_ref(), job, now).await {
+            Ok(planned) => planned,
+            Err(cause) => return (all_undecided(job.images, &cause), Vec::new()),
+        };
         limit_repositories(&mut planned);
         let pull = PullSecrets {
             moment: moment.as_ref(),
@@ -133,6 +139,26 @@ impl Engine {
         let judged: Vec<_> = stream::iter(judged).buffered(PARALLEL_IMAGES).collect().await;
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
+    }
+
+    /// Finds the entry that applies to each image. A tenant with thousands of entries and images could take a processor for seconds:
+    /// that is done in pieces, at the namespace's turns.
+    async fn plan(&self, moment: &dyn Moment, job: &Job<'_>, now: Timestamp) -> Result<Vec<PlannedImage>, String> {
+        let policies = moment.policies();
+        let plan = |images| plan(policies, job.namespace, images, &self.defaults, now.as_second());
+        let piece = (MATCHES_AT_ONCE / policies.entries(job.namespace).max(1)).max(1);
+        if job.images.len() <= piece {
+            return Ok(plan(job.images));
+        }
+        let late = || format!("the policies of namespace {} could not be looked through in time", job.namespace);
+        let mut planned = Vec::new();
+        for images in job.images.chunks(piece) {
+            let turn = tokio::time::timeout_at(job.until, self.notary.processor(job.namespace)).await;
+            let _turn = turn.map_err(|_| late())?.map_err(|error| error.to_string())?;
+            planned.extend(plan(images));
+            tokio::task::yield_now().await;
+        }
+        Ok(planned)
     }
 
     /// Writes down what an admission rests on, before it is answered: a restart right after must not forget it. False if

@@ -133,7 +133,7 @@ fn plan_image(
         return planned(None, Need::Denied(DenyReason::InvalidName));
     };
     let found = match policies.applies(namespace, &reference) {
-        Applies::Entry(found, _) => found,
+        Applies::Entry(found) => found,
         Applies::Unusable(policy, problem) => {
             return planned(None, Need::Denied(DenyReason::unusable(policy, problem)));
         }

@@ -1,6 +1,6 @@
 //! The policies of a moment: which entry applies to an image, and why.
 
-use std::cmp::Reverse;
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -205,6 +205,10 @@ impl fmt::Display for TrustServer {
     }
 }
 
+/// How many entries all policies of one namespace may have together: five policies of the greatest length. To find the one
+/// that applies, each is compared with each image, and who may write policies must not take a processor for themselves.
+pub const MAX_ENTRIES_OF_NAMESPACE: usize = 10_000;
+
 /// All policies of a moment, ready to be asked.
 #[derive(Debug, Clone, Default)]
 pub struct PolicySet {
@@ -223,6 +227,10 @@ struct Scope {
     wild: Vec<Place>,
     /// The first policy that cannot be used, if there is one.
     unusable: Option<usize>,
+    /// How many entries there are.
+    entries: usize,
+    /// Why none of the policies can be used, if there are too many entries.
+    too_many: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -245,8 +253,8 @@ pub struct Match<'a> {
 /// Which entry applies to an image.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Applies<'a> {
-    /// This one. The others matched too, and are less exact or sort later; best first.
-    Entry(Match<'a>, Vec<Match<'a>>),
+    /// This one.
+    Entry(Match<'a>),
     /// One of the policies that count cannot be used, so no other may decide.
     Unusable(&'a Policy, &'a str),
     /// There is no policy at all.
@@ -271,7 +279,19 @@ impl PolicySet {
             scope.policies.push(Arc::new(policy));
         }
         set.namespaces.values_mut().chain([&mut set.cluster]).for_each(Scope::index);
+        for scope in set.namespaces.values_mut().filter(|scope| scope.entries > MAX_ENTRIES_OF_NAMESPACE) {
+            scope.too_many = Some(format!(
+                "all policies of its namespace have {} entries together, and {MAX_ENTRIES_OF_NAMESPACE} are the limit; put several names into one with `*`, or delete some",
+                scope.entries
+            ));
+        }
         set
+    }
+
+    /// How many entries count in a namespace: what it takes to find the one that applies to an image.
+    #[must_use]
+    pub fn entries(&self, namespace: &str) -> usize {
+        self.namespaces.get(namespace).unwrap_or(&self.cluster).entries
     }
 
     /// How many policies there are.
@@ -297,24 +317,32 @@ impl PolicySet {
     pub fn applies(&self, namespace: &str, image: &ImageReference) -> Applies<'_> {
         let own = self.namespaces.get(namespace);
         let scope = own.unwrap_or(&self.cluster);
-        if let Some(policy) = scope.unusable.and_then(|at| scope.policies.get(at))
-            && let Some(problem) = &policy.unusable
-        {
-            return Applies::Unusable(policy, problem);
+        if let Some(unusable) = scope.unusable() {
+            return unusable;
         }
-        let mut matches = scope.matches(image);
-        if matches.is_empty() {
-            return match own {
-                Some(_) => Applies::NotInNamespace,
-                None if self.count == 0 => Applies::NoPolicies,
-                None => Applies::NotInCluster,
-            };
+        match scope.matches(image).min_by(Match::rank) {
+            Some(best) => Applies::Entry(best),
+            None if own.is_some() => Applies::NotInNamespace,
+            None if self.count == 0 => Applies::NoPolicies,
+            None => Applies::NotInCluster,
         }
-        matches.sort_by_cached_key(|found| {
-            (Reverse(found.entry.pattern.specificity()), found.policy.name.clone(), found.index)
-        });
-        let best = matches.remove(0);
-        Applies::Entry(best, matches)
+    }
+
+    /// All entries that match an image in a namespace, the one that applies first.
+    #[must_use]
+    pub fn matching(&self, namespace: &str, image: &ImageReference) -> Vec<Match<'_>> {
+        let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
+        let mut matches: Vec<_> = scope.matches(image).collect();
+        matches.sort_by(Match::rank);
+        matches
+    }
+}
+
+impl Match<'_> {
+    /// Which of two applies.
+    fn rank(&self, other: &Self) -> Ordering {
+        let exact = || other.entry.pattern.specificity().cmp(&self.entry.pattern.specificity());
+        exact().then_with(|| self.policy.name.cmp(&other.policy.name)).then(self.index.cmp(&other.index))
     }
 }
 
@@ -323,6 +351,7 @@ impl Scope {
         // Policies of equal names cannot exist in a cluster, but in files: then their content decides, not their order.
         self.policies.sort_by_cached_key(|policy| (policy.name.clone(), format!("{policy:?}")));
         self.unusable = self.policies.iter().position(|policy| policy.unusable.is_some());
+        self.entries = self.policies.iter().map(|policy| policy.entries.len()).sum();
         for (policy, entries) in self.policies.iter().map(|policy| &policy.entries).enumerate() {
             for (entry, pattern) in entries.iter().map(|entry| &entry.pattern).enumerate() {
                 let place = Place { policy, entry };
@@ -334,13 +363,22 @@ impl Scope {
         }
     }
 
-    fn matches(&self, image: &ImageReference) -> Vec<Match<'_>> {
+    /// The policy because of which none can be used, if there is one.
+    fn unusable(&self) -> Option<Applies<'_>> {
+        if let (Some(too_many), Some(first)) = (&self.too_many, self.policies.first()) {
+            return Some(Applies::Unusable(first, too_many));
+        }
+        let policy = self.policies.get(self.unusable?)?;
+        Some(Applies::Unusable(policy, policy.unusable.as_deref()?))
+    }
+
+    fn matches(&self, image: &ImageReference) -> impl Iterator<Item = Match<'_>> {
         let exact = self.exact.get(&format!("{}/{}", image.matched_host(), image.matched_path()));
         let found = |place: &Place| {
             let policy = self.policies[place.policy].as_ref();
             Match { policy, index: place.entry, entry: &policy.entries[place.entry] }
         };
-        exact.into_iter().flatten().chain(&self.wild).map(found).filter(|found| found.entry.matches(image)).collect()
+        exact.into_iter().flatten().chain(&self.wild).map(found).filter(|found| found.entry.matches(image))
     }
 }
 
@@ -362,17 +400,31 @@ mod tests {
 
     fn answer(set: &PolicySet, namespace: &str, image: &str) -> String {
         match set.applies(namespace, &ImageReference::parse(image).unwrap()) {
-            Applies::Entry(found, others) => {
-                format!(
-                    "{} {} {} (+{})",
-                    found.policy.kind.kind(),
-                    found.policy.name,
-                    found.entry.pattern,
-                    others.len()
-                )
+            Applies::Entry(found) => {
+                let all = set.matching(namespace, &ImageReference::parse(image).unwrap());
+                assert_eq!(all[0], found, "the first that matches is the one that applies");
+                let (kind, others) = (found.policy.kind.kind(), all.len() - 1);
+                format!("{kind} {} {} (+{others})", found.policy.name, found.entry.pattern)
             }
             other => format!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn a_namespace_has_so_many_entries_and_no_more() {
+        let many = |count: usize| {
+            let patterns: Vec<_> = (0..count).map(|index| format!("h.io/{index}/*")).collect();
+            policy(Some("greedy"), "many", &patterns.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let with = |count| {
+            PolicySet::new([many(count), policy(Some("greedy"), "one", &["h.io/x"]), policy(None, "all", &["*"])])
+        };
+        let set = with(MAX_ENTRIES_OF_NAMESPACE - 1);
+        assert!(answer(&set, "greedy", "h.io/x").starts_with("ImagePolicy one"));
+        assert_eq!((set.entries("greedy"), set.entries("other")), (MAX_ENTRIES_OF_NAMESPACE, 1));
+        let set = with(MAX_ENTRIES_OF_NAMESPACE);
+        assert!(answer(&set, "greedy", "h.io/x").contains("10001 entries together, and 10000 are the limit"));
+        assert!(answer(&set, "other", "h.io/x").starts_with("ClusterImagePolicy all"));
     }
 
     #[test]

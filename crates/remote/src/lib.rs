@@ -26,3 +26,4 @@ pub use notary::{Ask, Clock, DENIAL_AGE, Failure, Load, MAX_LOOKS, NotaryClient,
 pub use registry::{RegistryClient, RegistryError};
 pub use seen::{Committed, Seen};
 pub use state::{Remembered, Saved, StateAction, StateDir, StateError, StateStore};
+pub use turns::TooMany;

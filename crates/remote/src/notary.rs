@@ -22,7 +22,7 @@ use crate::http::{HttpClient, HttpError, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
 use crate::seen::Seen;
 use crate::state::{StateError, StateStore};
-use crate::turns::{Ticket, Turns};
+use crate::turns::{Ticket, TooMany, Turns};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
 const HEAVY_BYTES: u64 = 256 << 10;
@@ -266,6 +266,15 @@ impl NotaryClient {
             heavy: Turns::new(heavy.threads(), heavy.threads()),
         };
         Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
+    }
+
+    /// Waits for a turn at a processor, for something that a namespace asks for and that takes some milliseconds; until what is
+    /// returned is dropped.
+    ///
+    /// # Errors
+    /// Too many of the namespace wait already.
+    pub async fn processor(&self, namespace: &str) -> Result<impl Drop + Send + use<>, TooMany> {
+        self.turns.light.take(&Ticket::new(namespace, "")).await
     }
 
     /// What it is at.

@@ -17,7 +17,7 @@ const MAX_WAITING: usize = 4096;
 /// Too many of the same namespace wait for a turn already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("too many of its namespace wait for a turn already")]
-pub(crate) struct TooMany;
+pub struct TooMany;
 
 /// Those on whose behalf something is done, and with which server. Several namespaces may want the same repository: whoever joins
 /// lends their own turn to it.

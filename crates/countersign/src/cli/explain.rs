@@ -57,7 +57,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             ),
             exit::DENIED,
         ),
-        Applies::Entry(best, others) => (applies(&best, &others, args), exit::OK),
+        Applies::Entry(best) => {
+            let all = loaded.policies().matching(&args.namespace, &image);
+            (applies(&best, all.get(1..).unwrap_or_default(), args), exit::OK)
+        }
     };
     text.push_str(&line);
     print(&text);
