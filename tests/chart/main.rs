@@ -63,8 +63,15 @@ fn chart_and_manifests_are_the_same() -> Result<(), Problem> {
     seed["namespace"] = json!({"create": true});
     let beside =
         json!({"namespace": {"create": true}, "image-security-enforcement": null, "clusterImagePolicy": repositories});
-    let cases: [(&str, Vec<&str>, Value); 7] = [
+    let cases: [(&str, Vec<&str>, Value); 10] = [
         ("countersign", vec![], json!({"namespace": {"create": true}})),
+        (
+            "countersign",
+            vec!["--kube-version", "1.16", "--review-kube-system"],
+            json!({"namespace": {"create": true}, "reviewKubeSystem": true}),
+        ),
+        ("countersign", vec!["--kube-version", "1.18"], json!({"namespace": {"create": true}})),
+        ("countersign", vec!["--kube-version", "1.20"], json!({"namespace": {"create": true}})),
         (
             "trust",
             vec![
@@ -108,6 +115,9 @@ fn chart_and_manifests_are_the_same() -> Result<(), Problem> {
         if !old {
             arguments.push("--include-crds");
         }
+        if let Some(release) = flags.iter().position(|flag| *flag == "--kube-version") {
+            arguments.extend(&flags[release..release + 2]);
+        }
         arguments.push(&chart);
         let rendered = helm(&arguments)?;
         assert_eq!(rendered.code, 0, "{flags:?}: {}", rendered.stderr);
@@ -118,7 +128,11 @@ fn chart_and_manifests_are_the_same() -> Result<(), Problem> {
             // A chart's definitions cannot depend on a value; its notes say what to apply.
             expected.retain(|name, _| !name.contains("CustomResourceDefinition"));
         }
-        let found = objects(&rendered.stdout)?;
+        let mut found = objects(&rendered.stdout)?;
+        // What helm uninstall leaves; it means nothing to anybody else.
+        let metadata = &mut found.get_mut(&format!("\"Namespace\" \"{namespace}\"")).ok_or("no namespace")?["metadata"];
+        let annotations = metadata.as_object_mut().and_then(|metadata| metadata.remove("annotations"));
+        assert_eq!(annotations, Some(json!({"helm.sh/resource-policy": "keep"})), "{flags:?}");
         assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{flags:?}");
         for (name, object) in &expected {
             assert_eq!(&found[name], object, "{name} {flags:?}");
@@ -143,6 +157,39 @@ fn the_chart_is_sound_and_refuses_nonsense() -> Result<(), Problem> {
     ] {
         let rendered = helm(&["template", "x", &chart(), "--set", value])?;
         assert!(rendered.code != 0 && rendered.stderr.contains("values don't meet"), "{value}: {rendered:?}");
+    }
+    Ok(())
+}
+
+/// What cannot be installed as it was asked for is refused, by the command line and by the chart.
+#[test]
+fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
+    let cases: [(&[&str], &str); 5] = [
+        (
+            &["--kube-version", "1.15"],
+            "--kube-version 1.15: --for kubernetes prints APIs that are served from 1.16 on; use --for openshift-3.11",
+        ),
+        (&["--kube-version", "latest"], "is not a release of Kubernetes"),
+        (&["--kube-version", "1.20", "--for", "openshift-3.11"], "--kube-version goes with --for kubernetes"),
+        (&["--namespace", "kube-system"], "needs a namespace of its own"),
+        (&["--review-kube-system", "--exempt-namespace", "kube-system"], "say the opposite of each other"),
+    ];
+    for (flags, words) in cases {
+        let refused = Countersign::run(&[&["manifests"], flags].concat())?;
+        assert!(
+            refused.code == 2 && refused.stdout.is_empty() && refused.stderr.contains(words),
+            "{flags:?}: {refused:?}"
+        );
+    }
+    let chart = chart();
+    let cases: [(&[&str], &str); 3] = [
+        (&["--kube-version", "1.15"], "platform=openshift-3.11"),
+        (&["--namespace", "kube-system"], "needs a namespace of its own"),
+        (&["--set", "reviewKubeSystem=true,exemptNamespaces={kube-system}"], "say the opposite of each other"),
+    ];
+    for (flags, words) in cases {
+        let refused = helm(&[&["template", "x", &chart], flags].concat())?;
+        assert!(refused.code != 0 && refused.stderr.contains(words), "{flags:?}: {refused:?}");
     }
     Ok(())
 }

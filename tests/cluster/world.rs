@@ -60,17 +60,12 @@ impl World {
 
     /// What `countersign manifests` prints.
     pub(crate) fn manifests(&self, more: &[&str]) -> Result<String, Problem> {
-        let finished = Countersign::run(&[&["manifests", "--for", self.platform], more].concat())?;
-        if finished.code == 0 { Ok(self.for_this_release(&finished.stdout)) } else { Err(finished.stderr.into()) }
-    }
-
-    /// Manifests as this API server takes them: 1.20 is older than `policy/v1` (1.21); nothing else of what is printed is
-    /// too new for it.
-    fn for_this_release(&self, manifests: &str) -> String {
-        match self.plane.release {
-            Release::V1_20 => manifests.replace("policy/v1\n", "policy/v1beta1\n"),
-            Release::V1_37 => manifests.to_owned(),
+        let mut arguments = vec!["manifests", "--for", self.platform];
+        if self.platform == "kubernetes" {
+            arguments.extend(["--kube-version", self.plane.release.name()]);
         }
+        let finished = Countersign::run(&[&arguments[..], more].concat())?;
+        if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
     }
 
     /// The version of the API that has `CronJob`: v1 came with 1.21, v1beta1 went with 1.25.
@@ -97,8 +92,9 @@ impl World {
             "namespace.create=true",
         ]);
         template.args(["--set", "image.repository=countersign.example.com/countersign", "--set", "image.tag=test"]);
+        template.args(["--kube-version", self.plane.release.name()]);
         let rendered = run(template.arg(chart))?;
-        if rendered.code == 0 { Ok(self.for_this_release(&rendered.stdout)) } else { Err(rendered.stderr.into()) }
+        if rendered.code == 0 { Ok(rendered.stdout) } else { Err(rendered.stderr.into()) }
     }
 
     /// One more replica, as the service account that the manifests made.

@@ -1,5 +1,8 @@
 //! Everything that is installed in a cluster, in the order in which it must be applied.
 
+mod availability;
+mod kube_version;
+
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
@@ -9,6 +12,8 @@ use serde_json::{Value, json};
 use crate::api::{API_VERSION, GROUP};
 use crate::children;
 use crate::crd::{self, Platform};
+
+pub use kube_version::{KubeVersion, NoRelease};
 
 /// The name of everything that is installed.
 pub const NAME: &str = "countersign";
@@ -21,6 +26,9 @@ pub const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.c
 
 /// The name of the webhook that reviews writes of policies.
 pub const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission.cloud.ibm.com";
+
+/// The namespace of what a cluster needs to run at all.
+pub const KUBE_SYSTEM: &str = "kube-system";
 
 /// The user that the container runs as where the platform does not choose one.
 const USER: u32 = 65532;
@@ -50,8 +58,12 @@ pub enum Tls {
 pub struct Install {
     /// The APIs of the cluster.
     pub platform: Platform,
+    /// The release of Kubernetes; none for today's. Only [`Platform::Kubernetes`] differs by it.
+    pub kube_version: Option<KubeVersion>,
     /// The namespace, which is exempt from review.
     pub namespace: String,
+    /// Whether `kube-system` is reviewed on [`Platform::Kubernetes`], where it is exempt otherwise.
+    pub review_kube_system: bool,
     /// Further namespaces that are exempt.
     pub exempt_namespaces: Vec<String>,
     /// The container image.
@@ -70,7 +82,9 @@ impl Default for Install {
     fn default() -> Self {
         Self {
             platform: Platform::Kubernetes,
+            kube_version: None,
             namespace: NAME.to_owned(),
+            review_kube_system: false,
             exempt_namespaces: Vec::new(),
             image: format!("countersign:{}", env!("CARGO_PKG_VERSION")),
             replicas: 2,
@@ -98,6 +112,7 @@ impl Install {
         objects.push(self.config_map()?);
         objects.extend(self.cert_manager());
         objects.push(self.service());
+        objects.extend(self.quota());
         objects.push(self.deployment());
         objects.push(self.disruption_budget());
         objects.push(self.network_policy());
@@ -112,6 +127,26 @@ impl Install {
     /// As [`Self::objects`].
     pub fn yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
         to_yaml(&self.objects()?)
+    }
+
+    /// Whether this is Kubernetes 1.`minor` or later.
+    fn since(&self, minor: u32) -> bool {
+        let here = self.kube_version.is_none_or(|version| version >= KubeVersion::one(minor));
+        self.platform == Platform::Kubernetes && here
+    }
+
+    /// The namespaces that are not reviewed. Its own pods must come up when no other is left to review them, and on Kubernetes what
+    /// nodes need before any pod of it can run is in `kube-system`.
+    fn exempt(&self) -> Vec<String> {
+        let system = self.platform == Platform::Kubernetes && !self.review_kube_system;
+        let named = system.then(|| KUBE_SYSTEM.to_owned()).into_iter().chain(self.exempt_namespaces.iter().cloned());
+        let mut exempt = vec![self.namespace.clone()];
+        for namespace in named {
+            if !exempt.contains(&namespace) {
+                exempt.push(namespace);
+            }
+        }
+        exempt
     }
 
     fn labels() -> Value {
@@ -310,9 +345,13 @@ impl Install {
         });
         if self.platform == Platform::Kubernetes {
             // OpenShift gives each namespace a range of users; a fixed one would not fit it.
-            pod["securityContext"] = json!({
-                "runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"},
-            });
+            pod["securityContext"] = json!({"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": true});
+        }
+        if self.since(19) {
+            pod["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
+        }
+        if let Some(class) = self.priority_class() {
+            pod["priorityClassName"] = json!(class);
         }
         let spec = json!({
             "replicas": self.replicas,
@@ -322,15 +361,6 @@ impl Install {
             "template": {"metadata": {"labels": Self::labels()}, "spec": pod},
         });
         self.object("apps/v1", "Deployment", json!({"spec": spec}))
-    }
-
-    fn disruption_budget(&self) -> Value {
-        let version = match self.platform {
-            Platform::Kubernetes => "policy/v1",
-            Platform::OpenShift311 => "policy/v1beta1",
-        };
-        let spec = json!({"minAvailable": 1, "selector": {"matchLabels": Self::labels()}});
-        self.object(version, "PodDisruptionBudget", json!({"spec": spec}))
     }
 
     /// Nothing but reviews and probes comes in. Who may send reviews cannot be said here: the API server has no label.
@@ -359,10 +389,8 @@ impl Install {
         reviewed_policies["failurePolicy"] = json!("Ignore");
         let mut mutating = self.webhook(WEBHOOK, "/admit", &workloads);
         let mut validating = self.webhook(WEBHOOK, "/validate", &workloads);
-        let mut exempt = vec![self.namespace.clone()];
-        exempt.extend(self.exempt_namespaces.iter().cloned());
+        let exempt = self.exempt();
         for webhook in [&mut mutating, &mut validating] {
-            // Its own pods must come up when no other is left to review them.
             webhook["namespaceSelector"] = json!({"matchExpressions": [
                 {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
             ]});

@@ -9,7 +9,7 @@ use super::exit;
 use super::output::print;
 use crate::config::Settings;
 use crate::crd::{self, Platform};
-use crate::manifests::{Install, TLS_SECRET, Tls, to_yaml};
+use crate::manifests::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, TLS_SECRET, Tls, to_yaml};
 
 /// Print everything to install in a cluster, in the right order
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,10 @@ pub(crate) struct Args {
     /// Which APIs the cluster has
     #[arg(long = "for", value_name = "PLATFORM", default_value = "kubernetes")]
     platform: PlatformName,
+
+    /// The cluster's release of Kubernetes, with --for kubernetes: 1.16 or later [default: today's, which is right from 1.21]
+    #[arg(long, value_name = "VERSION", value_parser = kube_version)]
+    kube_version: Option<KubeVersion>,
 
     /// Which objects to print
     #[arg(long, value_name = "WHAT", default_value = "all")]
@@ -49,6 +53,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     ca_bundle: Option<PathBuf>,
 
+    /// Review kube-system too, which --for kubernetes leaves unreviewed: what nodes need must be listed in a policy then
+    #[arg(long)]
+    review_kube_system: bool,
+
     /// Further namespace to leave unreviewed (repeatable); before Kubernetes 1.21 it needs the label
     /// kubernetes.io/metadata.name
     #[arg(long, value_name = "NAMESPACE")]
@@ -63,6 +71,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     default_policy: Option<PathBuf>,
 }
+
+/// The namespaces that Kubernetes itself makes.
+const SHARED: [&str; 4] = ["default", "kube-node-lease", "kube-public", KUBE_SYSTEM];
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum PlatformName {
@@ -96,6 +107,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         PlatformName::Kubernetes => Platform::Kubernetes,
         PlatformName::OpenShift311 => Platform::OpenShift311,
     };
+    refuse(args)?;
     if args.only == Only::Crds {
         print(&to_yaml(&crd::all(platform))?);
         return Ok(exit::OK);
@@ -115,7 +127,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let install = Install {
         platform,
+        kube_version: args.kube_version,
         namespace: args.namespace.clone(),
+        review_kube_system: args.review_kube_system,
         exempt_namespaces: args.exempt_namespace.clone(),
         image: args.image.clone(),
         replicas: args.replicas,
@@ -125,6 +139,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     print(&install.yaml()?);
     Ok(exit::OK)
+}
+
+fn kube_version(text: &str) -> Result<KubeVersion, NoRelease> {
+    text.parse()
+}
+
+/// Refuses what would install something else than was meant.
+fn refuse(args: &Args) -> anyhow::Result<()> {
+    match (args.platform, args.kube_version) {
+        (PlatformName::OpenShift311, Some(_)) => {
+            bail!(
+                "--kube-version goes with --for kubernetes; what --for openshift-3.11 prints is the same for all releases"
+            )
+        }
+        (PlatformName::Kubernetes, Some(version)) if version < KubeVersion::FIRST => bail!(
+            "--kube-version {version}: --for kubernetes prints APIs that are served from {} on; use --for openshift-3.11",
+            KubeVersion::FIRST
+        ),
+        _ => {}
+    }
+    if SHARED.contains(&args.namespace.as_str()) {
+        bail!(
+            "--namespace {}: Countersign needs a namespace of its own, in which nothing else runs, as that is not reviewed",
+            args.namespace
+        );
+    }
+    if args.review_kube_system && args.exempt_namespace.iter().any(|name| name == KUBE_SYSTEM) {
+        bail!(
+            "--review-kube-system and --exempt-namespace {KUBE_SYSTEM} say the opposite of each other; give one of them"
+        );
+    }
+    Ok(())
 }
 
 /// Settings that `serve` would refuse are refused here, before they are in a cluster.
