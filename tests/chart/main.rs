@@ -164,7 +164,7 @@ fn the_chart_is_sound_and_refuses_nonsense() -> Result<(), Problem> {
 /// What cannot be installed as it was asked for is refused, by the command line and by the chart.
 #[test]
 fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
-    let cases: [(&[&str], &str); 5] = [
+    let cases: [(&[&str], &str); 7] = [
         (
             &["--kube-version", "1.15"],
             "--kube-version 1.15: --for kubernetes prints APIs that are served from 1.16 on; use --for openshift-3.11",
@@ -173,6 +173,8 @@ fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
         (&["--kube-version", "1.20", "--for", "openshift-3.11"], "--kube-version goes with --for kubernetes"),
         (&["--namespace", "kube-system"], "needs a namespace of its own"),
         (&["--review-kube-system", "--exempt-namespace", "kube-system"], "say the opposite of each other"),
+        (&["--purge"], "--uninstall"),
+        (&["--uninstall", "--only", "crds"], "cannot be used with"),
     ];
     for (flags, words) in cases {
         let refused = Countersign::run(&[&["manifests"], flags].concat())?;

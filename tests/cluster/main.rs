@@ -3,6 +3,7 @@
 mod client_certificates;
 mod definitions;
 mod injector;
+mod lifecycle;
 mod story;
 mod today;
 mod trouble;
@@ -73,6 +74,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("what it brings into a child", injector::into_a_child),
     scenario("what it brings in under a foreign owner", injector::under_a_foreign_owner),
     scenario("doctor", today::doctor),
+    scenario("all nodes new", lifecycle::all_nodes_new),
     scenario("before the trust server is down", trouble::before_it_is_down),
     scenario("children while the trust server is down", trouble::trust_server_down),
     scenario("a repository that was made anew", trouble::made_anew),
@@ -83,6 +85,8 @@ const KUBERNETES: &[Scenario] = &[
     scenario("default policies", story::default_policies),
     scenario("a cron job's job", today::cron_job),
     scenario("only the API server may ask", client_certificates::only_the_api_server),
+    scenario("uninstall", lifecycle::uninstall),
+    scenario("purge", lifecycle::purge),
 ];
 
 const OPENSHIFT: &[Scenario] = &[
@@ -96,6 +100,8 @@ const OPENSHIFT: &[Scenario] = &[
     scenario("what it brings into a pod", injector::into_a_pod),
     scenario("what loses its pin", injector::without_reinvocation),
     scenario("only the API server may ask", client_certificates::only_the_api_server),
+    scenario("uninstall", lifecycle::uninstall),
+    scenario("purge", lifecycle::purge),
 ];
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod availability;
 mod kube_version;
+mod uninstall;
 
 use std::collections::BTreeMap;
 

@@ -14,7 +14,7 @@ use crate::manifests::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, TLS_SECRET,
 /// Print everything to install in a cluster, in the right order
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  countersign manifests | kubectl apply -f -\n  countersign manifests --for openshift-3.11 --default-policy defaults.yaml | oc apply -f -\n  countersign manifests --only crds\n\nThe namespace of the installation is exempt from review, so that its own pods can start when none of them runs:\nwhoever may create pods in it, or edit its Secrets, is trusted by the whole cluster."
+    after_help = "Examples:\n  countersign manifests | kubectl apply -f -\n  countersign manifests --for openshift-3.11 --default-policy defaults.yaml | oc apply -f -\n  countersign manifests --only crds\n  countersign manifests --uninstall | kubectl delete --ignore-not-found -f -\n\nThe namespace of the installation is exempt from review, so that its own pods can start when none of them runs:\nwhoever may create pods in it, or edit its Secrets, is trusted by the whole cluster."
 )]
 pub(crate) struct Args {
     /// Which APIs the cluster has
@@ -28,6 +28,15 @@ pub(crate) struct Args {
     /// Which objects to print
     #[arg(long, value_name = "WHAT", default_value = "all")]
     only: Only,
+
+    /// Print what to delete instead, for kubectl delete -f -, in the order in which nobody is locked out. Policies, their
+    /// definitions, the namespace, signer secrets and records stay
+    #[arg(long, conflicts_with = "only")]
+    uninstall: bool,
+
+    /// Delete what stays, too: all policies of the cluster, and the namespace with all that is in it
+    #[arg(long, requires = "uninstall")]
+    purge: bool,
 
     /// Namespace to install in
     #[arg(long, default_value = "countersign")]
@@ -137,7 +146,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         config: config(args.config.as_deref())?,
         default_policy: default_policy(args.default_policy.as_deref())?,
     };
-    print(&install.yaml()?);
+    print(&if args.uninstall { to_yaml(&install.uninstall(args.purge)?)? } else { install.yaml()? });
     Ok(exit::OK)
 }
 

@@ -1,0 +1,180 @@
+//! A cluster that begins anew, and one that Countersign leaves.
+
+use std::collections::BTreeSet;
+
+use countersign_tests::{Finished, Problem, Release, wait_for};
+use serde_json::{Value, json};
+
+use crate::world::{World, pod, workload};
+
+/// The documents of a YAML text.
+fn documents(text: &str) -> Vec<&str> {
+    text.split("---\n").filter(|document| !document.trim().is_empty()).collect()
+}
+
+/// Creates a pod of an image that nobody signed, as the administrator.
+fn create_unsigned(world: &World, namespace: &str, name: &str) -> Result<Finished, Problem> {
+    world.plane.send("admin", "create", &pod(namespace, name, "registry.example.com/unsigned:1").to_string())
+}
+
+/// All nodes are new, and no pod of Countersign runs. What the cluster needs to come up can be created, Countersign's own pods among
+/// it; everything else waits.
+pub(crate) fn all_nodes_new(world: &mut World) -> Result<(), Problem> {
+    world.replicas.clear();
+    world.set_backends();
+    let refused = |done: &Finished| done.code != 0 && done.stderr.contains("failed calling webhook");
+    let elsewhere = create_unsigned(world, "shop", "early")?;
+    assert!(refused(&elsewhere), "{elsewhere:?}");
+    if world.plane.release == Release::V1_20 {
+        // It does not label namespaces itself: until that was done, what is exempt by its name is not.
+        let unlabelled = create_unsigned(world, "kube-system", "early")?;
+        assert!(refused(&unlabelled), "{unlabelled:?}");
+        let label = ["label", "namespace", "kube-system", "kubernetes.io/metadata.name=kube-system"];
+        world.plane.kubectl("admin", &label)?;
+    }
+    wait_for("the exemption of kube-system", || {
+        create_unsigned(world, "kube-system", "early").is_ok_and(|done| done.code == 0)
+    })?;
+    let mut network = workload("apps/v1", "DaemonSet", "kube-system", "network", "registry.example.com/network:1");
+    network["spec"]["template"]["spec"]["priorityClassName"] = json!("system-node-critical");
+    world.plane.apply(&network.to_string())?;
+    wait_for("the network's pod", || world.pod_images("kube-system", "network").len() == 1)?;
+
+    // Its own, in place of those that were on the nodes before. They go before others.
+    let own = |world: &World| -> Vec<Value> {
+        let found = world.plane.get(&["pods", "-n", "countersign", "-l", "app.kubernetes.io/name=countersign"]);
+        found.unwrap_or_default()["items"].as_array().cloned().unwrap_or_default()
+    };
+    let uids = |pods: &[Value]| pods.iter().map(|pod| pod["metadata"]["uid"].to_string()).collect::<BTreeSet<_>>();
+    wait_for("its pods", || own(world).len() == 2)?;
+    let before = uids(&own(world));
+    world.plane.kubectl("admin", &["delete", "pods", "--all", "-n", "countersign"])?;
+    wait_for("its new pods", || {
+        let now = uids(&own(world));
+        now.len() == 2 && now.is_disjoint(&before)
+    })?;
+    for pod in own(world) {
+        assert_eq!(pod["spec"]["priorityClassName"], "system-cluster-critical", "{pod}");
+        assert_eq!(pod["spec"]["priority"], 2_000_000_000, "{pod}");
+    }
+    let elsewhere = create_unsigned(world, "shop", "early")?;
+    assert!(refused(&elsewhere), "{elsewhere:?}");
+
+    world.plane.kubectl("admin", &["delete", "pod/early", "daemonset/network", "-n", "kube-system"])?;
+    for _ in 0..2 {
+        let replica = world.start_replica()?;
+        replica.ready()?;
+        world.replicas.push(replica);
+    }
+    world.set_backends();
+    wait_for("a denial with a cause", || {
+        create_unsigned(world, "shop", "early").is_ok_and(|done| done.stderr.contains("no matching repositories"))
+    })
+}
+
+/// What carries the installation's label, in the whole cluster.
+fn labelled(world: &World) -> Result<BTreeSet<String>, Problem> {
+    let resources = world.plane.kubectl("admin", &["api-resources", "--verbs=list,delete", "-o", "name"])?;
+    let resources = resources.lines().collect::<Vec<_>>().join(",");
+    let label = ["-A", "-l", "app.kubernetes.io/name=countersign", "-o", "name", "--ignore-not-found"];
+    let found = world.plane.kubectl("admin", &[&["get", &resources], &label[..]].concat())?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+/// The names of the objects of a kind in Countersign's namespace.
+fn own(world: &World, kind: &str) -> Result<BTreeSet<String>, Problem> {
+    let found = world.plane.kubectl("admin", &["get", kind, "-n", "countersign", "-o", "name"])?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
+
+/// The definitions of the policies and records that are there.
+fn definitions(world: &World) -> Result<usize, Problem> {
+    let all = world.plane.kubectl("admin", &["get", "crds", "-o", "name"])?;
+    Ok(all.lines().filter(|name| name.ends_with(GROUP)).count())
+}
+
+/// Step by step, while its replicas run: at none of them is anybody locked out. What people wrote and what is remembered stays.
+pub(crate) fn uninstall(world: &mut World) -> Result<(), Problem> {
+    world.namespace("leaving")?;
+    world.sign("team/leaving", "v1", "leaver")?;
+    world.signer_secret("leaving", "leaver", "leaver")?;
+    world.signer_secret("countersign", "stays", "leaver")?;
+    let name = format!("{}/team/leaving", world.registry.host);
+    let spec = json!({"repositories": [{"name": name, "policy": world.trust(&["leaver"])}]});
+    world.policy(Some("leaving"), "p", &spec)?;
+    world.policy(None, "stays", &json!({"repositories": [{"name": "stays.example.com/*"}]}))?;
+    let image = world.image("team/leaving", "v1");
+    let signed = |world: &World, name: &str| world.create(&pod("leaving", name, &image));
+    wait_for("the policy", || signed(world, "first").is_ok_and(|done| done.is_ok()))?;
+    wait_for("a record", || own(world, "trustrecords").is_ok_and(|records| !records.is_empty()))?;
+    let unsigned = create_unsigned(world, "leaving", "unsigned")?;
+    assert!(unsigned.stderr.contains("no matching repositories"), "{unsigned:?}");
+    let (records, secrets) = (own(world, "trustrecords")?, own(world, "secrets")?);
+    let (labelled_before, definitions_before) = (labelled(world)?, definitions(world)?);
+
+    let printed = world.manifests(&["--uninstall"])?;
+    for (step, document) in documents(&printed).into_iter().enumerate() {
+        let done = world.plane.send("admin", "delete", document)?;
+        assert_eq!(done.code, 0, "{document}: {done:?}");
+        let created = signed(world, &format!("step-{step}"))?;
+        assert_eq!(created, Ok(()), "after {document}");
+    }
+    // Replicas that still run bring nothing back.
+    wait_for("the end of enforcement", || {
+        create_unsigned(world, "leaving", "unsigned").is_ok_and(|done| done.code == 0)
+    })?;
+    let stays: BTreeSet<_> = labelled_before
+        .into_iter()
+        .filter(|name| name.starts_with("namespace/") || name.starts_with("clusterimagepolicy."))
+        .collect();
+    wait_for("all the rest to be gone", || labelled(world).is_ok_and(|found| found == stays))?;
+    assert!(stays.contains("namespace/countersign") && definitions_before == 3);
+    assert_eq!(definitions(world)?, 3);
+    assert_eq!(own(world, "trustrecords")?, records);
+    let gone: Vec<_> = secrets.difference(&own(world, "secrets")?).cloned().collect();
+    // On 1.20 the token of the service account is a Secret, and goes with it.
+    let of_account = |name: &String| name.starts_with("secret/countersign-token-");
+    assert!(gone.contains(&"secret/countersign-tls".to_owned()), "{gone:?}");
+    assert!(gone.iter().all(|name| name == "secret/countersign-tls" || of_account(name)), "{gone:?}");
+    world.plane.get(&["clusterimagepolicy", "stays"])?;
+    world.plane.get(&["imagepolicy", "p", "-n", "leaving"])?;
+    world.replicas.clear();
+    Ok(())
+}
+
+/// Installed again where no pod of it ever runs, and purged: from the second step on nobody is locked out, and nothing stays. Then
+/// once more, with a default policy, in the documented steps.
+pub(crate) fn purge(world: &mut World) -> Result<(), Problem> {
+    world.plane.apply(&world.manifests(&[])?)?;
+    let printed = world.manifests(&["--uninstall", "--purge"])?;
+    for (step, document) in documents(&printed).into_iter().enumerate() {
+        // The Secret of a certificate that nobody made is not there.
+        let done = world.plane.send("admin", "delete", document)?;
+        let missing = done.stderr.contains("NotFound") && document.contains("kind: Secret");
+        assert!(done.code == 0 || missing, "{document}: {done:?}");
+        if step > 0 {
+            wait_for("an open gate", || {
+                create_unsigned(world, "leaving", &format!("purge-{step}")).is_ok_and(|done| done.code == 0)
+            })?;
+        }
+    }
+    assert_eq!(definitions(world)?, 0);
+    wait_for("everything to be gone", || labelled(world).is_ok_and(|found| found.is_empty()))?;
+
+    world.plane.apply(&world.manifests(&["--only", "crds"])?)?;
+    let definition = format!("crd/clusterimagepolicies.{GROUP}");
+    world.plane.kubectl("admin", &["wait", "--for=condition=Established", &definition])?;
+    let repositories = world.folder.path().join("repositories.yaml");
+    std::fs::write(&repositories, "- name: \"docker.io/*\"\n")?;
+    world.plane.apply(&world.manifests(&["--default-policy", &repositories.display().to_string()])?)?;
+    world.plane.get(&["clusterimagepolicy", "default"])?;
+    let kubectl = world.plane.user("admin");
+    let file = world.folder.path().join("purge.yaml");
+    std::fs::write(&file, &printed)?;
+    let deleted = kubectl.run(&["delete", "--ignore-not-found", "-f", &file.display().to_string()])?;
+    assert_eq!(deleted.code, 0, "{deleted:?}");
+    assert_eq!(definitions(world)?, 0);
+    wait_for("everything to be gone", || labelled(world).is_ok_and(|found| found.is_empty()))
+}
