@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_tests::{Finished, Problem, Release, wait_for};
+use countersign_tests::{Countersign, Finished, Problem, Release, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{World, pod, workload};
@@ -15,6 +15,61 @@ fn documents(text: &str) -> Vec<&str> {
 /// Creates a pod of an image that nobody signed, as the administrator.
 fn create_unsigned(world: &World, namespace: &str, name: &str) -> Result<Finished, Problem> {
     world.plane.send("admin", "create", &pod(namespace, name, "registry.example.com/unsigned:1").to_string())
+}
+
+/// What `doctor` says of the installation alone.
+fn examine(world: &World) -> Result<Finished, Problem> {
+    Countersign::run(&["doctor", "--kubeconfig", &world.plane.kubeconfig("admin").display().to_string()])
+}
+
+/// What is exempt by its label alone is told, and so is what nodes wait for.
+pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
+    let mut network = workload("apps/v1", "DaemonSet", "shop", "network", &world.image("team/app", "v1"));
+    network["spec"]["template"]["spec"]["priorityClassName"] = json!("system-node-critical");
+    world.plane.apply(&network.to_string())?;
+    let found = examine(world)?;
+    assert!(found.code == 0 && found.stdout.contains("ok    definitions"), "{found:?}");
+    let waits = "namespace shop is reviewed, and nodes wait for what is in it (network)";
+    assert!(found.stdout.contains("WARN  exemptions") && found.stdout.contains(waits), "{found:?}");
+    world.plane.kubectl("admin", &["delete", "daemonset", "network", "-n", "shop"])?;
+
+    let forge = ["label", "namespace", "shop", "--overwrite", "kubernetes.io/metadata.name=countersign"];
+    match world.plane.release {
+        Release::V1_20 => {
+            assert!(found.stdout.contains("namespace kube-system is to be exempt, and is reviewed"), "{found:?}");
+            assert!(found.stdout.contains("not reviewed: countersign\n"), "{found:?}");
+            world.plane.kubectl("admin", &forge)?;
+            wait_for("the forged exemption", || {
+                create_unsigned(world, "shop", "forged").is_ok_and(|done| done.code == 0)
+            })?;
+            let forged = examine(world)?;
+            let hole = "namespace shop is not reviewed because of its label kubernetes.io/metadata.name";
+            assert!(forged.code == 3 && forged.stdout.contains("FAIL  exemptions"), "{forged:?}");
+            assert!(forged.stdout.contains(hole), "{forged:?}");
+            // The cure that it names.
+            let cure = ["label", "namespace", "shop", "--overwrite", "kubernetes.io/metadata.name=shop"];
+            assert!(forged.stdout.contains(&format!("kubectl {}", cure.join(" "))), "{forged:?}");
+            world.plane.kubectl("admin", &cure)?;
+            world.plane.kubectl("admin", &["delete", "pod", "forged", "-n", "shop"])?;
+            wait_for("the end of the exemption", || {
+                create_unsigned(world, "shop", "forged")
+                    .is_ok_and(|done| done.stderr.contains("no matching repositories"))
+            })?;
+        }
+        Release::V1_37 => {
+            // The API server puts its own label back.
+            world.plane.kubectl("admin", &forge)?;
+            let unsigned = create_unsigned(world, "shop", "forged")?;
+            assert!(unsigned.stderr.contains("no matching repositories"), "{unsigned:?}");
+        }
+    }
+    let sound = examine(world)?;
+    assert!(sound.code == 0 && !sound.stdout.contains("FAIL"), "{sound:?}");
+    if world.plane.release == Release::V1_37 {
+        assert!(sound.stdout.contains("not reviewed: countersign, kube-system\n"), "{sound:?}");
+        assert!(!sound.stdout.contains("WARN"), "{sound:?}");
+    }
+    Ok(())
 }
 
 /// All nodes are new, and no pod of Countersign runs. What the cluster needs to come up can be created, Countersign's own pods among
@@ -122,6 +177,8 @@ pub(crate) fn uninstall(world: &mut World) -> Result<(), Problem> {
         assert_eq!(created, Ok(()), "after {document}");
     }
     // Replicas that still run bring nothing back.
+    let left = examine(world)?;
+    assert!(left.stdout.contains("WARN  webhooks") && left.stdout.contains("MutatingWebhookConfiguration"), "{left:?}");
     wait_for("the end of enforcement", || {
         create_unsigned(world, "leaving", "unsigned").is_ok_and(|done| done.code == 0)
     })?;

@@ -74,6 +74,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("what it brings into a child", injector::into_a_child),
     scenario("what it brings in under a foreign owner", injector::under_a_foreign_owner),
     scenario("doctor", today::doctor),
+    scenario("doctor of the installation", lifecycle::doctor),
     scenario("all nodes new", lifecycle::all_nodes_new),
     scenario("before the trust server is down", trouble::before_it_is_down),
     scenario("children while the trust server is down", trouble::trust_server_down),

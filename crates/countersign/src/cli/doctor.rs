@@ -1,4 +1,7 @@
-//! `countersign doctor`: walks the whole way to a trust server, and says where it ends and what helps.
+//! `countersign doctor`: walks the whole way to a trust server, and says where it ends and what helps. Looks at the installation in a
+//! cluster first.
+
+mod cluster;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +21,6 @@ use crate::cluster::Cluster;
 use crate::config::ClusterPolicySecrets;
 use crate::enforce::{self, Demands};
 use crate::source::cluster::{ClusterHandle, ClusterSource};
-use crate::source::definitions::{self, CURE};
 use crate::source::files::FileSource;
 use crate::source::{Moment, Source};
 use crate::telemetry;
@@ -26,14 +28,15 @@ use crate::telemetry;
 /// How long the policies of a cluster may take to be listed.
 const LISTING: Duration = Duration::from_secs(10);
 
-/// Walk the whole way to a trust server, and say where it ends and what helps
+/// Look at an installation, and at the whole way to a trust server; say what helps
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  countersign doctor registry.example.com/team/app:v1 --policies ./policies -n payments\n  countersign doctor registry.example.com/team/app:v1 --trust-server https://notary.example.com:4443\n\nExit codes: 0 all is well, 1 the image is not trusted, 2 wrong usage, 3 something on the way does not work"
+    after_help = "Examples:\n  countersign doctor registry.example.com/team/app:v1 --policies ./policies -n payments\n  countersign doctor registry.example.com/team/app:v1 --trust-server https://notary.example.com:4443\n  countersign doctor --kubeconfig ~/.kube/config   (the installation alone)\n\nExit codes: 0 all is well, 1 the image is not trusted, 2 wrong usage, 3 something on the way does not work"
 )]
 pub(crate) struct Args {
-    /// The image, as a container would name it
-    image: String,
+    /// The image, as a container would name it; without one, only the installation is looked at
+    #[arg(required_unless_present = "kubeconfig")]
+    image: Option<String>,
 
     /// Namespace whose policies apply
     #[arg(short, long, default_value = "default")]
@@ -43,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "trust_server"])]
     policies: Option<PathBuf>,
 
-    /// Kubeconfig of the cluster whose policies apply
+    /// Kubeconfig of the cluster whose policies apply, and whose installation is looked at
     #[arg(long, value_name = "FILE", conflicts_with = "trust_server")]
     kubeconfig: Option<PathBuf>,
 
@@ -96,6 +99,11 @@ impl Walk {
         self.line("WARN", name, said);
     }
 
+    /// Something that is wrong, and does not stop the walk.
+    fn fail(&mut self, name: &str, said: &str) {
+        self.line("FAIL", name, said);
+    }
+
     fn line(&mut self, word: &str, name: &str, said: &str) {
         let took = self.begun.elapsed();
         print(&format!("{word:<5} {name:<12} {:>7.1} ms  {said}\n", took.as_secs_f64() * 1000.0));
@@ -119,24 +127,23 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 async fn walk(args: &Args) -> anyhow::Result<u8> {
-    let image = reach::image(&args.image)?;
-    let clients = args.reach.clients()?;
+    let image = args.image.as_deref().map(reach::image).transpose()?;
     let mut walk = Walk { begun: Instant::now() };
+    let mut sound = true;
     if let Some(kubeconfig) = &args.kubeconfig {
         let cluster = Cluster::connect(Some(kubeconfig)).await?;
-        for plural in ["imagepolicies", "clusterimagepolicies"] {
-            match definitions::prunes(&cluster.client, plural).await {
-                Ok(false) => walk.step("definitions", &format!("{plural}: every field is read")),
-                Ok(true) => {
-                    let said = format!(
-                        "{plural}: fields that are not known are dropped before anybody reads them, so a misspelt one allows everything; {CURE}"
-                    );
-                    walk.warn("definitions", &said);
-                }
-                Err(cause) => walk.warn("definitions", &format!("{plural}: cannot be read: {cause}")),
-            }
-        }
+        sound = cluster::look(&cluster.client, &mut walk).await;
     }
+    let code = match image {
+        Some(image) => walk_to(args, image, &mut walk).await?,
+        None => exit::OK,
+    };
+    Ok(if code == exit::OK && !sound { exit::UNDECIDED } else { code })
+}
+
+/// The way from an image to its registry.
+async fn walk_to(args: &Args, image: ImageReference, walk: &mut Walk) -> anyhow::Result<u8> {
+    let clients = args.reach.clients()?;
     let patient = match examine(args, image).await? {
         Ok(None) => {
             walk.step("policy", "the entry that applies asks for no trust: the image is allowed with no further check");
@@ -155,7 +162,7 @@ async fn walk(args: &Args) -> anyhow::Result<u8> {
         walk.step("connection", &said);
         let said = greet(&clients, &patient).await.map_err(|trouble| ("https", trouble))?;
         walk.step("https", &said);
-        let said = verify(&clients, &patient, &mut walk).await?;
+        let said = verify(&clients, &patient, walk).await?;
         walk.step("signatures", &said);
         let said = compare(&clients, &patient).await.map_err(|trouble| ("registry", trouble))?;
         walk.step("registry", &said);
@@ -192,7 +199,7 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
     }
     let defaults =
         reach::defaults(&args.secrets_namespace, ClusterPolicySecrets::OwnNamespace, std::collections::BTreeMap::new());
-    let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: args.image.clone() };
+    let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: image.as_written().to_owned() };
     let now = (telemetry::wall_clock())().as_second();
     let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
     let denied = |cause: String, cure: &str| Ok(Err(Trouble { cause, cure: cure.to_owned(), code: exit::DENIED }));
