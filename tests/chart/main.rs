@@ -1,5 +1,8 @@
-//! The chart renders to what `countersign manifests` prints, and the generated files are what the program generates now.
+//! The chart renders to what `countersign manifests` prints, old releases know all that is printed for them, and the generated files are
+//! what the program generates now.
 //! `UPDATE_GENERATED=1 cargo test -p countersign-tests --test chart` brings those up to date.
+
+mod fields;
 
 use std::collections::BTreeMap;
 use std::fs;
