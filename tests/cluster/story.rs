@@ -115,7 +115,7 @@ pub(crate) fn default_policies(world: &mut World) -> Result<(), Problem> {
     let file = world.folder.path().join("master-config.yaml");
     fs::write(
         &file,
-        "admissionConfig:\n  pluginConfig: {}\nimage-security-enforcement:\nclusterImagePolicy:\n - name: \"docker.io/*\"\n   policy:\n - name: \"mycluster.icp:8500/*\"\n   policy:\n - name: \"quay.io/*\"\n   policy:\n",
+        "admissionConfig:\n  pluginConfig: {}\nimageConfig:\n  format: registry.redhat.io/openshift3/ose-${component}:${version}\n  latest: false\nimage-security-enforcement:\nclusterImagePolicy:\n - name: \"docker.io/*\"\n   policy:\n - name: \"mycluster.icp:8500/*\"\n   policy:\n - name: \"quay.io/*\"\n   policy:\n",
     )?;
     let run = |arguments: &[&str]| countersign_tests::Countersign::run(arguments);
     let path = |path: &Path| path.display().to_string();
@@ -123,12 +123,16 @@ pub(crate) fn default_policies(world: &mut World) -> Result<(), Problem> {
     assert!(checked.code == 1 && checked.stdout.contains("mycluster.icp:8500/*"), "{checked:?}");
     let policy = run(&["openshift", "check", "-o", "policy", &path(&file)])?;
     assert_eq!(policy.code, 0, "{policy:?}");
+    assert!(policy.stdout.starts_with("# imageConfig.format is registry.redhat.io/"), "{policy:?}");
     world.plane.apply(&policy.stdout)?;
     world.namespace("defaults")?;
     let image = "mycluster.icp:8500/kube-system/x:1";
     countersign_tests::wait_for("the default policy", || {
         world.create(&workload("v1", "Pod", "defaults", "listed", image)).is_ok_and(|done| done.is_ok())
     })?;
+    // The cluster's own pods, which the block does not list.
+    let own = "registry.redhat.io/openshift3/ose-haproxy-router:v3.11.784";
+    assert_eq!(world.create(&workload("v1", "Pod", "defaults", "router", own))?, Ok(()));
     let words = "Deny \"ghcr.io/x/y\", no matching repositories in ClusterImagePolicy and no ImagePolicies in the \"defaults\" namespace";
     assert_denied(&world.create(&workload("v1", "Pod", "defaults", "unlisted", "ghcr.io/x/y"))?, words);
     let enabled = run(&["openshift", "enable", "--write", &path(&file)])?;
@@ -140,7 +144,7 @@ pub(crate) fn default_policies(world: &mut World) -> Result<(), Problem> {
     // What stands there as null, today's `kubectl apply` leaves out; to Countersign it is the same.
     let entries = stored["spec"]["repositories"].as_array().cloned().unwrap_or_default();
     let names: Vec<_> = entries.iter().map(|entry| entry["name"].clone()).collect();
-    assert_eq!(names, ["docker.io/*", "mycluster.icp:8500/*", "quay.io/*"]);
+    assert_eq!(names, ["docker.io/*", "mycluster.icp:8500/*", "quay.io/*", "registry.redhat.io/openshift3/*"]);
     assert!(entries.iter().all(|entry| entry["policy"].is_null()), "{stored}");
     Ok(())
 }

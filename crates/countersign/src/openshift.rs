@@ -1,6 +1,8 @@
 //! The `master-config.yaml` of OpenShift 3.11: whether its API server calls webhooks, how to make it, and the default
 //! policies that IBM Cloud Private kept there.
 
+mod own_images;
+
 use std::fmt;
 
 use countersign_policy::Pattern;
@@ -9,6 +11,8 @@ use serde_json::{Map, Value, json};
 use thiserror::Error;
 
 use crate::api::Repository;
+
+pub use own_images::{Listed, OwnImages};
 
 /// The admission plugins that call webhooks.
 pub const PLUGINS: [&str; 2] = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"];
@@ -92,6 +96,25 @@ pub struct Report {
     pub plugins: [(&'static str, PluginState); 2],
     /// `spec.repositories` of the default policy; `None` if there is no block.
     pub repositories: Option<Value>,
+    /// The images of the cluster's own pods; `None` if the file does not say which they are.
+    pub own_images: Option<OwnImages>,
+}
+
+impl Report {
+    /// `spec.repositories` of the policy that the cluster is to have: the default policy, and the cluster's own images, which nobody signed
+    /// for it, with no check. `None` if there is neither.
+    #[must_use]
+    pub fn policy(&self) -> Option<Value> {
+        let own = match &self.own_images {
+            Some(OwnImages { listed: Listed::Missing(entry), .. }) => Some(json!({"name": entry})),
+            _ => None,
+        };
+        if self.repositories.is_none() && own.is_none() {
+            return None;
+        }
+        let listed = self.repositories.as_ref().and_then(Value::as_array).into_iter().flatten().cloned();
+        Some(listed.chain(own).collect())
+    }
 }
 
 /// Reads a file.
@@ -103,7 +126,8 @@ pub fn check(text: &str) -> Result<Report, OpenShiftError> {
     let plugins = PLUGINS.map(|plugin| (plugin, state(&config, plugin)));
     let has_block = config.get(BLOCK).is_some() || config.get("clusterImagePolicy").is_some();
     let repositories = if has_block { Some(default_repositories(&config)?) } else { None };
-    Ok(Report { plugins, repositories })
+    let own_images = own_images::own_images(&config, repositories.as_ref());
+    Ok(Report { plugins, repositories, own_images })
 }
 
 fn read(text: &str) -> Result<Value, OpenShiftError> {

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Subcommand, ValueEnum};
+use countersign_policy::verdict::shown;
 use serde_json::json;
 
 use super::exit;
 use super::output::print;
 use crate::manifests::{Install, to_yaml};
-use crate::openshift::{self, PluginState, RESTART, Report};
+use crate::openshift::{self, Listed, OwnImages, PluginState, RESTART, Report};
 
 /// Read and change the master-config.yaml of OpenShift 3.11
 #[derive(Debug, clap::Args)]
@@ -29,7 +30,8 @@ enum Command {
     Check {
         /// The file, usually /etc/origin/master/master-config.yaml
         master_config: PathBuf,
-        /// What to print: a report, the report as JSON, or the default policies as a ClusterImagePolicy
+        /// What to print: a report, the report as JSON, or the default policies as a
+        /// ClusterImagePolicy, with an entry for the cluster's own images
         #[arg(short, long, value_enum, default_value_t = Format::Text)]
         output: Format,
     },
@@ -74,15 +76,34 @@ fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
                     ((*name).to_owned(), json!({"enabled": *state == PluginState::Enabled, "state": state.to_string()}))
                 })
                 .collect();
-            let report = json!({"enabled": on, "plugins": plugins, "clusterImagePolicy": report.repositories});
+            let own_images = report.own_images.as_ref().map(|own| {
+                let (entry, listed_by) = match &own.listed {
+                    Listed::Missing(entry) => (Some(entry), None),
+                    Listed::By(entry) => (None, Some(entry)),
+                    Listed::Unclear => (None, None),
+                };
+                json!({"format": own.format, "entry": entry, "listedBy": listed_by})
+            });
+            let report = json!({
+                "enabled": on, "plugins": plugins, "clusterImagePolicy": report.repositories, "imageConfig": own_images,
+            });
             print(&(serde_json::to_string_pretty(&report)? + "\n"));
         }
         Format::Policy => {
-            let repositories = report.repositories.ok_or_else(|| {
-                anyhow!("{} has no image-security-enforcement block, so no default policies", path.display())
+            let repositories = report.policy().ok_or_else(|| {
+                anyhow!(
+                    "{} has no image-security-enforcement block, and no imageConfig.format that says where the cluster's own images are, so no policies",
+                    path.display()
+                )
             })?;
+            let mut comment = String::new();
+            if let Some(own) = &report.own_images {
+                // For whoever keeps the text, and for whoever pipes it on.
+                comment = format!("# {}\n", said(own));
+                eprintln!("{}", said(own));
+            }
             let install = Install { default_policy: repositories, ..Install::default() };
-            print(&to_yaml(install.default_cluster_policy().as_slice())?);
+            print(&(comment + &to_yaml(install.default_cluster_policy().as_slice())?));
             return Ok(exit::OK);
         }
     }
@@ -105,10 +126,31 @@ fn text(path: &Path, report: &Report, on: bool) -> String {
             ));
         }
     }
+    if let Some(own) = &report.own_images {
+        out.push_str(&format!("{}\n", said(own)));
+    }
     if !on {
         out.push_str(&format!("\nTo enable both: countersign openshift enable --write {}\n", path.display()));
     }
     out
+}
+
+/// What becomes of the cluster's own images.
+fn said(own: &OwnImages) -> String {
+    let format = shown(&own.format);
+    match &own.listed {
+        Listed::Missing(entry) => {
+            format!(
+                "imageConfig.format is {format}: -o policy has the entry {entry} for the cluster's own pods, with no check"
+            )
+        }
+        Listed::By(entry) => {
+            format!("imageConfig.format is {format}: the entry {} decides about the cluster's own pods", shown(entry))
+        }
+        Listed::Unclear => format!(
+            "imageConfig.format is {format}: that is no folder of a registry; list the images of the cluster's own pods in a policy"
+        ),
+    }
 }
 
 fn enable(path: &Path, write: bool) -> anyhow::Result<u8> {
