@@ -72,7 +72,20 @@ fn old_releases_know_all_that_is_printed_for_them() -> Result<(), Problem> {
     let ca = file("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")?;
     let repositories = file("repositories.yaml", "- name: \"docker.io/*\"\n")?;
     let settings = file("config.yaml", "mode: warn\n")?;
-    let more = ["--tls", "secret", "--ca-bundle", &ca, "--default-policy", &repositories, "--config", &settings];
+    let more = [
+        "--tls",
+        "secret",
+        "--ca-bundle",
+        &ca,
+        "--default-policy",
+        &repositories,
+        "--config",
+        &settings,
+        "--reviews-from",
+        "10.0.0.0/8",
+        "--operations-from",
+        "x",
+    ];
     let forms = [
         ("1.11", ["--for", "openshift-3.11"], "/spec/validation/openAPIV3Schema/properties/spec"),
         ("1.16", ["--kube-version", "1.16"], "/spec/versions/0/schema/openAPIV3Schema/properties/spec"),

@@ -66,12 +66,17 @@ fn chart_and_manifests_are_the_same() -> Result<(), Problem> {
     seed["namespace"] = json!({"create": true});
     let beside =
         json!({"namespace": {"create": true}, "image-security-enforcement": null, "clusterImagePolicy": repositories});
-    let cases: [(&str, Vec<&str>, Value); 10] = [
+    let cases: [(&str, Vec<&str>, Value); 11] = [
         ("countersign", vec![], json!({"namespace": {"create": true}})),
         (
             "countersign",
             vec!["--kube-version", "1.16", "--review-kube-system"],
             json!({"namespace": {"create": true}, "reviewKubeSystem": true}),
+        ),
+        (
+            "countersign",
+            vec!["--reviews-from", "10.0.0.0/28", "--reviews-from", "fd00::/8", "--operations-from", "monitoring"],
+            json!({"namespace": {"create": true}, "networkPolicy": {"reviewsFrom": ["10.0.0.0/28", "fd00::/8"], "operationsFrom": ["monitoring"]}}),
         ),
         ("countersign", vec!["--kube-version", "1.18"], json!({"namespace": {"create": true}})),
         ("countersign", vec!["--kube-version", "1.20"], json!({"namespace": {"create": true}})),
@@ -153,6 +158,7 @@ fn the_chart_is_sound_and_refuses_nonsense() -> Result<(), Problem> {
         "replicas=0",
         "platform=openshift",
         "tls.source=none",
+        "networkPolicy.reviewsFrom[0]=10.0.0.1/x",
         "tls.source=secret",
         "defaultPolicy[0].nam=x",
         "defaultPolicy[0].policy.trust.enabled=x",
@@ -167,7 +173,7 @@ fn the_chart_is_sound_and_refuses_nonsense() -> Result<(), Problem> {
 /// What cannot be installed as it was asked for is refused, by the command line and by the chart.
 #[test]
 fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 8] = [
         (
             &["--kube-version", "1.15"],
             "--kube-version 1.15: --for kubernetes prints APIs that are served from 1.16 on; use --for openshift-3.11",
@@ -176,6 +182,7 @@ fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
         (&["--kube-version", "1.20", "--for", "openshift-3.11"], "--kube-version goes with --for kubernetes"),
         (&["--namespace", "kube-system"], "needs a namespace of its own"),
         (&["--review-kube-system", "--exempt-namespace", "kube-system"], "say the opposite of each other"),
+        (&["--reviews-from", "10.0.0.1"], "is neither a range of addresses"),
         (&["--purge"], "--uninstall"),
         (&["--uninstall", "--only", "crds"], "cannot be used with"),
     ];

@@ -225,7 +225,9 @@ pub(crate) fn purge(world: &mut World) -> Result<(), Problem> {
     world.plane.kubectl("admin", &["wait", "--for=condition=Established", &definition])?;
     let repositories = world.folder.path().join("repositories.yaml");
     std::fs::write(&repositories, "- name: \"docker.io/*\"\n")?;
-    world.plane.apply(&world.manifests(&["--default-policy", &repositories.display().to_string()])?)?;
+    let repositories = repositories.display().to_string();
+    let from = ["--reviews-from", "10.0.0.0/28", "--operations-from", "monitoring"];
+    world.plane.apply(&world.manifests(&[&["--default-policy", &repositories], &from[..]].concat())?)?;
     world.plane.get(&["clusterimagepolicy", "default"])?;
     let kubectl = world.plane.user("admin");
     let file = world.folder.path().join("purge.yaml");

@@ -23,6 +23,20 @@ namespace: {{ .Release.Namespace }}
 {{- concat (list .Release.Namespace) $system .Values.exemptNamespaces | uniq | toJson -}}
 {{- end }}
 
+{{/* Who may connect: ranges of addresses, which have a slash, and namespaces. */}}
+{{- define "countersign.peers" -}}
+{{- if . -}}
+from:
+{{- range . }}
+{{- if contains "/" . }}
+- ipBlock: {cidr: {{ . | quote }}}
+{{- else }}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ . | quote }}}}
+{{- end }}
+{{- end }}
+{{- end -}}
+{{- end }}
+
 {{/* Refuses what would install something else than was meant. */}}
 {{- define "countersign.refuse" -}}
 {{- if and (eq .Values.platform "kubernetes") (not (include "countersign.since" (list . 16))) -}}

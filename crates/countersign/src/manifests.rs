@@ -2,6 +2,7 @@
 
 mod availability;
 mod kube_version;
+mod network;
 mod uninstall;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::children;
 use crate::crd::{self, Platform};
 
 pub use kube_version::{KubeVersion, NoRelease};
+pub use network::{NoSource, Source};
 
 /// The name of everything that is installed.
 pub const NAME: &str = "countersign";
@@ -30,6 +32,9 @@ pub const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission
 
 /// The namespace of what a cluster needs to run at all.
 pub const KUBE_SYSTEM: &str = "kube-system";
+
+/// The label of a namespace with its name. Kubernetes sets it itself since 1.21.
+pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The user that the container runs as where the platform does not choose one.
 const USER: u32 = 65532;
@@ -67,6 +72,10 @@ pub struct Install {
     pub review_kube_system: bool,
     /// Further namespaces that are exempt.
     pub exempt_namespaces: Vec<String>,
+    /// Who may connect to the port of the reviews; empty for everybody.
+    pub reviews_from: Vec<Source>,
+    /// Who may connect to the port of probes and metrics; empty for everybody.
+    pub operations_from: Vec<Source>,
     /// The container image.
     pub image: String,
     /// How many pods.
@@ -87,6 +96,8 @@ impl Default for Install {
             namespace: NAME.to_owned(),
             review_kube_system: false,
             exempt_namespaces: Vec::new(),
+            reviews_from: Vec::new(),
+            operations_from: Vec::new(),
             image: format!("countersign:{}", env!("CARGO_PKG_VERSION")),
             replicas: 2,
             tls: Tls::SelfManaged,
@@ -163,8 +174,8 @@ impl Install {
 
     fn namespace(&self) -> Value {
         let mut namespace = cluster_object("v1", "Namespace", &self.namespace, json!({}));
-        // Kubernetes sets this label itself since 1.21; before that the exemption of the webhook needs it here.
-        namespace["metadata"]["labels"]["kubernetes.io/metadata.name"] = json!(self.namespace);
+        // Before 1.21 the exemption of the webhook needs it here.
+        namespace["metadata"]["labels"][NAME_LABEL] = json!(self.namespace);
         if self.platform == Platform::Kubernetes {
             namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] = json!("restricted");
         }
@@ -364,16 +375,6 @@ impl Install {
         self.object("apps/v1", "Deployment", json!({"spec": spec}))
     }
 
-    /// Nothing but reviews and probes comes in. Who may send reviews cannot be said here: the API server has no label.
-    fn network_policy(&self) -> Value {
-        let spec = json!({
-            "podSelector": {"matchLabels": Self::labels()},
-            "policyTypes": ["Ingress"],
-            "ingress": [{"ports": [{"port": REVIEWS_PORT, "protocol": "TCP"}, {"port": OPERATIONS_PORT, "protocol": "TCP"}]}],
-        });
-        self.object("networking.k8s.io/v1", "NetworkPolicy", json!({"spec": spec}))
-    }
-
     /// The ClusterImagePolicy `default`, if there is to be one.
     pub(crate) fn default_cluster_policy(&self) -> Option<Value> {
         let repositories = self.default_policy.as_array().filter(|repositories| !repositories.is_empty())?;
@@ -393,7 +394,7 @@ impl Install {
         let exempt = self.exempt();
         for webhook in [&mut mutating, &mut validating] {
             webhook["namespaceSelector"] = json!({"matchExpressions": [
-                {"key": "kubernetes.io/metadata.name", "operator": "NotIn", "values": exempt},
+                {"key": NAME_LABEL, "operator": "NotIn", "values": exempt},
             ]});
         }
         if self.platform == Platform::Kubernetes {

@@ -9,7 +9,7 @@ use super::exit;
 use super::output::print;
 use crate::config::Settings;
 use crate::crd::{self, Platform};
-use crate::manifests::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, TLS_SECRET, Tls, to_yaml};
+use crate::manifests::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Source, TLS_SECRET, Tls, to_yaml};
 
 /// Print everything to install in a cluster, in the right order
 #[derive(Debug, clap::Args)]
@@ -70,6 +70,15 @@ pub(crate) struct Args {
     /// kubernetes.io/metadata.name
     #[arg(long, value_name = "NAMESPACE")]
     exempt_namespace: Vec<String>,
+
+    /// Who may send reviews, for the `NetworkPolicy`: the addresses of the API servers, or a namespace with a tunnel to
+    /// them (repeatable) [default: everybody]
+    #[arg(long, value_name = "CIDR|NAMESPACE", value_parser = source)]
+    reviews_from: Vec<Source>,
+
+    /// Who may read metrics, for the `NetworkPolicy`, besides the node of each pod (repeatable) [default: everybody]
+    #[arg(long, value_name = "CIDR|NAMESPACE", value_parser = source)]
+    operations_from: Vec<Source>,
 
     /// Settings of serve, YAML, for the `ConfigMap`
     #[arg(long, value_name = "FILE")]
@@ -140,6 +149,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         namespace: args.namespace.clone(),
         review_kube_system: args.review_kube_system,
         exempt_namespaces: args.exempt_namespace.clone(),
+        reviews_from: args.reviews_from.clone(),
+        operations_from: args.operations_from.clone(),
         image: args.image.clone(),
         replicas: args.replicas,
         tls,
@@ -151,6 +162,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 }
 
 fn kube_version(text: &str) -> Result<KubeVersion, NoRelease> {
+    text.parse()
+}
+
+fn source(text: &str) -> Result<Source, NoSource> {
     text.parse()
 }
 

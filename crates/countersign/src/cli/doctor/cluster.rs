@@ -12,11 +12,8 @@ use serde_json::Value;
 
 use super::Walk;
 use crate::cluster;
-use crate::manifests::{NAME, WEBHOOK};
+use crate::manifests::{NAME, NAME_LABEL, WEBHOOK};
 use crate::source::definitions::{self, CURE};
-
-/// The label by which a namespace is exempt.
-const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The class of pods without which a node is of no use.
 const NODE_CRITICAL: &str = "system-node-critical";
