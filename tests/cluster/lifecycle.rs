@@ -237,3 +237,22 @@ pub(crate) fn purge(world: &mut World) -> Result<(), Problem> {
     assert_eq!(definitions(world)?, 0);
     wait_for("everything to be gone", || labelled(world).is_ok_and(|found| found.is_empty()))
 }
+
+/// Helm learns from the cluster what it serves, and leaves what people wrote.
+pub(crate) fn helm(world: &mut World) -> Result<(), Problem> {
+    world.helm("install", &["--create-namespace"])?;
+    world.plane.get(&["poddisruptionbudget", "countersign", "-n", "countersign"])?;
+    world.plane.get(&["resourcequota", "countersign", "-n", "countersign"])?;
+    world.signer_secret("countersign", "stays", "leaver")?;
+    wait_for("a policy", || {
+        world.policy(None, "stays", &json!({"repositories": [{"name": "stays.example.com/*"}]})).is_ok()
+    })?;
+    world.helm("uninstall", &[])?;
+    wait_for("everything of the chart to be gone", || labelled(world).is_ok_and(|found| found.is_empty()))?;
+    let unsigned = create_unsigned(world, "leaving", "after-helm")?;
+    assert_eq!(unsigned.code, 0, "{unsigned:?}");
+    assert_eq!(definitions(world)?, 3);
+    world.plane.get(&["clusterimagepolicy", "stays"])?;
+    world.plane.get(&["secret", "stays", "-n", "countersign"])?;
+    Ok(())
+}

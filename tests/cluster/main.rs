@@ -88,6 +88,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("only the API server may ask", client_certificates::only_the_api_server),
     scenario("uninstall", lifecycle::uninstall),
     scenario("purge", lifecycle::purge),
+    scenario("helm", lifecycle::helm),
 ];
 
 const OPENSHIFT: &[Scenario] = &[

@@ -85,25 +85,24 @@ impl World {
         }
     }
 
+    /// Runs Helm as the administrator, which must succeed, with the release `countersign` in the namespace of that name.
+    pub(crate) fn helm(&self, verb: &str, more: &[&str]) -> Result<String, Problem> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let program = run(&mut Command::new(root.join("scripts/helm")))?;
+        let mut helm = Command::new(program.stdout.trim());
+        helm.env("KUBECONFIG", self.plane.kubeconfig("admin")).env("HOME", self.folder.path());
+        helm.args([verb, "countersign", "-n", "countersign"]).args(more);
+        if verb != "uninstall" {
+            helm.arg(root.join("charts/countersign"));
+        }
+        let done = run(&mut helm)?;
+        if done.code == 0 { Ok(done.stdout) } else { Err(format!("helm {verb} {more:?}: {}", done.stderr).into()) }
+    }
+
     /// What the chart renders to.
     pub(crate) fn chart(&self) -> Result<String, Problem> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let helm = run(&mut Command::new(root.join("scripts/helm")))?;
-        let chart = root.join("charts/countersign");
-        let mut template = Command::new(helm.stdout.trim());
-        template.args([
-            "template",
-            "countersign",
-            "-n",
-            "countersign",
-            "--include-crds",
-            "--set",
-            "namespace.create=true",
-        ]);
-        template.args(["--set", "image.repository=countersign.example.com/countersign", "--set", "image.tag=test"]);
-        template.args(["--kube-version", self.plane.release.name()]);
-        let rendered = run(template.arg(chart))?;
-        if rendered.code == 0 { Ok(rendered.stdout) } else { Err(rendered.stderr.into()) }
+        let values = "namespace.create=true,image.repository=countersign.example.com/countersign,image.tag=test";
+        self.helm("template", &["--include-crds", "--set", values, "--kube-version", self.plane.release.name()])
     }
 
     /// One more replica, as the service account that the manifests made.
