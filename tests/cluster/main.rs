@@ -4,6 +4,7 @@ mod client_certificates;
 mod definitions;
 mod injector;
 mod lifecycle;
+mod registration;
 mod story;
 mod today;
 mod trouble;
@@ -53,7 +54,8 @@ fn run_all(platform: &'static str, release: Release, scenarios: &[Scenario]) -> 
 
 const KUBERNETES: &[Scenario] = &[
     scenario("before anything is installed", today::nothing_installed),
-    scenario("the manifests apply", today::install),
+    scenario("an install whose image cannot be pulled", registration::nobody_serves),
+    scenario("the manifests apply, and the first replica serves", today::install),
     scenario("rights", today::rights),
     scenario("the words of the documentation", story::messages),
     scenario("the schema", today::schema),
@@ -83,9 +85,17 @@ const KUBERNETES: &[Scenario] = &[
     scenario("definitions come and go", trouble::definitions_gone),
     scenario("an API server that hangs", trouble::api_server_hangs),
     scenario("restarts and rotation under load", trouble::under_load),
+    scenario("what is taken away from the registration", registration::put_back),
+    scenario("no drift", registration::no_drift),
+    scenario("updates that leave the spec alone", registration::conditions),
+    scenario("further kinds", registration::further_kinds),
+    scenario("upgrade and rollback", registration::upgrade_and_rollback),
+    scenario("upgrades of the chart", registration::chart_upgrades),
     scenario("default policies", story::default_policies),
     scenario("a cron job's job", today::cron_job),
     scenario("only the API server may ask", client_certificates::only_the_api_server),
+    scenario("webhook configurations that are deleted", registration::deleted),
+    scenario("a certificate of somebody else", registration::certificate_of_somebody_else),
     scenario("uninstall", lifecycle::uninstall),
     scenario("purge", lifecycle::purge),
     scenario("helm", lifecycle::helm),
@@ -93,7 +103,8 @@ const KUBERNETES: &[Scenario] = &[
 
 const OPENSHIFT: &[Scenario] = &[
     scenario("the definitions of the documentation", story::definitions),
-    scenario("the manifests apply", today::install),
+    scenario("an install whose image cannot be pulled", registration::nobody_serves),
+    scenario("the manifests apply, and the first replica serves", today::install),
     scenario("the words of the documentation", story::messages),
     scenario("misspelt policies are refused", definitions::refused),
     scenario("misspelt policies deny", definitions::stored),
@@ -101,7 +112,12 @@ const OPENSHIFT: &[Scenario] = &[
     scenario("a webhook of somebody else", injector::install),
     scenario("what it brings into a pod", injector::into_a_pod),
     scenario("what loses its pin", injector::without_reinvocation),
+    scenario("what is taken away from the registration", registration::put_back),
+    scenario("no drift", registration::no_drift),
+    scenario("upgrade and rollback", registration::upgrade_and_rollback),
     scenario("only the API server may ask", client_certificates::only_the_api_server),
+    scenario("webhook configurations that are deleted", registration::deleted),
+    scenario("a certificate of somebody else", registration::certificate_of_somebody_else),
     scenario("uninstall", lifecycle::uninstall),
     scenario("purge", lifecycle::purge),
 ];

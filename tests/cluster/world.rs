@@ -1,6 +1,6 @@
 //! The parts of a cluster test, and how they are put together.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use countersign_tests::{
@@ -87,16 +87,43 @@ impl World {
 
     /// Runs Helm as the administrator, which must succeed, with the release `countersign` in the namespace of that name.
     pub(crate) fn helm(&self, verb: &str, more: &[&str]) -> Result<String, Problem> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let program = run(&mut Command::new(root.join("scripts/helm")))?;
-        let mut helm = Command::new(program.stdout.trim());
-        helm.env("KUBECONFIG", self.plane.kubeconfig("admin")).env("HOME", self.folder.path());
+        let mut helm = self.helm_command()?;
         helm.args([verb, "countersign", "-n", "countersign"]).args(more);
         if verb != "uninstall" {
-            helm.arg(root.join("charts/countersign"));
+            helm.arg(root().join("charts/countersign"));
         }
         let done = run(&mut helm)?;
         if done.code == 0 { Ok(done.stdout) } else { Err(format!("helm {verb} {more:?}: {}", done.stderr).into()) }
+    }
+
+    /// The program helm, as the administrator.
+    fn helm_command(&self) -> Result<Command, Problem> {
+        let helm = run(&mut Command::new(root().join("scripts/helm")))?;
+        let mut helm = Command::new(helm.stdout.trim());
+        helm.env("KUBECONFIG", self.plane.kubeconfig("admin")).env("HOME", self.folder.path());
+        Ok(helm)
+    }
+
+    /// `helm upgrade --install` of the chart, with its Service and webhooks pointed at this machine.
+    pub(crate) fn helm_upgrade(&self, more: &[&str]) -> Result<(), Problem> {
+        let chart = self.folder.path().join("chart");
+        let _ = std::fs::remove_dir_all(&chart);
+        run(Command::new("cp").arg("-r").arg(root().join("charts/countersign")).arg(&chart))?;
+        let port = self.front.port;
+        let service = format!("spec: {}\n---\napiVersion: apps/v1", self.service_here());
+        let replaced = |file: &str, from: &str, to: &str| -> Result<(), Problem> {
+            let path = chart.join("templates").join(file);
+            let text = std::fs::read_to_string(&path)?;
+            let (before, rest) = text.split_once(from).ok_or_else(|| format!("{file} has no {from}"))?;
+            let after = rest.split_once("---\napiVersion: apps/v1").map_or(rest, |(_, after)| after);
+            Ok(std::fs::write(&path, [before, to, after].concat())?)
+        };
+        replaced("webhook.yaml", "port: 443", &format!("port: {port}"))?;
+        replaced("workload.yaml", "spec:\n", &service)?;
+        let mut upgrade = self.helm_command()?;
+        upgrade.args(["upgrade", "--install", "countersign", "-n", "countersign", "--take-ownership"]);
+        let done = run(upgrade.args(more).arg(&chart))?;
+        if done.code == 0 { Ok(()) } else { Err(format!("helm upgrade {more:?}: {}", done.stderr).into()) }
     }
 
     /// What the chart renders to.
@@ -105,13 +132,55 @@ impl World {
         self.helm("template", &["--include-crds", "--set", values, "--kube-version", self.plane.release.name()])
     }
 
+    /// The manifests as they are applied here: this control plane has no `OpenShift` API, so the constraints of pods are left out.
+    pub(crate) fn installation(&self) -> Result<String, Problem> {
+        let manifests = self.manifests(&["--image", "countersign.example.com/countersign:test"])?;
+        let documents: Vec<_> =
+            manifests.split("---\n").filter(|document| !document.contains("SecurityContextConstraints")).collect();
+        Ok(documents.join("---\n"))
+    }
+
+    /// The same with the Service and all webhooks pointed at this machine, to be applied while they are.
+    pub(crate) fn installation_here(&self, more: &[&str]) -> Result<Vec<Value>, Problem> {
+        let manifests = self.manifests(more)?;
+        let mut objects = Vec::new();
+        for document in manifests.split("---\n").filter(|text| !text.contains("SecurityContextConstraints")) {
+            let mut object: Value = serde_saphyr::from_str(document)?;
+            if object["kind"] == "Service" {
+                object["spec"] = self.service_here();
+            }
+            for entry in object["webhooks"].as_array_mut().into_iter().flatten() {
+                entry["clientConfig"]["service"]["port"] = json!(self.front.port);
+            }
+            objects.push(object);
+        }
+        Ok(objects)
+    }
+
+    /// Its webhook configurations alone.
+    pub(crate) fn webhooks_here(&self) -> Result<Vec<Value>, Problem> {
+        let objects = self.installation_here(&[])?;
+        Ok(objects.into_iter().filter(|object| object["webhooks"].is_array()).collect())
+    }
+
     /// One more replica, as the service account that the manifests made.
     pub(crate) fn start_replica(&mut self) -> Result<Countersign, Problem> {
         self.start_replica_with(&[])
     }
 
-    /// One more replica with further flags.
+    /// The same with further arguments.
     pub(crate) fn start_replica_with(&mut self, more: &[&str]) -> Result<Countersign, Problem> {
+        let self_managed = ["--tls-secret", "countersign-tls", "--service", "countersign", "--tls-lifetime", "30s"];
+        self.start_replica_of(&[&self_managed, more].concat())
+    }
+
+    /// The same with a certificate from files: that of the tests' own authority.
+    pub(crate) fn start_replica_with_files(&mut self) -> Result<Countersign, Problem> {
+        let [certificate, key] = [&self.ca.certificate, &self.ca.key].map(|path| path.display().to_string());
+        self.start_replica_of(&["--tls-cert", &certificate, "--tls-key", &key])
+    }
+
+    fn start_replica_of(&mut self, more: &[&str]) -> Result<Countersign, Problem> {
         self.started += 1;
         let kubeconfig = self.plane.service_account("countersign", "countersign")?.display().to_string();
         let name = format!("countersign-{}", self.started);
@@ -120,16 +189,10 @@ impl World {
             &kubeconfig,
             "--namespace",
             "countersign",
-            "--tls-secret",
-            "countersign-tls",
-            "--service",
-            "countersign",
             "--webhook-configuration",
             "countersign",
             "--shutdown-delay",
             "1s",
-            "--tls-lifetime",
-            "30s",
         ];
         Countersign::start(&name, &self.ca, self.folder.path(), &[&arguments, more].concat())
     }
@@ -142,8 +205,8 @@ impl World {
     /// Points the Service at this machine, where the replicas run: a control plane without a kubelet runs no pods.
     pub(crate) fn point_service_here(&self) -> Result<(), Problem> {
         let port = self.front.port;
-        let address = self.front.address.to_string();
-        let service = json!({"spec": {"type": "ExternalName", "externalName": address, "clusterIP": null, "ports": [{"name": "reviews", "port": port}]}});
+        let mut service = json!({"spec": self.service_here()});
+        service["spec"]["clusterIP"] = Value::Null;
         self.plane.kubectl(
             "admin",
             &["patch", "service", "countersign", "-n", "countersign", "--type", "merge", "-p", &service.to_string()],
@@ -175,6 +238,11 @@ impl World {
             self.plane.kubectl("admin", &["patch", configuration, "countersign", "--type", "json", "-p", &patch])?;
         }
         Ok(())
+    }
+
+    fn service_here(&self) -> Value {
+        let address = self.front.address.to_string();
+        json!({"type": "ExternalName", "externalName": address, "ports": [{"name": "reviews", "port": self.front.port}]})
     }
 
     /// The reference of a repository's tag.
@@ -313,6 +381,10 @@ impl World {
             .filter_map(|pod| pod["spec"]["containers"][0]["image"].as_str().map(str::to_owned))
             .collect()
     }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// A workload of one container.

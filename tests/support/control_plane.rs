@@ -263,6 +263,14 @@ impl ControlPlane {
         self.user(user).send(verb, text)
     }
 
+    /// kubectl with these arguments and `-f` of a text, as a user.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send_with(&self, user: &str, arguments: &[&str], text: &str) -> Result<Finished, Problem> {
+        self.user(user).send_with(arguments, text)
+    }
+
     /// `kubectl apply` of a text by the administrator, which must succeed.
     ///
     /// # Errors
@@ -304,8 +312,16 @@ impl Kubectl {
     /// # Errors
     /// It cannot be started.
     pub fn send(&self, verb: &str, text: &str) -> Result<Finished, Problem> {
+        self.send_with(&[verb], text)
+    }
+
+    /// Runs it with these arguments and `-f` of a text.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn send_with(&self, arguments: &[&str], text: &str) -> Result<Finished, Problem> {
         let file = self.file(text)?;
-        self.run(&[verb, "-f", &file.path().display().to_string()])
+        self.run(&[arguments, &["-f", &file.path().display().to_string()]].concat())
     }
 
     /// `kubectl VERB --raw PATH -f` of a text: `create` is a POST to that path of the API, `replace` a PUT.

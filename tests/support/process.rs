@@ -123,7 +123,7 @@ pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) -> Result<(), Pro
 pub struct Ca {
     /// The authority's certificate, PEM.
     pub ca: PathBuf,
-    /// A certificate for 127.0.0.1 and localhost, PEM.
+    /// A certificate for 127.0.0.1, localhost and the Service `countersign` of the namespace `countersign`, PEM.
     pub certificate: PathBuf,
     /// Its key, PEM.
     pub key: PathBuf,
@@ -161,7 +161,9 @@ impl Ca {
         params.distinguished_name.push(rcgen::DnType::CommonName, "Countersign test CA");
         let ca = params.self_signed(&ca_key)?;
         let issuer = Issuer::from_params(&params, &ca_key);
-        let mut leaf = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])?;
+        // Loopback, and the Service of an installation in a cluster.
+        let names = ["localhost", "127.0.0.1", "::1", "countersign.countersign.svc"];
+        let mut leaf = CertificateParams::new(names.map(str::to_owned))?;
         leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let leaf = leaf.signed_by(key, &issuer)?;
         let write = |name: &str, text: String| -> Result<PathBuf, Problem> {

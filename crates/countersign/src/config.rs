@@ -2,6 +2,7 @@
 
 mod choices;
 mod clients;
+mod kinds;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,6 +17,7 @@ use thiserror::Error;
 
 pub use choices::{ClusterPolicySecrets, Mode, Pin};
 pub use clients::ClientCertificates;
+pub use kinds::FurtherKind;
 
 use crate::manifests::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
@@ -135,7 +137,8 @@ pub struct Settings {
     #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_TLS_LIFETIME")]
     pub tls_lifetime: Option<Span>,
 
-    /// Webhook configuration whose caBundle is kept right [default: countersign]
+    /// Name of the webhook configurations, mutating and validating, that are kept registered: rules, caBundle and
+    /// matchConditions [default: none are]
     #[arg(long, value_name = "NAME", env = "COUNTERSIGN_WEBHOOK_CONFIGURATION")]
     pub webhook_configuration: Option<String>,
 
@@ -248,18 +251,6 @@ pub struct HostSettings {
     pub token_servers: Vec<String>,
 }
 
-/// A kind that holds a pod template, besides those that Kubernetes and OpenShift have.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct FurtherKind {
-    /// Its API group.
-    pub group: String,
-    /// Its kind.
-    pub kind: String,
-    /// JSON pointer to its pod template, such as `/spec/template`.
-    pub pod_template: String,
-}
-
 /// Why settings make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -296,6 +287,8 @@ pub struct Config {
     pub tls: TlsSource,
     /// Who may send reviews; without it, everybody.
     pub clients: Option<ClientCertificates>,
+    /// See [`Settings::webhook_configuration`].
+    pub webhook_configuration: Option<String>,
     /// Authorities to trust everywhere.
     pub trust_ca: Vec<PathBuf>,
     /// Settings for single hosts.
@@ -358,8 +351,6 @@ pub enum TlsSource {
         names: Vec<String>,
         /// How long a certificate lives.
         lifetime: Duration,
-        /// The webhook configuration whose `caBundle` is kept.
-        webhook: String,
     },
 }
 
@@ -371,7 +362,10 @@ impl Settings {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let failed = |problem: String| ConfigError::File { path: path.display().to_string(), problem };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-        serde_saphyr::from_str(&text).map_err(|error| failed(error.without_snippet().to_string()))
+        let settings: Self =
+            serde_saphyr::from_str(&text).map_err(|error| failed(error.without_snippet().to_string()))?;
+        settings.kinds.iter().try_for_each(FurtherKind::check).map_err(failed)?;
+        Ok(settings)
     }
 
     /// These settings, completed by those of a file. What is given here wins.
@@ -425,6 +419,9 @@ impl Settings {
         if self.policies.is_some() && self.kubeconfig.is_some() {
             return invalid("policies come from files or from a cluster: give --policies or --kubeconfig");
         }
+        if self.policies.is_some() && self.webhook_configuration.is_some() {
+            return invalid("--webhook-configuration needs a cluster: with --policies there is none");
+        }
         let lifetime = self.tls_lifetime.map_or(Duration::from_secs(90 * 86_400), |span| span.0);
         if lifetime < Duration::from_secs(3) || lifetime > Duration::from_secs(3650 * 86_400) {
             return invalid("--tls-lifetime must be at least 3s, for tests, and at most 3650d");
@@ -438,7 +435,6 @@ impl Settings {
                 service: self.service.unwrap_or_else(|| NAME.to_owned()),
                 names: self.tls_name,
                 lifetime,
-                webhook: self.webhook_configuration.unwrap_or_else(|| NAME.to_owned()),
             },
             (None, None, None) => {
                 return invalid(
@@ -470,6 +466,7 @@ impl Settings {
             shutdown_delay,
             tls,
             clients,
+            webhook_configuration: self.webhook_configuration,
             trust_ca: self.trust_ca,
             hosts: self.hosts,
             trust_refresh: self.trust_refresh.map_or(Duration::from_secs(30), |span| span.0),
@@ -535,5 +532,8 @@ mod tests {
         let deadline =
             Settings { deadline: Some(Span(Duration::ZERO)), self_signed: Some("x".into()), ..Settings::default() };
         assert!(deadline.resolve().is_err());
+        let registered =
+            Settings { webhook_configuration: Some("w".into()), self_signed: Some("x".into()), ..from_files() };
+        assert!(registered.resolve().unwrap_err().to_string().contains("--webhook-configuration needs a cluster"));
     }
 }

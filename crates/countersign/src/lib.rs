@@ -20,6 +20,7 @@ pub mod openshift;
 pub mod policy_review;
 pub mod reading;
 pub mod records;
+pub mod registration;
 pub mod review;
 pub mod source;
 pub mod telemetry;

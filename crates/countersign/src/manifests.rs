@@ -218,15 +218,14 @@ impl Install {
         for (group, resources) in owners() {
             own.push(rule(group, &resources, &["get"]));
         }
-        if self.tls == Tls::SelfManaged {
-            let mut webhook = rule(
-                "admissionregistration.k8s.io",
-                &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
-                &["get", "list", "patch", "watch"],
-            );
-            webhook["resourceNames"] = json!([NAME]);
-            own.push(webhook);
-        }
+        // To fill in the rules and to put them back; never to create.
+        let mut webhooks = rule(
+            "admissionregistration.k8s.io",
+            &["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+            &["get", "list", "patch", "watch"],
+        );
+        webhooks["resourceNames"] = json!([NAME]);
+        own.push(webhooks);
         let role = |name: &str, rules: Vec<Value>| {
             cluster_object("rbac.authorization.k8s.io/v1", "ClusterRole", name, json!({"rules": rules}))
         };
@@ -300,6 +299,7 @@ impl Install {
             format!("--ops-listen=0.0.0.0:{OPERATIONS_PORT}"),
             "--trust-ca=/etc/countersign-trust-ca".to_owned(),
             "--shutdown-delay=5s".to_owned(),
+            format!("--webhook-configuration={NAME}"),
         ];
         let mut mounts = vec![
             json!({"name": "config", "mountPath": "/etc/countersign", "readOnly": true}),
@@ -315,7 +315,6 @@ impl Install {
             Tls::SelfManaged => {
                 arguments.push(format!("--tls-secret={TLS_SECRET}"));
                 arguments.push(format!("--service={NAME}"));
-                arguments.push(format!("--webhook-configuration={NAME}"));
                 None
             }
             Tls::CertManager => Some(TLS_SECRET),
@@ -384,13 +383,11 @@ impl Install {
 
     /// The mutating webhook pins; the validating one, which the API server asks after every mutation, sees what will be stored.
     fn webhooks(&self) -> Vec<Value> {
-        let workloads = self.rules();
-        let policies = vec![self.rule(GROUP, &["clusterimagepolicies", "imagepolicies"], false)];
-        let mut reviewed_policies = self.webhook(POLICIES_WEBHOOK, "/policies", &policies);
+        let mut reviewed_policies = self.webhook(POLICIES_WEBHOOK, "/policies");
         // A faulty policy denies by itself; this one only says so earlier, and must not keep anybody from mending it.
         reviewed_policies["failurePolicy"] = json!("Ignore");
-        let mut mutating = self.webhook(WEBHOOK, "/admit", &workloads);
-        let mut validating = self.webhook(WEBHOOK, "/validate", &workloads);
+        let mut mutating = self.webhook(WEBHOOK, "/admit");
+        let mut validating = self.webhook(WEBHOOK, "/validate");
         let exempt = self.exempt();
         for webhook in [&mut mutating, &mut validating] {
             webhook["namespaceSelector"] = json!({"matchExpressions": [
@@ -419,41 +416,13 @@ impl Install {
         ]
     }
 
-    fn rule(&self, group: &str, resources: &[&str], namespaced: bool) -> Value {
-        let mut rule = json!({
-            "apiGroups": [group], "apiVersions": ["*"], "operations": ["CREATE", "UPDATE"], "resources": resources,
-        });
-        if self.platform == Platform::Kubernetes {
-            rule["scope"] = json!(if namespaced { "Namespaced" } else { "*" });
-        }
-        rule
-    }
-
-    /// The kinds that hold a pod spec.
-    fn rules(&self) -> Vec<Value> {
-        let mut core = vec!["pods", "pods/ephemeralcontainers", "podtemplates", "replicationcontrollers"];
-        if self.platform == Platform::OpenShift311 {
-            core.push("deploymentconfigs");
-        }
-        let workloads = ["daemonsets", "deployments", "replicasets", "statefulsets"];
-        // Controllers of StatefulSets make pods from their revisions.
-        let apps = [&["controllerrevisions"][..], &workloads].concat();
-        vec![
-            self.rule("", &core, true),
-            self.rule("apps", &apps, true),
-            self.rule("extensions", &workloads, true),
-            self.rule("batch", &["cronjobs", "jobs"], true),
-            self.rule("apps.openshift.io", &["deploymentconfigs"], true),
-        ]
-    }
-
-    /// A webhook entry of one of the configurations.
-    fn webhook(&self, name: &str, path: &str, rules: &[Value]) -> Value {
+    /// A webhook entry of one of the configurations, without rules: the API server asks nobody before a replica that serves has
+    /// filled them in (`registration.rs`).
+    fn webhook(&self, name: &str, path: &str) -> Value {
         let enforces = self.config.get("mode").and_then(Value::as_str).is_none_or(|mode| mode == "enforce");
         let mut webhook = json!({
             "name": name,
             "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": path}},
-            "rules": rules,
             // A server that only warns or logs must not stop anything by being away.
             "failurePolicy": if enforces { "Fail" } else { "Ignore" },
         });

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_policy::{Defaults, Kinds, TrustServer};
 use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
+use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use super::{exit, reach};
@@ -18,6 +19,7 @@ use crate::enforce::Engine;
 use crate::gate::Gate;
 use crate::metrics::{Metrics, SharedMetrics};
 use crate::records::Records;
+use crate::registration;
 use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::source::{Source, status};
@@ -101,7 +103,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         mode: config.mode,
     };
     let reviewer = Reviewer::new(gate, Arc::clone(&metrics));
-    let serving = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
+    let (serving, authorities) = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let api_servers = api_servers(&config, &metrics)?;
     let tls = tls::server_config(Arc::clone(&serving), api_servers.clone())?;
     let reviews = web::listen(config.listen, "--listen").await?;
@@ -109,8 +111,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
     let (asked_to_stop, stop) = web::stop_on_signals(config.shutdown_delay)?;
     let ready_source = Arc::clone(&source);
+    let asked = asked_to_stop.clone();
     let readiness: health::Readiness = Arc::new(move || {
-        if *asked_to_stop.borrow() {
+        if *asked.borrow() {
             return Some("stopping".to_owned());
         }
         if !serving.is_there() {
@@ -123,6 +126,11 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let unread = state.as_ref().is_some_and(|state| !state.is_ready());
         unread.then(|| "what is remembered of repositories is not listed yet; if that goes on, apply countersign manifests again".to_owned())
     });
+    if let (Some(name), Some(cluster)) = (&config.webhook_configuration, &around) {
+        let wanted = registration::Wanted { name: name.clone(), kinds: config.kinds.clone(), authorities };
+        let (readiness, asked_to_stop) = (Arc::clone(&readiness), asked_to_stop.clone());
+        tokio::spawn(registration::keep(cluster.client.clone(), wanted, readiness, asked_to_stop));
+    }
     let (turn_away, away) = tokio::sync::watch::channel(0);
     tokio::spawn(turn_connections_away(source, turn_away));
     let router = admit::router(reviewer);
@@ -176,6 +184,12 @@ fn kinds(config: &Config) -> anyhow::Result<Kinds> {
     let mut kinds = Kinds::known();
     for kind in &config.kinds {
         kinds.add(&kind.group, &kind.kind, &kind.pod_template).context("kinds")?;
+        if config.webhook_configuration.is_some() && kind.resource.is_none() {
+            warn!(
+                kind = kind.kind,
+                "this kind is not registered, so nobody asks about it: give it a resource, its plural name, below kinds in the configuration"
+            );
+        }
     }
     Ok(kinds)
 }
@@ -240,6 +254,8 @@ fn api_servers(config: &Config, metrics: &SharedMetrics) -> anyhow::Result<Optio
     info!(authorities = %wanted.authorities.display(), names = ?wanted.names, "reviews are taken only from clients with such a certificate");
     Ok(Some(clients))
 }
+/// The authorities of a certificate that Countersign makes itself, PEM, once they are known.
+type Authorities = watch::Receiver<Option<String>>;
 
 fn certificate(
     config: &Config,
@@ -247,21 +263,21 @@ fn certificate(
     own_namespace: &str,
     metrics: &SharedMetrics,
     clock: &Clock,
-) -> anyhow::Result<Arc<ServingCertificate>> {
+) -> anyhow::Result<(Arc<ServingCertificate>, Option<Authorities>)> {
     match &config.tls {
         TlsSource::Files { certificate, key } => {
             let serving = ServingCertificate::new(tls::load(certificate, key)?, Arc::clone(metrics));
             tls::watch(Arc::clone(&serving), certificate.clone(), key.clone());
-            Ok(serving)
+            Ok((serving, None))
         }
         TlsSource::SelfSigned(path) => {
             let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
             let (key, pem) = tls::self_signed(names)?;
             std::fs::write(path, pem).with_context(|| format!("--self-signed {} cannot be written", path.display()))?;
             info!(path = %path.display(), "made a certificate for local use; clients must trust this file");
-            Ok(ServingCertificate::new(key, Arc::clone(metrics)))
+            Ok((ServingCertificate::new(key, Arc::clone(metrics)), None))
         }
-        TlsSource::Managed { secret, service, names, lifetime, webhook } => {
+        TlsSource::Managed { secret, service, names, lifetime } => {
             let cluster = around.context("without a cluster there is no Secret to keep a certificate in")?;
             let host = format!("{service}.{own_namespace}.svc");
             let wanted = Wanted {
@@ -272,11 +288,12 @@ fn certificate(
                     .chain(names.iter().cloned())
                     .collect(),
                 lifetime: *lifetime,
-                webhook: webhook.clone(),
             };
             let serving = ServingCertificate::none_yet(Arc::clone(metrics));
-            tokio::spawn(managed::keep(cluster.client.clone(), wanted, Arc::clone(&serving), Arc::clone(clock)));
-            Ok(serving)
+            let (sender, authorities) = watch::channel(None);
+            let (client, clock) = (cluster.client.clone(), Arc::clone(clock));
+            tokio::spawn(managed::keep(client, wanted, Arc::clone(&serving), sender, clock));
+            Ok((serving, Some(authorities)))
         }
     }
 }

@@ -1,39 +1,29 @@
-//! A serving certificate that Countersign makes itself, shares among its replicas in a Secret, and rotates; with the
-//! `caBundle` of the webhook configuration kept right.
+//! A serving certificate that Countersign makes itself, shares among its replicas in a Secret, and rotates.
 //!
 //! There is no leader. Every replica does the same with what it reads, and a write only succeeds if nobody has written since.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
 use kube::Client;
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, PostParams};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::json;
 use time::OffsetDateTime;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tracing::{error, info};
 use x509_cert::der::Decode as _;
 
 use super::{ServingCertificate, TlsError, certified};
-use crate::cluster::{self, News};
+use crate::cluster;
 
-/// Kind and resource of the webhook configurations that send reviews here.
-const CONFIGURATIONS: [(&str, &str); 2] = [
-    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
-];
-
-/// How often Secret and webhook configuration are looked at when nothing was told.
+/// How often the Secret is looked at.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How many times the life of a serving certificate an authority lives: some ten years, where that is ninety days.
@@ -57,8 +47,6 @@ pub struct Wanted {
     pub names: Vec<String>,
     /// How long a serving certificate lives. It is replaced when a third of that is left.
     pub lifetime: Duration,
-    /// The name of the webhook configurations, mutating and validating, whose `caBundle` is kept.
-    pub webhook: String,
 }
 
 /// An authority, with its life.
@@ -288,36 +276,27 @@ impl Authority {
     }
 }
 
-/// Serves what the Secret holds, and keeps Secret and `caBundle` right, for ever.
-pub async fn keep(client: Client, wanted: Wanted, serving: Arc<ServingCertificate>, clock: countersign_remote::Clock) {
-    let look = Arc::new(Notify::new());
-    let mut keeper = Keeper { client, wanted, serving, clock, in_use: None, version: None, said: String::new() };
-    let mut followed = false;
+/// Serves what the Secret holds, keeps it right for ever, and hands over the authorities that an API server is to trust, PEM.
+pub async fn keep(
+    client: Client,
+    wanted: Wanted,
+    serving: Arc<ServingCertificate>,
+    authorities: watch::Sender<Option<String>>,
+    clock: countersign_remote::Clock,
+) {
+    let mut keeper = Keeper { client, wanted, serving, authorities, clock, in_use: None };
+    let mut said = String::new();
     loop {
         match keeper.reconcile().await {
-            Ok(()) => keeper.said.clear(),
+            Ok(()) => said.clear(),
             // The same trouble every few seconds is said once.
-            Err(problem) if problem != keeper.said => {
-                error!(%problem, "the serving certificate or the webhook configuration cannot be kept up to date");
-                keeper.said = problem;
+            Err(problem) if problem != said => {
+                error!(%problem, "the serving certificate cannot be kept up to date");
+                said = problem;
             }
             Err(_) => {}
         }
-        if let (false, Some(version)) = (followed, keeper.version) {
-            followed = true;
-            let told = Arc::clone(&look);
-            for kind in CONFIGURATIONS {
-                let fields = format!("metadata.name={}", keeper.wanted.webhook);
-                let told = Arc::clone(&told);
-                let news = move |news: News<DynamicObject>| {
-                    if !matches!(news, News::Trouble(..)) {
-                        told.notify_one();
-                    }
-                };
-                tokio::spawn(cluster::follow(keeper.webhooks(kind, version), Some(fields), news));
-            }
-        }
-        let _ = tokio::time::timeout(LOOK_AGAIN, look.notified()).await;
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -325,11 +304,9 @@ struct Keeper {
     client: Client,
     wanted: Wanted,
     serving: Arc<ServingCertificate>,
+    authorities: watch::Sender<Option<String>>,
     clock: countersign_remote::Clock,
     in_use: Option<Material>,
-    /// The version of `admissionregistration.k8s.io` that the API server has.
-    version: Option<&'static str>,
-    said: String,
 }
 
 impl Keeper {
@@ -339,9 +316,14 @@ impl Keeper {
             self.serving.swap(material.serving().map_err(|error| error.to_string())?);
             info!(secret = self.wanted.secret, "serving a certificate from the Secret");
         }
-        let bundle = material.bundle();
+        self.authorities.send_if_modified(|authorities| {
+            let bundle = Some(material.bundle());
+            let modified = *authorities != bundle;
+            *authorities = bundle;
+            modified
+        });
         self.in_use = Some(material);
-        self.ca_bundles(&bundle).await
+        Ok(())
     }
 
     /// What the Secret holds, once it holds what it should.
@@ -380,69 +362,6 @@ impl Keeper {
         }
         Err(format!("Secret {name} is written by others all the time"))
     }
-
-    fn webhooks(&self, (kind, plural): (&str, &str), version: &str) -> Api<DynamicObject> {
-        let resource = cluster::resource("admissionregistration.k8s.io", version, kind, plural);
-        Api::all_with(self.client.clone(), &resource)
-    }
-
-    /// Writes the `caBundle` of every webhook of both configurations, where it is another. What is wrong with one does not
-    /// keep the other from being right.
-    async fn ca_bundles(&mut self, bundle: &str) -> Result<(), String> {
-        if self.version.is_none() {
-            let listed = self.client.list_api_group_resources("admissionregistration.k8s.io/v1");
-            self.version = match cluster::in_time(listed).await {
-                Ok(_) => Some("v1"),
-                Err((Some(404), _)) => Some("v1beta1"),
-                Err((_, cause)) => return Err(format!("webhook configurations {}: {cause}", self.wanted.webhook)),
-            };
-        }
-        let mut outcome = Ok(());
-        for configuration in CONFIGURATIONS {
-            outcome = outcome.and(self.ca_bundle(configuration, bundle).await);
-        }
-        outcome
-    }
-
-    async fn ca_bundle(&self, configuration: (&str, &str), bundle: &str) -> Result<(), String> {
-        let (kind, name) = (configuration.0, self.wanted.webhook.clone());
-        let explain = |(_, cause): (Option<u16>, String)| format!("{kind} {name}: {cause}");
-        let version = self.version.unwrap_or("v1");
-        let api = self.webhooks(configuration, version);
-        let Some(found) = cluster::in_time(api.get_opt(&name)).await.map_err(explain)? else {
-            let consequence = match kind {
-                "MutatingWebhookConfiguration" => "nothing is pinned",
-                _ => "nobody looks at what other webhooks change after Countersign",
-            };
-            return Err(format!("there is no {kind} {name}, so {consequence}; apply countersign manifests again"));
-        };
-        let encoded = STANDARD.encode(bundle);
-        let webhooks = found.data["webhooks"].as_array().cloned().unwrap_or_default();
-        let mut patch =
-            vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": found.metadata.resource_version})];
-        for (index, webhook) in webhooks.iter().enumerate() {
-            if webhook["clientConfig"]["caBundle"] != encoded.as_str() {
-                patch.push(
-                    json!({"op": "add", "path": format!("/webhooks/{index}/clientConfig/caBundle"), "value": encoded}),
-                );
-            }
-        }
-        if patch.len() == 1 {
-            return Ok(());
-        }
-        let patch = serde_json::from_value(json!(patch)).map_err(|error| error.to_string())?;
-        let (patch, params) = (Patch::Json::<()>(patch), PatchParams::default());
-        let patched = api.patch(&name, &params, &patch);
-        match cluster::in_time(patched).await {
-            Ok(_) => {
-                info!(kind, name, "wrote the caBundle");
-                Ok(())
-            }
-            // Changed in between, or a test of the patch that failed: it is looked at again at once.
-            Err((Some(409 | 422), _)) => Ok(()),
-            Err(error) => Err(explain(error)),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -459,7 +378,6 @@ mod tests {
             secret: "s".into(),
             names: vec!["countersign.n.svc".into(), "127.0.0.1".into()],
             lifetime: Duration::from_secs(90 * 24 * 3600),
-            webhook: "w".into(),
         }
     }
 
