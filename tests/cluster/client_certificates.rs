@@ -188,5 +188,17 @@ pub(crate) fn only_the_api_server(world: &mut World) -> Result<(), Problem> {
     replica.ready()?;
     world.replicas.push(replica);
     world.set_backends();
+    world.settled(&unlisted, words)?;
+
+    // For what comes next all is as it was before.
+    world.replicas.clear();
+    world.plane.restart_api_server(&[])?;
+    world.point_service_here()?;
+    for _ in 0..2 {
+        let replica = world.start_replica()?;
+        replica.ready()?;
+        world.replicas.push(replica);
+    }
+    world.set_backends();
     world.settled(&unlisted, words)
 }

@@ -337,7 +337,7 @@ impl Install {
             ],
             "livenessProbe": probe("/livez"),
             "readinessProbe": probe("/readyz"),
-            "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "1Gi"}},
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
             "securityContext": {
                 "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
                 "capabilities": {"drop": ["ALL"]},
