@@ -2,7 +2,7 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -296,7 +296,7 @@ struct Creations {
     wrong: Vec<String>,
 }
 
-fn create_all_the_while(stop: &AtomicBool, user: &Kubectl) -> Creations {
+fn create_all_the_while(stop: &AtomicBool, made: &AtomicUsize, user: &Kubectl) -> Creations {
     let mut creations = Creations::default();
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -313,6 +313,7 @@ fn create_all_the_while(stop: &AtomicBool, user: &Kubectl) -> Creations {
             Ok(done) if done.code != 0 && done.stderr.contains(DENIED) => creations.unsigned += 1,
             other => creations.wrong.push(format!("{other:?}")),
         }
+        made.store(number + 1, Ordering::SeqCst);
     }
     creations
 }
@@ -324,10 +325,10 @@ pub(crate) fn upgrade_and_rollback(world: &mut World) -> Result<(), Problem> {
     wait_for("the policy", || {
         world.create(&pod("rolling", "first", "listed.example.com/app:1")).is_ok_and(|done| done.is_ok())
     })?;
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let creating = {
-        let (stop, user) = (Arc::clone(&stop), world.plane.user("developer"));
-        std::thread::spawn(move || create_all_the_while(&stop, &user))
+        let (stop, made, user) = (Arc::clone(&stop), Arc::clone(&made), world.plane.user("developer"));
+        std::thread::spawn(move || create_all_the_while(&stop, &made, &user))
     };
     let rolled = (|| {
         for image in ["registry.example.com/countersign:next", "countersign.example.com/countersign:test"] {
@@ -335,6 +336,8 @@ pub(crate) fn upgrade_and_rollback(world: &mut World) -> Result<(), Problem> {
             world.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
             roll(world, &[])?;
         }
+        // However slow the machine is, there must be enough of them to tell something.
+        wait_for("enough pods", || made.load(Ordering::SeqCst) > 10)?;
         Ok::<_, Problem>(())
     })();
     stop.store(true, Ordering::SeqCst);

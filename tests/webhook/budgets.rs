@@ -37,16 +37,16 @@ type Tls = StreamOwned<ClientConnection, TcpStream>;
 impl World {
     fn start() -> Result<Self, Problem> {
         let folder = tempfile::tempdir()?;
-        Self::with(&Ca::make(folder.path())?, POLICIES, &[])
+        let ca = Ca::make(folder.path())?;
+        Self::with(folder, &ca, POLICIES, &[])
     }
 
     /// With these policies, and these arguments too.
-    fn with(ca: &Ca, text: &str, more: &[&str]) -> Result<Self, Problem> {
+    fn with(folder: tempfile::TempDir, ca: &Ca, text: &str, more: &[&str]) -> Result<Self, Problem> {
         // Both ends of every connection are files of somebody; this process has a thousand of them.
         let mut limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
         limit.current = limit.maximum;
         rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)?;
-        let folder = tempfile::tempdir()?;
         let policies = folder.path().join("policies");
         fs::create_dir(&policies)?;
         fs::write(policies.join("p.yaml"), text)?;
@@ -290,6 +290,34 @@ fn unfinished_bodies_leave_room() -> Result<(), Problem> {
     Ok(())
 }
 
+/// Answers that nobody reads count as room for bodies too: they wait, or are given up, and others are answered.
+#[test]
+fn answers_that_nobody_reads_take_little() -> Result<(), Problem> {
+    let world = World::start()?;
+    let container = |index| format!(r#"{{"name":"c{index}","image":"evil.io/a{index}"}}"#);
+    let containers = (0..1000).map(container).collect::<Vec<_>>().join(",");
+    let body = review(&format!(r#"{{"spec":{{"containers":[{containers}]}}}}"#));
+    let request = format!("{}{body}", head(body.len()));
+    let (status, answer) = world.served.post(body.as_bytes())?;
+    assert!(status == 200 && answer.len() > 200_000, "{status}, {} bytes", answer.len());
+    let mut unread = Vec::new();
+    for _ in 0..800 {
+        let mut stream = world.shaken()?;
+        // A small window: the system takes little of the answer off the server's hands.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&stream.sock, 4096)?;
+        // One that was given up in the meantime takes no more.
+        let _ = stream.write_all(request.as_bytes());
+        unread.push(stream);
+    }
+    world.answers()?;
+    let reviews = "countersign_reviews_total{webhook=\"mutate\",outcome=\"denied\"}";
+    wait_for("all of them to be judged", || world.metric(reviews) > 800)?;
+    world.answers()?;
+    assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
+    drop(unread);
+    Ok(())
+}
+
 /// A tenant whose images are on any number of trust servers that never answer has its share of what is looked at, and others are
 /// answered at once.
 #[test]
@@ -309,7 +337,7 @@ fn many_servers_of_one_tenant_have_one_share() -> Result<(), Problem> {
     let mut entries = vec![trust("good.io", &files.mount("good", good.build()))];
     entries.extend((1..=200).map(|host| trust(&format!("s{host}.io"), &format!("https://127.1.0.{host}:{port}"))));
     let head = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: p}\nspec:\n  repositories:\n";
-    let world = World::with(&ca, &format!("{head}{}", entries.concat()), &[])?;
+    let world = World::with(folder, &ca, &format!("{head}{}", entries.concat()), &[])?;
     let pod = |namespace: &str, images: Vec<String>| {
         let container = |(index, image): (usize, &String)| json!({"name": format!("c{index}"), "image": image});
         let containers: Vec<_> = images.iter().enumerate().map(container).collect();

@@ -1,6 +1,7 @@
 //! The two servers: reviews over TLS, and probes and metrics in plain HTTP on a port of their own.
 
 pub mod admit;
+pub(crate) mod answer;
 pub(crate) mod bodies;
 pub mod health;
 pub(crate) mod seats;

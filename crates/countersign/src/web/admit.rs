@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
+use super::answer::AnswerBody;
 use super::bodies::{Bodies, Bytes, NoRoom, Room, SMALL};
 use super::seats::Seat;
 use crate::gate::{Decision, Gate, Submitted, Webhook};
@@ -103,6 +104,7 @@ pub fn router(reviewer: Arc<Reviewer>) -> Router {
 async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
     let started = Instant::now();
     let webhook = asked.label();
+    let seat = request.extensions().get::<Arc<Seat>>().cloned();
     let (review, asking, room) = match reviewer.read(asked, request).await {
         Ok(read) => read,
         Err((status, problem)) => {
@@ -120,7 +122,11 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     drop(room);
     reviewer.metrics.bodies(reviewer.bodies.used());
     log(webhook, &review.request, outcome, &answer, seconds);
-    ([(header::CONTENT_TYPE, "application/json")], review.answer(&answer)).into_response()
+    let body = match reviewer.answer_body(review.answer(&answer), seat).await {
+        Ok(body) => body,
+        Err(no_room) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{no_room}\n")).into_response(),
+    };
+    ([(header::CONTENT_TYPE, "application/json")], Body::new(body)).into_response()
 }
 
 /// What a review comes to before anybody is asked.
@@ -135,10 +141,21 @@ enum Asking {
 type Read = (Review<'static>, Asking, Room);
 
 impl Reviewer {
+    /// The body of an answer, with room until the client has taken it.
+    async fn answer_body(&self, bytes: Vec<u8>, seat: Option<Arc<Seat>>) -> Result<AnswerBody, NoRoom> {
+        if bytes.len() <= MUCH {
+            return Ok(AnswerBody::small(bytes));
+        }
+        let behind = || self.metrics.body_refused("behind");
+        let room = self.bodies.room(source_of(seat.as_ref()), bytes.len().max(SMALL + 1), behind).await;
+        let room = room.inspect_err(|problem| self.metrics.body_refused(problem.label()))?;
+        Ok(AnswerBody::in_room(bytes, room, seat))
+    }
+
     /// Reads a review, and lets go of its text.
     async fn read(self: &Arc<Self>, asked: Asked, request: HttpRequest<Body>) -> Result<Read, (StatusCode, String)> {
         let seat = request.extensions().get::<Arc<Seat>>().cloned();
-        let source = seat.as_ref().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |seat| seat.source());
+        let source = source_of(seat.as_ref());
         let most = asked.max_body_bytes();
         // API servers always say how long it is; who does not say it may send as much as is read at all.
         let length =
@@ -225,6 +242,10 @@ fn policy_answer(reviewed: Result<Vec<String>, String>) -> (Outcome, Answer) {
             (Outcome::Denied, answer)
         }
     }
+}
+
+fn source_of(seat: Option<&Arc<Seat>>) -> IpAddr {
+    seat.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |seat| seat.source())
 }
 
 fn late(how: &str) -> (StatusCode, String) {

@@ -148,6 +148,11 @@ impl Seat {
         self.source
     }
 
+    /// Has the connection closed.
+    pub(crate) fn leave(&self) {
+        self.leave.notify_one();
+    }
+
     /// Resolves when the connection is to be closed.
     pub(crate) async fn told_to_leave(&self) {
         self.leave.notified().await;
@@ -249,7 +254,7 @@ impl Seats {
             match taken.victim(now) {
                 Some(victim) => {
                     taken.remove(&victim);
-                    victim.leave.notify_one();
+                    victim.leave();
                     displaced = Some(Closed::Displaced);
                 }
                 None if taken.count >= SEATS + EXTRA_SEATS || taken.has_most(source) => return Err(Closed::Refused),
@@ -298,7 +303,7 @@ impl Seats {
         }
         for (seat, _) in &leaving {
             taken.remove(seat);
-            seat.leave.notify_one();
+            seat.leave();
         }
         leaving.into_iter().map(|(_, reason)| reason).collect()
     }
