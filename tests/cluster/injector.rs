@@ -1,6 +1,6 @@
 //! Webhooks of others that change pods after Countersign: what they bring in is judged like anything else.
 
-use countersign_tests::{ADD, Injector, OWNER_UID, Problem, SWAP, wait_for};
+use countersign_tests::{ADD, Injector, OWNER_UID, Problem, Release, SWAP, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{DENIED, World, pod, workload};
@@ -63,6 +63,42 @@ pub(crate) fn into_a_pod(world: &mut World) -> Result<(), Problem> {
         assert!(dry.code != 0 && dry.stderr.contains(words), "{dry:?}");
     }
     Ok(())
+}
+
+/// An update of nothing but annotations, which the mutating webhook need not be asked about, and in which a webhook swaps an image.
+pub(crate) fn into_an_update(world: &mut World) -> Result<(), Problem> {
+    let (signed, unsigned) = (world.image("team/app", "v1"), world.image("team/app", "v3"));
+    world.create(&pod(NAMESPACE, "updated", &signed))??;
+    let operations = |operations: Value| {
+        let patch =
+            json!([{"op": "replace", "path": "/webhooks/0/rules/0/operations", "value": operations}]).to_string();
+        let configuration = ["mutatingwebhookconfiguration", "zz-injector", "--type", "json", "-p", &patch];
+        world.plane.kubectl("admin", &[&["patch"], &configuration[..]].concat())
+    };
+    operations(json!(["CREATE", "UPDATE"]))?;
+    let mut number = 0;
+    let mut annotate = |image: &str| {
+        number += 1;
+        let (swap, number) = (format!("{SWAP}={image}"), format!("number={number}"));
+        world
+            .plane
+            .try_kubectl("admin", &["annotate", "--overwrite", "pod", "updated", "-n", NAMESPACE, &swap, &number])
+    };
+    wait_for("a refusal of the unsigned image", || {
+        annotate(&unsigned).is_ok_and(|done| done.code != 0 && done.stderr.contains("no signed target v3"))
+    })?;
+    let swapped = annotate(&signed)?;
+    match world.plane.release {
+        // Both webhooks are asked about each update, and the mutating one again after the swap.
+        Release::V1_20 => assert_eq!(swapped.code, 0, "{swapped:?}"),
+        Release::V1_37 => {
+            let words = "not pinned to its signed digest";
+            assert!(swapped.code != 0 && swapped.stderr.contains(words), "{swapped:?}");
+        }
+    }
+    let stored = world.pod_images(NAMESPACE, "updated");
+    assert!(stored.len() == 1 && stored[0].starts_with(&format!("{signed}@sha256:")), "{stored:?}");
+    operations(json!(["CREATE"])).map(drop)
 }
 
 /// Waits until the `ReplicaSet` of a Deployment was refused its pods for an unsigned image. Gives what was said.

@@ -73,6 +73,7 @@ const KUBERNETES: &[Scenario] = &[
     scenario("pull secrets", today::pull_secrets),
     scenario("a webhook of somebody else", injector::install),
     scenario("what it brings into a pod", injector::into_a_pod),
+    scenario("what it brings into an update", injector::into_an_update),
     scenario("what it brings into a child", injector::into_a_child),
     scenario("what it brings in under a foreign owner", injector::under_a_foreign_owner),
     scenario("doctor", today::doctor),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_tests::{Finished, Kubectl, Problem, Release, run, wait_for};
+use countersign_tests::{Countersign, Finished, Kubectl, Problem, Release, run, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{DENIED, World, pod, workload};
@@ -21,6 +21,16 @@ fn entries(world: &World) -> Vec<Value> {
     lists.into_iter().flatten().flatten().collect()
 }
 
+/// The same, to be compared: of a `caBundle` only whether there is one, as the authorities in it may change at any time.
+fn registration(world: &World) -> Vec<Value> {
+    let mut entries = entries(world);
+    for entry in &mut entries {
+        let bundle = &mut entry["clientConfig"]["caBundle"];
+        *bundle = json!(bundle.as_str().is_some_and(|text| text.len() > 100));
+    }
+    entries
+}
+
 fn has_rules(entry: &Value) -> bool {
     entry["rules"].as_array().is_some_and(|rules| !rules.is_empty())
 }
@@ -29,10 +39,8 @@ fn has_rules(entry: &Value) -> bool {
 pub(crate) fn registered(world: &World) -> Result<(), Problem> {
     let mut last = Vec::new();
     wait_for("rules and caBundle of each webhook", || {
-        last = entries(world);
-        let has_bundle =
-            |entry: &Value| entry["clientConfig"]["caBundle"].as_str().is_some_and(|text| text.len() > 100);
-        last.len() == 3 && last.iter().all(|entry| has_rules(entry) && has_bundle(entry))
+        last = registration(world);
+        last.len() == 3 && last.iter().all(|entry| has_rules(entry) && entry["clientConfig"]["caBundle"] == true)
     })
     .map_err(|problem| format!("{problem}: {last:?}").into())
 }
@@ -46,6 +54,10 @@ pub(crate) fn nobody_serves(world: &mut World) -> Result<(), Problem> {
     world.plane.apply(&world.installation()?)?;
     let stored = entries(world);
     assert!(stored.len() == 3 && !stored.iter().any(has_rules), "{stored:?}");
+    let kubeconfig = world.plane.kubeconfig("admin").display().to_string();
+    let doctor = Countersign::run(&["doctor", "--kubeconfig", &kubeconfig])?;
+    let words = "WARN  registration";
+    assert!(doctor.stdout.matches(words).count() == 3 && doctor.stdout.contains("no replica serves yet"), "{doctor:?}");
     world.namespace("early")?;
     for namespace in ["early", "kube-system", "default"] {
         let created = world.plane.send("admin", "create", &pod(namespace, "early", "nginx").to_string())?;
@@ -87,8 +99,8 @@ pub(crate) fn first_replica(world: &mut World) -> Result<(), Problem> {
 
 /// What somebody takes away or changes comes back, and so do the rules of manifests of the former form, which `kubectl apply` removes.
 pub(crate) fn put_back(world: &mut World) -> Result<(), Problem> {
-    let before = entries(world);
-    let same = |world: &World| wait_for("the registration as it was", || entries(world) == before);
+    let before = registration(world);
+    let same = |world: &World| wait_for("the registration as it was", || registration(world) == before);
     let only_pods =
         json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]);
     for (configuration, index) in [(MUTATING, 0), (VALIDATING, 0), (VALIDATING, 1)] {
@@ -130,14 +142,14 @@ pub(crate) fn put_back(world: &mut World) -> Result<(), Problem> {
         let note = "kubectl.kubernetes.io/last-applied-configuration-";
         world.plane.kubectl("admin", &["annotate", kind, "countersign", note])?;
         world.plane.apply(&object.to_string())?;
-        assert_eq!(entries(world), before);
+        assert_eq!(registration(world), before);
     }
     Ok(())
 }
 
 /// What tools that compare a cluster with its manifests see: no difference. And what they apply leaves the registration as it is.
 pub(crate) fn no_drift(world: &mut World) -> Result<(), Problem> {
-    let before = entries(world);
+    let before = registration(world);
     for object in world.webhooks_here()? {
         let text = object.to_string();
         world.plane.apply(&text)?;
@@ -148,19 +160,19 @@ pub(crate) fn no_drift(world: &mut World) -> Result<(), Problem> {
         let difference = world.plane.send_with("admin", &["diff", "--server-side", "--force-conflicts"], &text)?;
         assert!(difference.code == 0 && difference.stdout.is_empty(), "{difference:?}");
     }
-    assert_eq!(entries(world), before);
+    assert_eq!(registration(world), before);
     Ok(())
 }
 
 /// A chart that is upgraded, in both of helm's ways.
 pub(crate) fn chart_upgrades(world: &mut World) -> Result<(), Problem> {
-    let before = entries(world);
+    let before = registration(world);
     for way in [&["--server-side=false"][..], &["--server-side=true", "--force-conflicts"]] {
         for replicas in ["replicas=2", "replicas=3"] {
             world.helm_upgrade(&[way, &["--set", replicas]].concat())?;
             let deployment = world.plane.get(&["deployment", "countersign", "-n", "countersign"])?;
             assert_eq!(format!("replicas={}", deployment["spec"]["replicas"]), replicas);
-            assert_eq!(entries(world), before, "{way:?} {replicas}");
+            assert_eq!(registration(world), before, "{way:?} {replicas}");
         }
     }
     Ok(())
@@ -190,13 +202,18 @@ pub(crate) fn conditions(world: &mut World) -> Result<(), Problem> {
     let many = (0..900).map(|number| json!({"name": format!("c{number}"), "image": image}));
     large["spec"]["containers"] = many.collect();
     wait_for("the policy", || world.create(&small).is_ok_and(|done| done.is_ok()))?;
-    world.create(&large)??;
+    // The cost of a condition is bounded: one that grew with the containers would be an error for such a pod.
+    let mut objects = vec![("pod/small", "small"), ("deployment/deployment", "deployment")];
+    if has_conditions {
+        world.create(&large)??;
+        objects.push(("pod/large", "large"));
+    }
     world.create(&workload("apps/v1", "Deployment", NAMESPACE, "deployment", image))??;
     let template = json!({"metadata": {}, "spec": {"containers": [{"name": "web", "image": image}]}});
     let template = json!({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "template", "namespace": NAMESPACE}, "template": template});
     world.plane.apply(&template.to_string())?;
     let kubectl = |arguments: &[&str]| world.plane.try_kubectl("admin", &[arguments, &["-n", NAMESPACE]].concat());
-    for (object, name) in [("pod/small", "small"), ("pod/large", "large"), ("deployment/deployment", "deployment")] {
+    for (object, name) in objects {
         let before = updates(world, name);
         let labelled = kubectl(&["label", object, "seen=yes"])?;
         assert_eq!(labelled.code, 0, "{labelled:?}");
@@ -209,19 +226,23 @@ pub(crate) fn conditions(world: &mut World) -> Result<(), Problem> {
     let images: &[(&str, &str)] = &[
         ("pod/small", "/spec/containers/0/image"),
         ("pod/small", "/spec/initContainers/0/image"),
-        ("pod/large", "/spec/containers/899/image"),
         ("deployment/deployment", "/spec/template/spec/containers/0/image"),
         ("podtemplate/template", "/template/spec/containers/0/image"),
     ];
     let denied = |done: &Finished| done.code != 0 && done.stderr.contains(DENIED) && done.stderr.contains(evil);
-    for (object, path) in images {
+    let refuse = |object: &str, path: &str| -> Result<(), Problem> {
         let patch = json!([{"op": "replace", "path": path, "value": evil}]).to_string();
         let refused = kubectl(&["patch", object, "--type", "json", "-p", &patch])?;
         assert!(denied(&refused), "{object} {path}: {refused:?}");
+        Ok(())
+    };
+    for (object, path) in images {
+        refuse(object, path)?;
     }
     let volumes = json!([{"name": "v", "image": {"reference": evil}}]);
     let volume = json!({"spec": {"template": {"spec": {"volumes": volumes}}}}).to_string();
     if has_conditions {
+        refuse("pod/large", "/spec/containers/899/image")?;
         let refused = kubectl(&["patch", "deployment/deployment", "-p", &volume])?;
         assert!(denied(&refused), "an image volume: {refused:?}");
         let ephemeral = json!({"spec": {"ephemeralContainers": [{"name": "e", "image": evil}]}}).to_string();
@@ -247,10 +268,11 @@ pub(crate) fn further_kinds(world: &mut World) -> Result<(), Problem> {
     world.plane.apply(&definition.to_string())?;
     wait_for("the definition", || world.plane.get(&["widgets.example.com", "-n", "early"]).is_ok())?;
     let config = world.folder.path().join("kinds.yaml");
-    let kinds = json!({"kinds": [{"group": "example.com", "kind": "Widget", "resource": "widgets", "pod-template": "/pods/template"}]});
+    let kinds = json!({"kinds": [{"group": "example.com", "kind": "Widget", "resource": "widgets", "pod-template": "/pods/template"}, {"group": "example.com", "kind": "Gadget", "pod-template": "/pods/template"}]});
     std::fs::write(&config, kinds.to_string())?;
-    let before = entries(world);
+    let before = registration(world);
     roll(world, &["--config", &config.display().to_string()])?;
+    assert!(world.logs_hold("this kind is not registered") && world.logs_hold("kind=\"Gadget\""), "nobody says so");
     wait_for("the rules of the kind", || {
         let entries = entries(world);
         let rules = |entry: &Value| entry["rules"].to_string().contains("widgets");
@@ -267,7 +289,7 @@ pub(crate) fn further_kinds(world: &mut World) -> Result<(), Problem> {
     let refused = world.plane.send("admin", "replace", &widget("evil.example.com/app:1"))?;
     assert!(refused.code != 0 && refused.stderr.contains(DENIED), "{refused:?}");
     roll(world, &[])?;
-    wait_for("the registration as it was", || entries(world) == before)
+    wait_for("the registration as it was", || registration(world) == before)
 }
 
 /// Replaces all replicas as a Deployment does: a new one is ready before an old one is asked to go.
@@ -296,7 +318,7 @@ struct Creations {
     wrong: Vec<String>,
 }
 
-fn create_all_the_while(stop: &AtomicBool, made: &AtomicUsize, user: &Kubectl) -> Creations {
+fn create_all_the_while(stop: &AtomicBool, rounds: &AtomicUsize, user: &Kubectl) -> Creations {
     let mut creations = Creations::default();
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -313,7 +335,7 @@ fn create_all_the_while(stop: &AtomicBool, made: &AtomicUsize, user: &Kubectl) -
             Ok(done) if done.code != 0 && done.stderr.contains(DENIED) => creations.unsigned += 1,
             other => creations.wrong.push(format!("{other:?}")),
         }
-        made.store(number + 1, Ordering::SeqCst);
+        rounds.store(number + 1, Ordering::SeqCst);
     }
     creations
 }
@@ -325,25 +347,30 @@ pub(crate) fn upgrade_and_rollback(world: &mut World) -> Result<(), Problem> {
     wait_for("the policy", || {
         world.create(&pod("rolling", "first", "listed.example.com/app:1")).is_ok_and(|done| done.is_ok())
     })?;
-    let (stop, made) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (stop, rounds) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let creating = {
-        let (stop, made, user) = (Arc::clone(&stop), Arc::clone(&made), world.plane.user("developer"));
-        std::thread::spawn(move || create_all_the_while(&stop, &made, &user))
+        let (stop, rounds, user) = (Arc::clone(&stop), Arc::clone(&rounds), world.plane.user("developer"));
+        std::thread::spawn(move || create_all_the_while(&stop, &rounds, &user))
+    };
+    // Two whole rounds in each state, however busy the machine is.
+    let created = || {
+        let before = rounds.load(Ordering::SeqCst);
+        wait_for("more pods", || rounds.load(Ordering::SeqCst) > before + 2)
     };
     let rolled = (|| {
         for image in ["registry.example.com/countersign:next", "countersign.example.com/countersign:test"] {
             let objects = world.installation_here(&["--image", image])?;
             world.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
+            created()?;
             roll(world, &[])?;
+            created()?;
         }
-        // However slow the machine is, there must be enough of them to tell something.
-        wait_for("enough pods", || made.load(Ordering::SeqCst) > 10)?;
         Ok::<_, Problem>(())
     })();
     stop.store(true, Ordering::SeqCst);
     let creations = creating.join().map_err(|_| "the creations broke")?;
     rolled?;
-    assert!(creations.wrong.is_empty() && creations.honest > 10 && creations.unsigned > 10, "{creations:?}");
+    assert!(creations.wrong.is_empty() && creations.honest >= 8 && creations.unsigned >= 8, "{creations:?}");
     Ok(())
 }
 

@@ -501,7 +501,7 @@ pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
         Countersign::run(&["doctor", image, "-n", "shop", "--kubeconfig", &kubeconfig, "--trust-ca", &ca])
     };
     let good = walk(&world.image("team/app", "v1"))?;
-    let steps = ["policy", "name", "connection", "https", "metadata", "signatures", "registry"];
+    let steps = ["registration", "policy", "name", "connection", "https", "metadata", "signatures", "registry"];
     assert!(good.code == 0 && steps.iter().all(|step| good.stdout.contains(&format!("ok    {step}"))), "{good:?}");
     let unsigned = walk(&world.image("team/app", "v3"))?;
     assert!(

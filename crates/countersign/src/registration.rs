@@ -21,7 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{error, info};
 
-use entries::{Aim, ENTRIES, Entry, MUTATING, VALIDATING};
+use entries::{Aim, CONDITIONS, ENTRIES, Entry, MUTATING, VALIDATING, rules_of};
 
 use crate::cluster::{self, News};
 use crate::config::FurtherKind;
@@ -73,6 +73,11 @@ fn no_configuration(kind: &str, name: &str) -> String {
         "nobody looks at what other webhooks change after Countersign"
     };
     format!("there is no {kind} {name}, so {consequence}; apply countersign manifests again")
+}
+
+fn no_entry(entry: &Entry, name: &str) -> String {
+    let Entry { configuration, name: entry, path, .. } = entry;
+    format!("{configuration} {name} has no entry {entry} with the path {path}; apply countersign manifests again")
 }
 
 /// What is registered, and for whom.
@@ -205,10 +210,7 @@ impl Registrar {
         let mut fault = Ok(());
         for entry in ENTRIES.iter().filter(|entry| entry.configuration == kind) {
             let Some((index, stored)) = entry.find(&found) else {
-                fault = Err(format!(
-                    "{kind} {name} has no entry {} with the path {}; apply countersign manifests again",
-                    entry.name, entry.path
-                ));
+                fault = Err(no_entry(entry, &name));
                 continue;
             };
             match aim.repairs(entry.about, stored) {
@@ -234,8 +236,12 @@ impl Registrar {
         self.wrote = true;
         match cluster::in_time(api.patch(&name, &params, &patch)).await {
             Ok(stored) => {
-                info!(kind, name, written = written.join(", "), "registered");
-                self.note_conditions(aim, kind, &stored);
+                if self.dropped_conditions(aim, kind, &stored) {
+                    written.retain(|written| !written.starts_with(CONDITIONS));
+                }
+                if !written.is_empty() {
+                    info!(kind, name, written = written.join(", "), "registered");
+                }
                 fault
             }
             // Changed in between, which the patch is tested for: then there is news, and it is looked at again. If nobody
@@ -251,18 +257,20 @@ impl Registrar {
         }
     }
 
-    /// Notes whether the API server has kept `matchConditions`.
-    fn note_conditions(&mut self, aim: &Aim, kind: &str, stored: &DynamicObject) {
-        let dropped = |entry: &Entry| {
-            let found = entry.find(stored).and_then(|(_, stored)| stored["matchConditions"].as_array());
+    /// Whether the API server has dropped `matchConditions`, which is noted.
+    fn dropped_conditions(&mut self, aim: &Aim, kind: &str, stored: &DynamicObject) -> bool {
+        let is_without = |entry: &Entry| {
+            let found = entry.find(stored).and_then(|(_, stored)| stored[CONDITIONS].as_array());
             entry.configuration == kind && aim.conditions(entry.about).is_some() && found.is_none_or(Vec::is_empty)
         };
-        if aim.has_conditions && ENTRIES.iter().any(dropped) {
+        let dropped = aim.has_conditions && ENTRIES.iter().any(is_without);
+        if dropped {
             if self.dropped.is_none() {
                 info!("this API server has no matchConditions: updates that leave the spec as it is are reviewed too");
             }
             self.dropped = Some(Instant::now());
         }
+        dropped
     }
 }
 
@@ -274,6 +282,35 @@ async fn changed(authorities: Option<&mut watch::Receiver<Option<String>>>) {
         }
         _ => std::future::pending().await,
     }
+}
+
+/// What keeps the webhooks from being asked: configurations, entries or rules that are not there. Empty if all is well.
+///
+/// # Errors
+/// The API server does not say.
+pub async fn missing(client: &Client, name: &str) -> Result<Vec<String>, String> {
+    let version = api_version(client).await?;
+    let mut missing = Vec::new();
+    for configuration in CONFIGURATIONS {
+        let kind = configuration.0;
+        let api = configurations(client, configuration, version);
+        let found =
+            cluster::in_time(api.get_opt(name)).await.map_err(|(_, cause)| format!("{kind} {name}: {cause}"))?;
+        let Some(found) = found else {
+            missing.push(no_configuration(kind, name));
+            continue;
+        };
+        for entry in ENTRIES.iter().filter(|entry| entry.configuration == kind) {
+            match entry.find(&found) {
+                None => missing.push(no_entry(entry, name)),
+                Some((_, stored)) if rules_of(stored).is_empty() => missing.push(format!(
+                    "the entry {} of {kind} {name} has no rules, so nothing is sent to {}: no replica serves yet; look at the pods of Countersign, and at /readyz", entry.name, entry.path
+                )),
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(missing)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::manifests::{POLICIES_WEBHOOK, WEBHOOK};
 pub(super) const MUTATING: &str = "MutatingWebhookConfiguration";
 pub(super) const VALIDATING: &str = "ValidatingWebhookConfiguration";
 
+/// The member with the conditions under which an entry is asked.
+pub(super) const CONDITIONS: &str = "matchConditions";
+
 /// An update that leaves `spec` as it is changes no image: all workloads have their pod spec or pod template there. What has
 /// no `spec`, such as a `PodTemplate` or a `ControllerRevision`, is always asked about. To the budget
 /// of CEL it is a comparison of two maps by their number of members, which does not grow with the number of containers.
@@ -55,7 +58,7 @@ fn path(entry: &Value) -> Option<&str> {
     }
 }
 
-fn rules_of(entry: &Value) -> &[Value] {
+pub(super) fn rules_of(entry: &Value) -> &[Value] {
     entry["rules"].as_array().map_or(&[], Vec::as_slice)
 }
 
@@ -146,12 +149,12 @@ impl Aim {
         if !same_rules(rules_of(entry), self.rules(about)) && (self.settled || !begins) {
             repairs.push(("rules", Some(json!(self.rules(about)))));
         }
-        let found = entry["matchConditions"].as_array().filter(|found| !found.is_empty());
+        let found = entry[CONDITIONS].as_array().filter(|found| !found.is_empty());
         match (self.conditions(about), found) {
             (Some(wanted), found) if self.has_conditions && found != wanted.as_array() => {
-                repairs.push(("matchConditions", Some(wanted.clone())));
+                repairs.push((CONDITIONS, Some(wanted.clone())));
             }
-            (None, Some(_)) => repairs.push(("matchConditions", None)),
+            (None, Some(_)) => repairs.push((CONDITIONS, None)),
             _ => {}
         }
         Ok(repairs)

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::Walk;
 use crate::cluster;
 use crate::manifests::{NAME, NAME_LABEL, WEBHOOK};
+use crate::registration;
 use crate::source::definitions::{self, CURE};
 
 /// The class of pods without which a node is of no use.
@@ -37,6 +38,11 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
             }
             Err(cause) => walk.warn("definitions", &format!("{plural}: cannot be read: {cause}")),
         }
+    }
+    match registration::missing(client, NAME).await {
+        Ok(missing) if missing.is_empty() => walk.step("registration", "every webhook has rules"),
+        Ok(missing) => missing.iter().for_each(|missing| walk.warn("registration", missing)),
+        Err(cause) => walk.warn("registration", &format!("cannot be read: {cause}")),
     }
     let mut selectors = Vec::new();
     for (kind, plural) in CONFIGURATIONS {
