@@ -39,6 +39,10 @@ const READ_AHEAD: usize = 32 << 10;
 /// How much of the bodies of HTTP/2 may arrive before somebody reads it, of a connection and of each of its requests.
 const WINDOW: u32 = 64 << 10;
 
+/// How much the system keeps of what a client has not taken yet: by default it may be megabytes of a connection, which count for the
+/// container's memory too.
+const SEND_BUFFER: usize = 64 << 10;
+
 /// How many requests may be under way on one connection of HTTP/2. Clients open another one for more.
 const MAX_STREAMS: u32 = 256;
 
@@ -180,6 +184,8 @@ impl Server {
 
     async fn connection(&self, stream: TcpStream, peer: SocketAddr, seat: &Arc<Seat>) -> Result<(), String> {
         let _ = stream.set_nodelay(true);
+        // Where this cannot be had, the system's own size is as good.
+        let _ = rustix::net::sockopt::set_socket_send_buffer_size(&stream, SEND_BUFFER);
         let listener = Arc::clone(seat);
         let stream = InspectReader::new(stream, move |bytes: &[u8]| {
             if !bytes.is_empty() {
