@@ -38,7 +38,7 @@ pub fn records(platform: Platform) -> Value {
                 "server": text("The trust server's address."),
                 "gun": text("The repository's name there."),
                 "accepted": text("When countersign trust accept wrote it, if it did."),
-                "namespace": text("The namespace in which it was first wanted, for whose share of all records it counts."),
+                "namespace": text("The namespace for which it was written last, for whose share of all records it counts."),
                 "verified": text("When this was written: the last time that something newer was seen."),
                 "rootVersion": {"type": "integer", "format": "int64", "description": "The version of the root that is trusted."},
                 "rootKeys": {"type": "array", "description": "The ids of the keys that signed it.", "items": text("A key id, in hex.")},

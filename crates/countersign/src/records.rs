@@ -132,9 +132,9 @@ pub fn write(
     seen: &Remembered,
     now: jiff::Timestamp,
 ) -> Result<DynamicObject, String> {
-    // It stays with the namespace that wanted it first.
-    let namespace =
-        before.map_or(seen.namespace.as_deref(), |before| Some(namespace(before)).filter(|of| !of.is_empty()));
+    // An administrator's change is for nobody in particular, and stays with whom it was for.
+    let before_it = before.map(namespace).filter(|of| !of.is_empty());
+    let namespace = seen.namespace.as_deref().or(before_it);
     let data = state::encode(server, gun, &Remembered { namespace: None, ..seen.clone() })?;
     let data = String::from_utf8(data).map_err(|error| error.to_string())?;
     let root = seen.memory.lineage.last();
@@ -491,11 +491,12 @@ mod tests {
     }
 
     #[test]
-    fn a_record_stays_with_its_namespace() {
+    fn a_record_is_for_whom_it_was_written_last() {
         let of = |namespace: &str| Remembered { namespace: Some(namespace.to_owned()), ..remembered("r") };
         let first = write(None, SERVER, GUN, &of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let second = write(Some(&first), SERVER, GUN, &of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!((namespace(&first), namespace(&second)), ("first", "first"));
-        assert_eq!(read(&second).unwrap().2, of("first"));
+        let accepted = write(Some(&second), SERVER, GUN, &remembered("r"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!([&first, &second, &accepted].map(namespace), ["first", "second", "second"]);
+        assert_eq!(read(&second).unwrap().2, of("second"));
     }
 }

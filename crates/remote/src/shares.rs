@@ -12,6 +12,12 @@ pub const MAX_REMEMBERED: usize = 10_000;
 /// How many bytes the texts of all that is remembered may have. Most have some three thousand.
 pub const MAX_REMEMBERED_BYTES: usize = 64 << 20;
 
+/// What a namespace may have in any case, in records and bytes: what it remembers must be able to go on.
+const ASSURED: (usize, usize) = (32, 512 << 10);
+
+/// How much more there may be in all for what is assured, in records and bytes.
+const RESERVE: (usize, usize) = (2_000, 32 << 20);
+
 /// How many bytes one record may have as it is written. etcd takes 1.5 MiB in one request by default, and the API server adds to a
 /// record who manages its fields.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
@@ -69,6 +75,11 @@ pub fn has_room<'a>(
             own_bytes += size;
         }
     }
+    let new = usize::from(before.is_none());
+    let is_assured = own < ASSURED.0 && own_bytes + size <= ASSURED.1;
+    if is_assured && all + new <= MAX_REMEMBERED + RESERVE.0 && all_bytes + size <= MAX_REMEMBERED_BYTES + RESERVE.1 {
+        return Ok(());
+    }
     if all >= MAX_REMEMBERED || all_bytes + size > MAX_REMEMBERED_BYTES {
         return Err(NoRoom::Full);
     }
@@ -119,7 +130,25 @@ mod tests {
         assert!(has_room(half.iter().copied(), "other", None, 1).is_ok());
         assert!(has_room(half.iter().copied(), "greedy", Some(1), 2).is_ok(), "what is there may go on");
         let full = vec![("greedy", 1); MAX_REMEMBERED];
-        assert_eq!(has_room(full.iter().copied(), "other", None, 1), Err(NoRoom::Full));
+        assert_eq!(has_room(full.iter().copied(), "greedy", None, 1), Err(NoRoom::Full));
         assert_eq!(has_room(std::iter::empty(), "other", None, MAX_REMEMBERED_BYTES + 1), Err(NoRoom::Full));
+    }
+
+    /// However many others fill the store, what a namespace has can go on, and a few new ones find room.
+    #[test]
+    fn a_little_is_assured() {
+        const SIZE: usize = 3 << 10;
+        let mut others = vec![("honest", SIZE); 20];
+        for greedy in ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j"] {
+            fill(&mut others, greedy, 1 << 20);
+        }
+        assert!(others.iter().map(|(_, size)| size).sum::<usize>() > MAX_REMEMBERED_BYTES - (1 << 20));
+        let but_one = || others.iter().copied().skip(1);
+        assert_eq!(has_room(but_one(), "honest", Some(SIZE), SIZE + 1000), Ok(()));
+        assert_eq!(has_room(others.iter().copied(), "honest", None, SIZE), Ok(()));
+        assert_eq!(has_room(others.iter().copied(), "newcomer", None, SIZE), Ok(()));
+        assert!(has_room(others.iter().copied(), "a", None, SIZE).is_err());
+        let full = vec![("greedy", 1); MAX_REMEMBERED + RESERVE.0];
+        assert_eq!(has_room(full.iter().copied(), "newcomer", None, 1), Err(NoRoom::Full));
     }
 }

@@ -72,7 +72,7 @@ pub struct Remembered {
     pub memory: Memory,
     /// When `countersign trust accept` wrote it, as RFC 3339 text; what was seen before then counts no more.
     pub accepted: Option<String>,
-    /// The namespace in which it was first wanted, and for whose share it counts.
+    /// The namespace for which it was written last, and for whose share it counts.
     pub namespace: Option<String>,
 }
 
@@ -238,17 +238,18 @@ impl StateDir {
             Weighed::Same => return Ok(Saved::Done),
             Weighed::Newer => {}
         }
-        // It stays with the namespace that wanted it first.
-        let namespace = there.as_ref().map_or(seen.namespace.clone(), |there| there.namespace.clone());
-        let text = encode(server, gun, &Remembered { namespace: namespace.clone(), ..seen.clone() }).map_err(failed)?;
+        let text = encode(server, gun, seen).map_err(failed)?;
         if text.len() > MAX_RECORD_BYTES {
             return Err(StateError::no_room(gun, path.display(), &NoRoom::TooLarge { kib: text.len() >> 10 }));
         }
         // Most updates are small, and there is no need to look at all files for them.
         if there.is_none() || text.len() > 64 << 10 {
-            let room = self.has_room(&path, namespace.as_deref().unwrap_or_default(), text.len()).map_err(no_access)?;
+            let room =
+                self.has_room(&path, seen.namespace.as_deref().unwrap_or_default(), text.len()).map_err(no_access)?;
             room.map_err(|why| StateError::no_room(gun, path.display(), &why))?;
         }
+        // It is for another namespace now, perhaps.
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(path.file_name().unwrap_or_default());
         write_whole(&path, &text).map(|()| Saved::Done).map_err(no_access)
     }
 
