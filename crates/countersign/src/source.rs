@@ -46,6 +46,20 @@ impl PullData {
     }
 }
 
+impl SecretData {
+    /// How many bytes it takes, with its place.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let pull = self.pull.as_ref().map_or(0, |pull| match pull {
+            PullData::Config(bytes) | PullData::Legacy(bytes) => bytes.len(),
+        });
+        size_of::<Self>()
+            + 256
+            + pull
+            + [&self.name, &self.public_key].into_iter().flatten().map(Vec::len).sum::<usize>()
+    }
+}
+
 impl std::fmt::Debug for SecretData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SecretData")

@@ -33,8 +33,9 @@ const MAX_BLIND: Duration = Duration::from_secs(120);
 /// For how long a secret of another namespace is not read again: a burst of pods costs one request.
 const SECRET_FRESH: Duration = Duration::from_secs(1);
 
-/// How many secrets of other namespaces are kept for that long.
-const MAX_SECRETS: usize = 4096;
+/// How many bytes of secrets of other namespaces are kept for that long. Those that sign have a kilobyte, those that pull some
+/// more; what is larger than all of it is read each time.
+const MAX_SECRET_BYTES: usize = 8 << 20;
 
 /// How often the definitions are looked at: they change with an upgrade.
 const DEFINITIONS_AGAIN: Duration = Duration::from_secs(60);
@@ -335,11 +336,11 @@ impl ClusterSource {
         let found = found.map_err(|(_, cause)| SourceError::Secret { secret: secret.clone(), cause })?;
         let data = found.map(|found| secret_data(found).1);
         let mut secrets = lock(&self.other_secrets);
-        if secrets.len() >= MAX_SECRETS {
-            secrets.clear();
-        }
+        secrets.retain(|_, (read, _)| read.elapsed() < SECRET_FRESH);
+        let size = |data: &Option<SecretData>| data.as_ref().map_or(0, SecretData::size);
+        let kept: usize = secrets.values().map(|(_, data)| size(data)).sum();
         // What is not there may be made any moment, and whoever made it does not want to wait.
-        if data.is_some() {
+        if data.is_some() && kept + size(&data) <= MAX_SECRET_BYTES {
             secrets.insert(secret.clone(), (Instant::now(), data.clone()));
         }
         Ok(data)
