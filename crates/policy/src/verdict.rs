@@ -419,18 +419,33 @@ impl Verdict {
         self
     }
 
-    /// The message of a denial: a line for each denied image, the same line only once.
+    /// The message of a denial: a line for each denied image, the same line only once. Of so many that nobody reads them, the last
+    /// line says how many are left out.
     #[must_use]
     pub fn message(&self) -> String {
         let mut lines: Vec<String> = Vec::new();
+        let (mut length, mut left_out) = (0, 0);
         for line in self.images.iter().filter_map(ImageVerdict::denial) {
-            if !lines.contains(&line) {
-                lines.push(line);
+            if lines.contains(&line) {
+                continue;
             }
+            if length > 0 && length + line.len() > MAX_MESSAGE {
+                left_out += 1;
+                continue;
+            }
+            length += line.len() + 1;
+            lines.push(line);
+        }
+        if left_out > 0 {
+            lines.push(format!("and {left_out} more images are denied"));
         }
         lines.join("\n")
     }
 }
+
+/// How many bytes the lines of a denial may have together: some fifty of them. It stands in the answer, in an audit annotation and in the
+/// log.
+const MAX_MESSAGE: usize = 16 << 10;
 
 /// A text in quotes, without anything that a terminal would obey or that would break a line, and not too long.
 fn quoted(text: &str) -> String {
