@@ -10,19 +10,20 @@ use std::time::Duration;
 use countersign_policy::{Kinds, Reviewed, Workload};
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::api::{Api, DynamicObject};
+use kube::api::{Api, DynamicObject, GetParams};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::cluster;
+use crate::reading;
 
 /// For how long a pair of a place and an image counts that was seen in a stored owner. A rollout makes its pods from one state
 /// of the owner, and may go on making them after the owner has changed again.
 const SEEN_FOR: Duration = Duration::from_secs(600);
 
-/// How many pairs of all owners together are remembered: some ten thousand workloads with three containers each. With image
-/// names of the greatest length they take 20 MiB.
-const MAX_PAIRS: usize = 32_768;
+/// How many bytes what is remembered of all owners may take: some eighty thousand workloads.
+const MAX_SEEN: usize = 16 << 20;
 
 /// How many stored states of one owner are remembered; the oldest goes.
 const MAX_STATES: usize = 8;
@@ -94,17 +95,37 @@ pub struct Asked {
     pub name: String,
 }
 
+/// How many owners are fetched at once: each may have 1.5 MiB.
+const FETCHES: usize = 8;
+
 /// Owners in a cluster.
-#[derive(Clone)]
-pub struct ClusterOwners(pub Client);
+pub struct ClusterOwners {
+    client: Client,
+    turns: Semaphore,
+}
+
+impl ClusterOwners {
+    /// Reads them from here.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client, turns: Semaphore::new(FETCHES) }
+    }
+}
 
 impl Owners for ClusterOwners {
     fn get<'a>(&'a self, asked: &'a Asked) -> BoxFuture<'a, Result<Option<Value>, String>> {
         Box::pin(async move {
             let resource = cluster::resource(&asked.group, &asked.version, asked.kind, asked.resource);
-            let api: Api<DynamicObject> = Api::namespaced_with(self.0.clone(), &asked.namespace, &resource);
-            let found = cluster::in_time(api.get_opt(&asked.name)).await.map_err(|(_, cause)| cause)?;
-            found.map(serde_json::to_value).transpose().map_err(|error| error.to_string())
+            let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), &asked.namespace, &resource);
+            let request = kube::core::Request::new(api.resource_url()).get(&asked.name, &GetParams::default());
+            let request = request.map_err(|error| error.to_string())?;
+            let _turn = self.turns.acquire().await.map_err(|error| error.to_string())?;
+            match cluster::in_time(self.client.request_text(request)).await {
+                // It may be large, and most of it is never looked at.
+                Ok(text) => reading::read_kept(&Kinds::known(), &asked.group, asked.kind, &text).map(Some),
+                Err((Some(404), _)) => Ok(None),
+                Err((_, cause)) => Err(cause),
+            }
         })
     }
 }
@@ -299,16 +320,16 @@ fn is_controlled_by(object: &Value, uid: &str) -> bool {
     })
 }
 
-/// What a state counts for: one without images takes room too.
+/// About how many bytes a state takes, with its place.
 fn weight(reviewed: &Reviewed) -> usize {
-    reviewed.len() + 1
+    reviewed.size() + 128
 }
 
 /// What was seen of stored owners, by namespace, resource and uid.
 #[derive(Default)]
 struct Seen {
     states: HashMap<String, Vec<(Instant, Reviewed)>>,
-    pairs: usize,
+    bytes: usize,
 }
 
 impl Seen {
@@ -331,11 +352,11 @@ impl Seen {
             return;
         }
         if states.len() == MAX_STATES {
-            self.pairs -= weight(&states.remove(0).1);
+            self.bytes -= weight(&states.remove(0).1);
         }
-        self.pairs += weight(stored);
+        self.bytes += weight(stored);
         states.push((Instant::now(), stored.clone()));
-        if self.pairs > MAX_PAIRS {
+        if self.bytes > MAX_SEEN {
             self.forget_old();
         }
     }
@@ -346,10 +367,10 @@ impl Seen {
             states.retain(|(at, _)| at.elapsed() < SEEN_FOR);
         }
         self.states.retain(|_, states| !states.is_empty());
-        self.pairs = self.states.values().flatten().map(|(_, reviewed)| weight(reviewed)).sum();
-        if self.pairs > MAX_PAIRS {
+        self.bytes = self.states.values().flatten().map(|(_, reviewed)| weight(reviewed)).sum();
+        if self.bytes > MAX_SEEN {
             self.states.clear();
-            self.pairs = 0;
+            self.bytes = 0;
         }
     }
 }
@@ -513,12 +534,12 @@ mod tests {
     fn what_is_remembered_of_owners_is_bounded() {
         let kinds = Kinds::known();
         let mut seen = Seen::default();
-        for index in 0..MAX_PAIRS {
-            let object = stored(&index.to_string(), &format!("a:{index}"));
+        for index in 0..3000 {
+            let object = stored(&index.to_string(), &format!("{}:{index}", "a".repeat(10_000)));
             let workload = kinds.workload("apps", "ReplicaSet", &object).unwrap();
             seen.add(&(index % 1000).to_string(), &Reviewed::of(&workload));
             let counted: usize = seen.states.values().flatten().map(|(_, reviewed)| weight(reviewed)).sum();
-            assert!(counted == seen.pairs && counted <= MAX_PAIRS);
+            assert!(counted == seen.bytes && counted <= MAX_SEEN);
         }
     }
 

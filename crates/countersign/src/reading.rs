@@ -17,8 +17,8 @@ const MAX_VALUES: usize = 16_384;
 /// How many values are built of an object of which everything is looked at.
 const MAX_VALUES_OF_ALL: usize = 131_072;
 
-/// How many bytes of a text are kept. An image reference has 455 at most, other names 253: what is cut was no name before, and is
-/// none after.
+/// How many bytes a text may have to be kept as it is. An image reference has 455 at most, other names 253. Of a longer one so much is
+/// kept, and a hash of the whole: it is no name, as it was none before, it is not blank, and it is equal to no other.
 const MAX_TEXT: usize = 1024;
 
 /// What the gate looks at besides the images: who the owner is, and whether a node made the pod.
@@ -56,7 +56,8 @@ impl Reader<'_> {
         if !self.cuts || text.len() <= MAX_TEXT {
             return text.to_owned();
         }
-        text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+        let begin = &text[..text.floor_char_boundary(MAX_TEXT)];
+        format!("{begin}… (sha256 {})", countersign_notary::to_hex(&countersign_notary::sha256(text.as_bytes())))
     }
 }
 
@@ -173,20 +174,28 @@ pub struct Reading {
     pub identity: Value,
 }
 
+/// Reads what is looked at of an object of a kind: its images, and what tells its owner.
+///
+/// # Errors
+/// What is no JSON, or has too many values.
+pub fn read_kept(kinds: &Kinds, group: &str, kind: &str, json: &str) -> Result<Value, String> {
+    let of_use = |name: &str| is_of_use(kinds, name);
+    // Of a revision everything is looked at, as its controller lays all of it over the workload.
+    let reader = if countersign_policy::is_revision(group, kind) {
+        Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: true }
+    } else {
+        Reader { members: Some(&of_use), left: Cell::new(MAX_VALUES), cuts: true }
+    };
+    read(json, &reader)
+}
+
 impl Reading {
     /// Reads an object of a kind.
     ///
     /// # Errors
     /// Why its images cannot be told.
     pub fn of(kinds: &Kinds, group: &str, kind: &str, json: &str) -> Result<Self, String> {
-        let of_use = |name: &str| is_of_use(kinds, name);
-        // Of a revision everything is looked at, as its controller lays all of it over the workload.
-        let reader = if countersign_policy::is_revision(group, kind) {
-            Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: true }
-        } else {
-            Reader { members: Some(&of_use), left: Cell::new(MAX_VALUES), cuts: true }
-        };
-        let object = read(json, &reader).map_err(|error| format!("it cannot be read: {error}"))?;
+        let object = read_kept(kinds, group, kind, json).map_err(|error| format!("it cannot be read: {error}"))?;
         let workload = kinds.workload(group, kind, &object).map_err(|error| error.to_string())?;
         Ok(Self { workload, identity: identity(object) })
     }
@@ -299,6 +308,22 @@ mod tests {
         }
     }
 
+    /// A text that is cut is not blank, is no name of an image, and is equal to no other that begins like it.
+    #[test]
+    fn what_is_cut_is_taken_for_nothing_else() {
+        let of = |image: String| {
+            let object = json!({"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}});
+            let read = Reading::of(&Kinds::known(), "apps", "Deployment", &object.to_string()).unwrap();
+            read.workload.images.into_iter().map(|image| image.image).collect::<Vec<_>>()
+        };
+        for spaces in [MAX_TEXT, 100 * MAX_TEXT] {
+            let (one, other) = (of(" ".repeat(spaces) + "evil.io/bad:1"), of(" ".repeat(spaces) + "evil.io/bad:2"));
+            assert!(one.len() == 1 && one != other);
+            assert!(countersign_policy::ImageReference::parse(&one[0]).is_err());
+        }
+        assert_eq!(of(" ".repeat(MAX_TEXT)), [""; 0], "what OpenShift's triggers fill in");
+    }
+
     #[test]
     fn what_tells_the_owner_is_read() {
         let owner =
@@ -332,7 +357,7 @@ mod tests {
         assert_eq!(of(junk).unwrap().workload.images.len(), 1);
         let long = "\u{e9}".repeat(MAX_TEXT);
         let read = of(json!({"spec": {"containers": [{"name": "a", "image": long}]}}).to_string()).unwrap();
-        assert!(read.workload.images[0].image.len() <= MAX_TEXT && read.size() < 2 * MAX_TEXT);
+        assert!(read.workload.images[0].image.len() <= MAX_TEXT + 100 && read.size() < 2 * MAX_TEXT);
         assert!(countersign_policy::ImageReference::parse(&read.workload.images[0].image).is_err());
         let many = format!("[{}0]", "0,".repeat(MAX_VALUES_OF_ALL));
         assert!(read_all(&many).is_err() && read_all("[0] 1").is_err());

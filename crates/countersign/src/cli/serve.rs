@@ -97,7 +97,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let gate = Gate {
         engine,
         kinds: kinds(&config)?,
-        children: owners.map(|cluster| Children::new(Arc::new(ClusterOwners(cluster.client.clone())))),
+        children: owners.map(|cluster| Children::new(Arc::new(ClusterOwners::new(cluster.client.clone())))),
         trusted_controllers: config.trusted_controllers.clone(),
         verify_children: config.verify_children,
         mode: config.mode,
