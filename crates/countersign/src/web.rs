@@ -34,7 +34,10 @@ use seats::{Closed, SWEEP, Seat, Seats};
 
 /// How much is read ahead of one connection, and so how large the head of a request may be: API servers send a few hundred
 /// bytes. It bounds what the connections that say much and mean nothing can take together.
-const READ_AHEAD: usize = 32 << 10;
+const READ_AHEAD: usize = 16 << 10;
+
+/// How large the head of a request may be with HTTP/2, once it is unpacked: a byte on the wire may stand for a hundred.
+const MAX_HEAD: u32 = 8 << 10;
 
 /// How much of the bodies of HTTP/2 may arrive before somebody reads it, of a connection and of each of its requests.
 const WINDOW: u32 = 64 << 10;
@@ -44,7 +47,7 @@ const WINDOW: u32 = 64 << 10;
 const SEND_BUFFER: usize = 64 << 10;
 
 /// How many requests may be under way on one connection of HTTP/2. Clients open another one for more.
-const MAX_STREAMS: u32 = 256;
+const MAX_STREAMS: u32 = 64;
 
 /// How often a quiet connection of HTTP/2 is asked whether the other end is still there, and how long it has to answer.
 const PING: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(10));
@@ -251,7 +254,7 @@ impl Server {
         let (router, requests) = (self.router.clone(), Arc::clone(seat));
         let service = service_fn(move |request| Self::answer(router.clone(), Arc::clone(&requests), request));
         let mut builder = http2::Builder::new(TokioExecutor::new());
-        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(64 << 10);
+        builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
         builder.initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
         builder.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));

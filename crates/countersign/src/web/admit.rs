@@ -105,7 +105,9 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     let started = Instant::now();
     let webhook = asked.label();
     let seat = request.extensions().get::<Arc<Seat>>().cloned();
-    let (review, asking, room) = match reviewer.read(asked, request).await {
+    // Its head may be large, and nobody needs it any more.
+    let body = request.into_body();
+    let (review, asking, room) = match reviewer.read(asked, body, seat.as_ref()).await {
         Ok(read) => read,
         Err((status, problem)) => {
             reviewer.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
@@ -153,13 +155,16 @@ impl Reviewer {
     }
 
     /// Reads a review, and lets go of its text.
-    async fn read(self: &Arc<Self>, asked: Asked, request: HttpRequest<Body>) -> Result<Read, (StatusCode, String)> {
-        let seat = request.extensions().get::<Arc<Seat>>().cloned();
-        let source = source_of(seat.as_ref());
+    async fn read(
+        self: &Arc<Self>,
+        asked: Asked,
+        body: Body,
+        seat: Option<&Arc<Seat>>,
+    ) -> Result<Read, (StatusCode, String)> {
+        let source = source_of(seat);
         let most = asked.max_body_bytes();
         // API servers always say how long it is; who does not say it may send as much as is read at all.
-        let length =
-            request.body().size_hint().exact().map_or(most, |length| usize::try_from(length).unwrap_or(usize::MAX));
+        let length = body.size_hint().exact().map_or(most, |length| usize::try_from(length).unwrap_or(usize::MAX));
         let short = || self.metrics.body_refused("behind");
         let no_room = |problem: NoRoom| {
             self.metrics.body_refused(problem.label());
@@ -168,8 +173,8 @@ impl Reviewer {
         let room = self.bodies.room(source, length.min(most), short).await.map_err(no_room)?;
         let body = {
             // As long as it comes, it is the client that is waited for.
-            let _awaited = seat.as_ref().map(|seat| seat.body(Instant::now()));
-            let reading = read_body(request.into_body(), length, most, &room);
+            let _awaited = seat.map(|seat| seat.body(Instant::now()));
+            let reading = read_body(body, length, most, &room);
             tokio::select! {
                 body = tokio::time::timeout(BODY_TIMEOUT, reading) => body.unwrap_or_else(|_| Err(late("in time"))),
                 () = room.lost() => Err(late("while others waited for the room that it takes")),

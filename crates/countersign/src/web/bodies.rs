@@ -1,9 +1,11 @@
 //! Room for the bodies of requests: those under way together take no more than a fixed number of bytes. What does not fit waits.
 //!
 //! There are two lanes. Ordinary reviews have some kilobytes, and a lane of their own, so that large ones never hold them up. In a
-//! lane the smallest goes first, so that a few huge ones hold up nobody else. Who has room and does not send is found out as soon
-//! as somebody else waits for it: the source that has most of the lane then loses the body that is furthest behind.
+//! lane the source that has least of it comes first, and of one source the smallest, so that a few huge ones hold up nobody else.
+//! Who has room and does not send is found out while somebody else waits for it: the source that has most of the lane then loses the
+//! body that is furthest behind.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,10 +74,14 @@ impl std::fmt::Display for NoRoom {
     }
 }
 
+/// The least that a body takes of its lane, in bytes: what it costs to wait for one. So the lanes bound how many there are, too.
+const LEAST: usize = 4 << 10;
+
 /// Room that a body has in a lane, until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Room {
     lane: Arc<Lane>,
+    number: u64,
     taken: Arc<Taken>,
 }
 
@@ -93,8 +99,8 @@ struct Progress {
     bytes: usize,
     /// How many have arrived.
     arrived: usize,
-    /// Since when they are awaited, and when the last one arrived; `None` once all have.
-    since: Option<(Instant, Instant)>,
+    /// Since when they are awaited, and when the last one arrived.
+    since: (Instant, Instant),
 }
 
 impl Taken {
@@ -105,21 +111,17 @@ impl Taken {
     /// How far it is behind, if that is so far that it can lose its room: it comes too slowly, or comes no more.
     fn lag(&self, now: Instant) -> Option<Duration> {
         let progress = self.progress();
-        let (since, last) = progress.since?;
+        let (since, last) = progress.since;
         let due = Duration::from_micros(u64::try_from(progress.arrived).ok()?.saturating_mul(1_000_000) / RATE);
         let slow = now.saturating_duration_since(since).saturating_sub(due);
         Some(slow.max(now.saturating_duration_since(last))).filter(|lag| *lag >= LAG)
     }
 }
 
-#[derive(Debug)]
-struct Waiting {
-    bytes: usize,
-    source: IpAddr,
-    granted: oneshot::Sender<Room>,
-}
+/// Who waits, by size and then by who came first.
+type Line = BTreeMap<(usize, u64), oneshot::Sender<Room>>;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Lane {
     size: usize,
     /// How many of one source may wait.
@@ -127,17 +129,65 @@ struct Lane {
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     used: usize,
-    taken: Vec<Arc<Taken>>,
-    /// The smallest first, and of equals the one that came first.
-    waiting: Vec<Waiting>,
+    /// The number of the last one that asked.
+    number: u64,
+    by_source: HashMap<IpAddr, Source>,
+    /// Those that are still coming.
+    awaited: HashMap<u64, Arc<Taken>>,
+    /// When it was last looked whether one of them is behind.
+    looked: Instant,
+}
+
+/// What one source has of a lane, and wants.
+#[derive(Debug, Default)]
+struct Source {
+    bytes: usize,
+    line: Line,
+}
+
+impl Source {
+    /// The size of the body that is next, if any waits. Whoever gave up waiting has left a closed channel behind.
+    fn next(&mut self) -> Option<usize> {
+        while let Some(first) = self.line.first_entry() {
+            if !first.get().is_closed() {
+                return Some(first.key().0);
+            }
+            first.remove();
+        }
+        None
+    }
+}
+
+impl State {
+    /// Who is next: of the source that has least of the lane, the smallest. Nobody goes before it, or bodies that are a little
+    /// smaller could take all that comes free for ever.
+    fn next(&mut self) -> Option<(IpAddr, usize)> {
+        let waiting = self.by_source.iter_mut().filter_map(|(address, source)| {
+            let bytes = source.next()?;
+            Some(((source.bytes, bytes), *address))
+        });
+        waiting.min().map(|((_, bytes), address)| (address, bytes))
+    }
+
+    fn give_back(&mut self, address: IpAddr, bytes: usize) {
+        self.used -= bytes;
+        if let Some(source) = self.by_source.get_mut(&address) {
+            source.bytes -= bytes;
+            if source.bytes == 0 && source.line.is_empty() {
+                self.by_source.remove(&address);
+            }
+        }
+    }
 }
 
 impl Lane {
     fn new(size: usize, line: usize) -> Arc<Self> {
-        Arc::new(Self { size, line, state: Mutex::default() })
+        let state =
+            State { used: 0, number: 0, by_source: HashMap::new(), awaited: HashMap::new(), looked: Instant::now() };
+        Arc::new(Self { size, line, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -146,27 +196,31 @@ impl Lane {
 
     /// Waits for room. `behind` is told each time that another body lost its room for it.
     async fn room(self: &Arc<Self>, source: IpAddr, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
-        let bytes = bytes.min(self.size);
+        let bytes = bytes.clamp(LEAST.min(self.size), self.size);
         let (granted, room) = oneshot::channel();
         {
             let mut state = self.state();
-            // Whoever gave up waiting has left a closed channel behind.
-            state.waiting.retain(|waiting| !waiting.granted.is_closed());
-            if state.waiting.iter().filter(|waiting| waiting.source == source).count() >= self.line {
+            state.number += 1;
+            let number = state.number;
+            let line = &mut state.by_source.entry(source).or_default().line;
+            if line.len() >= self.line {
+                line.retain(|_, waiting| !waiting.is_closed());
+            }
+            if line.len() >= self.line {
                 return Err(NoRoom::LongLine);
             }
-            let at = state.waiting.partition_point(|other| other.bytes <= bytes);
-            state.waiting.insert(at, Waiting { bytes, source, granted });
+            line.insert((bytes, number), granted);
         }
         self.grant();
         let mut looks = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let waiting = async {
             let mut room = std::pin::pin!(room);
             loop {
                 tokio::select! {
                     // A lane outlives whoever waits for it.
                     granted = &mut room => return granted.map_err(|_| NoRoom::TooLong),
-                    _ = looks.tick() => if self.free_one(Instant::now()) {
+                    _ = looks.tick() => if self.look(Instant::now()) {
                         behind();
                     },
                 }
@@ -179,39 +233,53 @@ impl Lane {
     fn grant(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            state.waiting.retain(|waiting| !waiting.granted.is_closed());
-            let fits = state.waiting.first().is_some_and(|first| state.used + first.bytes <= self.size);
-            if !fits {
+            let Some((address, bytes)) = state.next().filter(|(_, bytes)| state.used + bytes <= self.size) else {
                 return;
-            }
-            let next = state.waiting.remove(0);
+            };
+            let Some(source) = state.by_source.get_mut(&address) else {
+                return;
+            };
+            let Some(((_, number), granted)) = source.line.pop_first() else {
+                return;
+            };
+            source.bytes += bytes;
             let now = Instant::now();
-            let progress = Progress { bytes: next.bytes, arrived: 0, since: Some((now, now)) };
-            let taken = Arc::new(Taken { source: next.source, progress: Mutex::new(progress), lost: Notify::new() });
-            state.used += next.bytes;
-            state.taken.push(Arc::clone(&taken));
+            let progress = Progress { bytes, arrived: 0, since: (now, now) };
+            let taken = Arc::new(Taken { source: address, progress: Mutex::new(progress), lost: Notify::new() });
+            state.used += bytes;
+            state.awaited.insert(number, Arc::clone(&taken));
             drop(state);
             // If nobody waits for it any more it is dropped right here, and comes back.
-            let _ = next.granted.send(Room { lane: Arc::clone(self), taken });
+            let _ = granted.send(Room { lane: Arc::clone(self), number, taken });
         }
     }
 
-    /// Takes the room of the source that has most, from its body that is furthest behind, if any is.
-    fn free_one(&self, now: Instant) -> bool {
-        let state = self.state();
-        let of_source = |source| -> usize {
-            let own = state.taken.iter().filter(|taken| taken.source == source);
-            own.map(|taken| taken.progress().bytes).sum()
-        };
-        let behind = state.taken.iter().filter_map(|taken| Some(((of_source(taken.source), taken.lag(now)?), taken)));
-        let Some((_, victim)) = behind.max_by_key(|(order, _)| *order) else {
+    /// Looks whether somebody is behind, unless somebody else looked just now: however many wait, it is done now and then.
+    fn look(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        if now.saturating_duration_since(state.looked) < LOOK {
             return false;
-        };
-        // Told once: it is not behind any more, as nothing more is awaited.
-        victim.progress().since = None;
-        victim.lost.notify_one();
-        true
+        }
+        state.looked = now;
+        free_one(&mut state, now)
     }
+}
+
+/// Takes the room of the source that has most, from its body that is furthest behind, if any is.
+fn free_one(state: &mut State, now: Instant) -> bool {
+    let behind = state.awaited.iter().filter_map(|(number, taken)| {
+        let lag = taken.lag(now)?;
+        let has = state.by_source.get(&taken.source).map_or(0, |source| source.bytes);
+        Some(((has, lag), *number))
+    });
+    let Some((_, victim)) = behind.max() else {
+        return false;
+    };
+    // Told once: nothing more is awaited of it.
+    if let Some(victim) = state.awaited.remove(&victim) {
+        victim.lost.notify_one();
+    }
+    true
 }
 
 impl Room {
@@ -219,9 +287,7 @@ impl Room {
     pub(crate) fn arrived(&self, bytes: usize, now: Instant) {
         let mut progress = self.taken.progress();
         progress.arrived = bytes;
-        if let Some((_, last)) = &mut progress.since {
-            *last = now;
-        }
+        progress.since.1 = now;
     }
 
     /// Resolves when others want the room and the body is behind.
@@ -233,11 +299,13 @@ impl Room {
     pub(crate) fn shrink(&self, bytes: usize) {
         let freed = {
             let mut progress = self.taken.progress();
-            progress.since = None;
             let bytes = bytes.min(progress.bytes);
             std::mem::replace(&mut progress.bytes, bytes) - bytes
         };
-        self.lane.state().used -= freed;
+        let mut state = self.lane.state();
+        state.awaited.remove(&self.number);
+        state.give_back(self.taken.source, freed);
+        drop(state);
         self.lane.grant();
     }
 }
@@ -245,8 +313,8 @@ impl Room {
 impl Drop for Room {
     fn drop(&mut self) {
         let mut state = self.lane.state();
-        state.used -= self.taken.progress().bytes;
-        state.taken.retain(|taken| !Arc::ptr_eq(taken, &self.taken));
+        state.awaited.remove(&self.number);
+        state.give_back(self.taken.source, self.taken.progress().bytes);
         drop(state);
         self.lane.grant();
     }
@@ -356,27 +424,27 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_waits_and_the_smallest_goes_first() {
-        let lane = Lane::new(100, 10);
-        let first = at_once(&lane, 1, 60);
+        let lane = Lane::new(100 * LEAST, 10);
+        let first = at_once(&lane, 1, 60 * LEAST);
         let (mut huge, mut small) =
-            (Box::pin(lane.room(source(1), 90, || ())), Box::pin(lane.room(source(2), 50, || ())));
+            (Box::pin(lane.room(source(1), 90 * LEAST, || ())), Box::pin(lane.room(source(2), 50 * LEAST, || ())));
         assert!(futures::poll!(&mut huge).is_pending() && futures::poll!(&mut small).is_pending());
-        assert_eq!(lane.state().used, 60);
+        assert_eq!(lane.state().used, 60 * LEAST);
         drop(first);
         assert!(futures::poll!(&mut huge).is_pending());
         let small = small.await.unwrap();
-        assert_eq!(lane.state().used, 50);
-        small.shrink(10);
+        assert_eq!(lane.state().used, 50 * LEAST);
+        small.shrink(10 * LEAST);
         let huge = huge.await.unwrap();
-        assert_eq!(lane.state().used, 100);
+        assert_eq!(lane.state().used, 100 * LEAST);
         drop((small, huge));
         assert_eq!(lane.state().used, 0);
     }
 
     #[tokio::test]
     async fn who_gives_up_waiting_holds_up_nobody() {
-        let lane = Lane::new(100, 10);
-        let first = at_once(&lane, 1, 100);
+        let lane = Lane::new(100 * LEAST, 10);
+        let first = at_once(&lane, 1, 100 * LEAST);
         let mut given_up = Box::pin(lane.room(source(1), 10, || ()));
         let mut waiting = Box::pin(lane.room(source(2), 20, || ()));
         assert!(futures::poll!(&mut given_up).is_pending() && futures::poll!(&mut waiting).is_pending());
@@ -386,11 +454,37 @@ mod tests {
         assert_eq!(lane.state().used, 0);
     }
 
+    /// One source has the whole lane, and asks for more all the time, in pieces that are smaller than what another one wants.
+    #[tokio::test]
+    async fn smaller_bodies_of_one_source_starve_nobody() {
+        let lane = Lane::new(100 * LEAST, 1000);
+        let mut held: Vec<_> = (0..100).map(|_| at_once(&lane, 1, LEAST)).collect();
+        let mut honest = Box::pin(lane.room(source(2), 4 * LEAST, || ()));
+        assert!(futures::poll!(&mut honest).is_pending());
+        let mut greedy: Vec<_> = (0..100).map(|_| Box::pin(lane.room(source(1), LEAST, || ()))).collect();
+        for more in &mut greedy {
+            assert!(futures::poll!(more).is_pending());
+        }
+        held.truncate(96);
+        assert!(honest.now_or_never().is_some());
+    }
+
+    /// However many wait, and however many are coming, it is looked now and then whether somebody is behind.
+    #[tokio::test]
+    async fn many_who_wait_look_once() {
+        let lane = Lane::new(100 * LEAST, 10_000);
+        let held: Vec<_> = (0..100).map(|_| at_once(&lane, 1, LEAST)).collect();
+        let now = Instant::now() + LAG * 2;
+        assert_eq!((0..10_000).filter(|_| lane.look(now)).count(), 1);
+        assert_eq!((0..10_000).filter(|_| lane.look(now + LOOK)).count(), 1);
+        assert_eq!(held.iter().filter(|room| room.lost().now_or_never().is_some()).count(), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let lane = Lane::new(100, 10);
-        let first = at_once(&lane, 1, 100);
-        first.shrink(100);
+        let lane = Lane::new(100 * LEAST, 10);
+        let first = at_once(&lane, 1, 100 * LEAST);
+        first.shrink(100 * LEAST);
         let waiting: Vec<_> = (0..10).map(|_| lane.room(source(1), 1, || ())).collect();
         let mut waiting = Box::pin(futures::future::join_all(waiting));
         assert!(futures::poll!(&mut waiting).is_pending());
@@ -403,8 +497,8 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_the_lane_has_is_all_of_it() {
-        let lane = Lane::new(100, 10);
-        drop(at_once(&lane, 1, 1000));
+        let lane = Lane::new(100 * LEAST, 10);
+        drop(at_once(&lane, 1, 1000 * LEAST));
         assert_eq!(lane.state().used, 0);
     }
 
@@ -413,13 +507,13 @@ mod tests {
     #[tokio::test]
     async fn who_is_behind_loses_to_who_waits() {
         const SECOND: Duration = Duration::from_secs(1);
-        let lane = Lane::new(100, 10);
-        let slow = at_once(&lane, 1, 10);
-        let (late, stalled) = (at_once(&lane, 2, 20), at_once(&lane, 2, 20));
-        let (fast, arrived) = (at_once(&lane, 2, 20), at_once(&lane, 2, 20));
-        arrived.shrink(20);
+        let lane = Lane::new(100 * LEAST, 10);
+        let slow = at_once(&lane, 1, 10 * LEAST);
+        let (late, stalled) = (at_once(&lane, 2, 20 * LEAST), at_once(&lane, 2, 20 * LEAST));
+        let (fast, arrived) = (at_once(&lane, 2, 20 * LEAST), at_once(&lane, 2, 20 * LEAST));
+        arrived.shrink(20 * LEAST);
         let begun = Instant::now();
-        assert!(!lane.free_one(begun), "nobody is behind yet");
+        assert!(!free_one(&mut lane.state(), begun), "nobody is behind yet");
         // Much has arrived of one, but nothing any more.
         let much = 100 << 20;
         stalled.arrived(much, begun + SECOND);
@@ -427,10 +521,10 @@ mod tests {
         slow.arrived(1, now);
         fast.arrived(much, now);
         let lost = |room: &Room| room.lost().now_or_never().is_some();
-        assert!(lane.free_one(now) && lost(&late) && !lost(&stalled));
-        assert!(lane.free_one(now) && lost(&stalled) && !lost(&slow));
-        assert!(lane.free_one(now) && lost(&slow));
-        assert!(!lane.free_one(now) && !lost(&fast) && !lost(&arrived));
+        assert!(free_one(&mut lane.state(), now) && lost(&late) && !lost(&stalled));
+        assert!(free_one(&mut lane.state(), now) && lost(&stalled) && !lost(&slow));
+        assert!(free_one(&mut lane.state(), now) && lost(&slow));
+        assert!(!free_one(&mut lane.state(), now) && !lost(&fast) && !lost(&arrived));
     }
 
     #[test]

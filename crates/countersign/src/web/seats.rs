@@ -17,8 +17,8 @@ use tokio::sync::Notify;
 /// under way: by default at most 200 to 400 requests that change something.
 pub(crate) const SEATS: usize = 2048;
 
-/// How many more there may be while all of them are in the middle of a request. Only sources that do not have most of the seats
-/// get these.
+/// How many more there may be while all of them are in the middle of a request. A source gets one of these as long as it has fewer
+/// seats than are left for all others.
 const EXTRA_SEATS: usize = SEATS;
 
 /// How many connections of one source may keep the server waiting before they have carried one whole request.
@@ -47,7 +47,7 @@ pub(crate) enum Closed {
     Crowded,
     /// All seats were taken, its source had most of them, and it was idle for longest.
     Displaced,
-    /// It was not taken: all seats are in the middle of a request, and its source has most of them.
+    /// It was not taken: all seats are in the middle of a request, and its source has more of them than are left.
     Refused,
     /// No request came for a long time.
     Idle,
@@ -257,7 +257,7 @@ impl Seats {
                     victim.leave();
                     displaced = Some(Closed::Displaced);
                 }
-                None if taken.count >= SEATS + EXTRA_SEATS || taken.has_most(source) => return Err(Closed::Refused),
+                None if !taken.has_extra_seat(source) => return Err(Closed::Refused),
                 None => {}
             }
         }
@@ -341,10 +341,11 @@ impl Taken {
         candidates.min_by_key(|(order, _)| *order).map(|(_, seat)| Arc::clone(seat))
     }
 
-    /// Whether no source has more seats than this one.
-    fn has_most(&self, source: IpAddr) -> bool {
+    /// Whether a source may have one of the extra seats: as long as it has fewer seats than are left for all others. So some are always
+    /// left.
+    fn has_extra_seat(&self, source: IpAddr) -> bool {
         let own = self.by_source.get(&source).map_or(0, Vec::len);
-        self.by_source.values().all(|seats| seats.len() <= own)
+        own < (SEATS + EXTRA_SEATS).saturating_sub(self.count)
     }
 }
 
@@ -502,6 +503,21 @@ mod tests {
             seats.give_back(&seat);
         }
         assert_eq!(seats.count(), 0);
+    }
+
+    #[test]
+    fn two_sources_do_not_take_all_seats() {
+        let (seats, now) = (Seats::default(), Instant::now());
+        let mut held = busy(&seats, 1, SEATS, now);
+        for from in 2..=6 {
+            while let Ok((seat, None)) = seats.take(source(from), now) {
+                seat.established(false, now);
+                let request = seat.request();
+                held.push((seat, request));
+            }
+        }
+        assert!(seats.count() < SEATS + EXTRA_SEATS);
+        assert!(seats.take(source(7), now).is_ok());
     }
 
     #[test]
