@@ -469,6 +469,33 @@ fn explain_tls(error: &rustls::Error) -> String {
 mod tests {
     use super::*;
 
+    /// A server that says nothing costs one review its time, and the others next to none.
+    #[tokio::test]
+    async fn a_dead_server_costs_one_timeout() {
+        const LONG: Duration = Duration::from_secs(24 * 3600);
+        // Connections come about without it, and wait for it to take them.
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let connections = || server.incoming().take_while(Result::is_ok).count();
+        let url = Url::parse(&format!("https://{}/", server.local_addr().unwrap())).unwrap();
+        let host = host_port(&url);
+        let client = HttpClient::new(&Connections::default(), LONG).unwrap();
+        let first = client.get(&url, None, 1).await.unwrap_err();
+        assert_eq!((&first, connections()), (&HttpError::TimedOut { host: host.clone() }, 1));
+        let left_alone_until = |until: Instant| {
+            let before = client.silent().get_mut(&host).and_then(|silence| silence.until.replace(until));
+            assert!(before.is_some(), "it is left alone");
+        };
+        // However slow the others are, they come while it is left alone.
+        left_alone_until(Instant::now() + LONG);
+        for _ in 0..20 {
+            assert_eq!(client.get(&url, None, 1).await.unwrap_err(), first);
+        }
+        assert_eq!(connections(), 0);
+        left_alone_until(Instant::now());
+        assert_eq!((client.get(&url, None, 1).await.unwrap_err(), connections()), (first.clone(), 1));
+    }
+
     #[tokio::test]
     async fn link_local_addresses_are_refused_as_written() {
         let client = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();

@@ -573,3 +573,6 @@ fn busy(key: &Key) -> Failure {
 pub(crate) fn host_of(server: &str) -> String {
     Url::parse(server).map_or_else(|_| server.to_owned(), |url| host_port(&url))
 }
+
+#[cfg(test)]
+mod tests;

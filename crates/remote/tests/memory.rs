@@ -47,12 +47,13 @@ fn forget_peak() {
 /// One test at a time: they measure the same process.
 static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-fn client(patience: Duration) -> NotaryClient {
-    let http = HttpClient::new(&Connections::default(), patience).unwrap();
+/// A client that gives up nothing for the time that it takes.
+fn client() -> NotaryClient {
+    let http = HttpClient::new(&Connections::default(), server::LONG).unwrap();
     let options = Options {
         refresh: Duration::ZERO,
         stale: Duration::ZERO,
-        flight: patience + Duration::from_secs(1),
+        flight: server::LONG,
         clock: Arc::new(|| forge::NOW),
         state: None,
         on_trouble: Arc::new(|_| ()),
@@ -78,7 +79,7 @@ async fn large_repositories_take_turns() {
         let files = repo.build();
         let megabytes = files.role("targets").len() >> 20;
         let server = server::serve(server::Scenario::Files(Arc::new(Mutex::new(files)))).await;
-        let (address, client) = (TrustServer::parse(&server.url).unwrap(), &client(Duration::from_secs(60)));
+        let (address, client) = (TrustServer::parse(&server.url).unwrap(), &client());
         forget_peak();
         let before = peak();
         let asked = (0..8).map(|index| {
@@ -106,15 +107,17 @@ async fn large_repositories_take_turns() {
     }
 }
 
+/// Each of them ends because it is too much, and not because somebody lost patience.
 #[tokio::test]
 async fn endless_answers_take_little_memory() {
     let _turn = TURN.lock().await;
-    let client = client(Duration::from_secs(3));
+    let client = client();
     let open = "HTTP/1.1 200 OK\r\n\r\n";
+    let chunk = format!("20\r\n{}\r\n", "[".repeat(32)).into_bytes();
     let servers = [
         endless(open, vec![b' '; 65_536]).await,
         endless(open, b"{\"signed\":{\"a\":".repeat(4096)).await,
-        endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\n[\r\n".repeat(4096)).await,
+        endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", chunk.repeat(512)).await,
         endless("HTTP/1.1 200 OK\r\n", b"X-Header: some value\r\n".repeat(512)).await,
         endless("HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n", vec![b'0'; 65_536]).await,
         endless("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic realm=\"", vec![b'x'; 65_536]).await,

@@ -16,7 +16,7 @@ use countersign_remote::{
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
-use server::{GUN, Scenario, client, fetch, look, options, serve, sound};
+use server::{GUN, LONG, Scenario, client, fetch, look, options, serve, sound};
 use tokio::sync::Semaphore;
 
 type Meddling = Box<dyn FnOnce(&StateDir) + Send>;
@@ -266,7 +266,7 @@ async fn only_what_is_taken_away_is_forgotten() {
     let files = Arc::new(Mutex::new(sound().build()));
     let server = serve(Scenario::Files(Arc::clone(&files))).await;
     let state = Arc::clone(&store) as Arc<dyn StateStore>;
-    let client = client(Options { stale: Duration::from_secs(3600), ..options(Duration::ZERO, Some(state)) });
+    let client = client(Options { stale: LONG, ..options(Duration::ZERO, Some(state)) });
     fetch(&client, &server.url).await.unwrap();
     store.unreadable.store(true, Ordering::SeqCst);
     for _ in 0..2 {
@@ -353,7 +353,7 @@ async fn what_is_stale_is_not_behind() {
     let server = serve(Scenario::Files(Arc::clone(&files))).await;
     let address = TrustServer::parse(&server.url).unwrap();
     let state = Arc::clone(&store) as Arc<dyn StateStore>;
-    let options = Options { stale: Duration::from_secs(3600), ..options(Duration::ZERO, Some(state)) };
+    let options = Options { stale: LONG, ..options(Duration::ZERO, Some(state)) };
     let client = client(options);
     fetch(&client, &server.url).await.unwrap();
     server.away.store(true, Ordering::SeqCst);
@@ -363,9 +363,6 @@ async fn what_is_stale_is_not_behind() {
     let found = fetch(&client, &server.url).await;
     assert!(matches!(found, Err(Failure::Http(_))), "{found:?}");
 }
-
-/// For how long a repository is believed in tests that end long before.
-const LONG: Duration = Duration::from_secs(3600);
 
 /// Denials and dry runs leave no trace, but this process does not forget what they showed.
 #[tokio::test]

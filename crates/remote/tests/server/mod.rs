@@ -18,6 +18,9 @@ use tokio::sync::Semaphore;
 
 pub(crate) const GUN: &str = "registry.example.com/team/app";
 
+/// Longer than any test takes: what is believed, or waited for, for so long does not end by the clock.
+pub(crate) const LONG: Duration = Duration::from_secs(24 * 3600);
+
 /// What the server does with a request.
 #[derive(Clone)]
 pub(crate) enum Scenario {
@@ -135,7 +138,7 @@ pub(crate) fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> 
     Options {
         refresh,
         stale: Duration::ZERO,
-        flight: Duration::from_millis(1500),
+        flight: LONG,
         clock: Arc::new(|| forge::NOW),
         private: false,
         state,
@@ -143,8 +146,9 @@ pub(crate) fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> 
     }
 }
 
+/// A client that waits somewhat less for an answer than for a flight.
 pub(crate) fn client(options: Options) -> NotaryClient {
-    let http = HttpClient::new(&Connections::default(), Duration::from_secs(1)).unwrap();
+    let http = HttpClient::new(&Connections::default(), options.flight * 2 / 3).unwrap();
     let config = DockerConfig::parse(br#"{"auths": {"127.0.0.1": {"username": "alice", "password": "open sesame"}}}"#);
     NotaryClient::new(http, Arc::new(Authenticator::new(config.unwrap())), options)
 }
