@@ -384,7 +384,7 @@ fn a_proxy_is_the_only_way() -> Result<(), Problem> {
     let verify = |proxy: Option<&str>, no_proxy: &str, server: &str| -> Result<countersign_tests::Finished, Problem> {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &namespace.0]).arg(Countersign::program());
-        command.args(["verify", &image, "--trust-server", server, "--trust-ca", &ca_text, "--timeout", "10s"]);
+        command.args(["verify", &image, "--trust-server", server, "--trust-ca", &ca_text, "--timeout", "5m"]);
         command.env_remove("HTTPS_PROXY").env_remove("https_proxy").env("NO_PROXY", no_proxy);
         if let Some(proxy) = proxy {
             command.env("HTTPS_PROXY", proxy);

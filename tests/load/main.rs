@@ -179,6 +179,6 @@ fn main() -> Result<(), Problem> {
     fs::create_dir(&policies)?;
     let head = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: p}\nspec:\n  repositories:\n";
     fs::write(policies.join("p.yaml"), format!("{head}{}", entries.concat()))?;
-    let served = Countersign::serve(&ca, folder.path(), &policies, &["--log-level", "error"])?;
+    let served = Countersign::serve(&ca, folder.path(), &policies, &["--log-level", "error", "--deadline", "8s"])?;
     tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?.block_on(run(&served, &ca))
 }

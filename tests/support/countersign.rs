@@ -89,7 +89,7 @@ impl Countersign {
         Command::new(program())
     }
 
-    /// Starts the webhook, and waits until it is ready.
+    /// Starts the webhook, and waits until it is ready. It has as long for a review as it may have, unless `more` says otherwise.
     ///
     /// # Errors
     /// It does not become ready; with its log.
@@ -97,7 +97,8 @@ impl Countersign {
         let files: Vec<_> =
             [policies, &ca.certificate, &ca.key].iter().map(|path| path.display().to_string()).collect();
         let own = ["--policies", &files[0], "--tls-cert", &files[1], "--tls-key", &files[2]];
-        let served = Self::start("countersign", ca, folder, &[&own, more].concat())?;
+        let deadline: &[&str] = if more.contains(&"--deadline") { &[] } else { &["--deadline", "30s"] };
+        let served = Self::start("countersign", ca, folder, &[&own, deadline, more].concat())?;
         served.ready()?;
         Ok(served)
     }
@@ -199,7 +200,7 @@ impl Countersign {
         command.args([
             "-sS",
             "--max-time",
-            "30",
+            "600",
             "-w",
             "\n%{http_code}",
             "-H",

@@ -14,8 +14,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use crate::Problem;
 use crate::process::Ca;
 
-/// How long a connection may stay silent.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection may stay silent: so that a thread which waits for nothing ends some time.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A request.
 #[derive(Debug)]

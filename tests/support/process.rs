@@ -4,19 +4,49 @@ use std::fs::{self, File};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Problem;
 
-/// How long a part may take to start.
-const START: Duration = Duration::from_secs(90);
+/// How long anything is waited for: so that a test which hangs ends, and far longer than what comes takes on a busy machine.
+const HANGS: Duration = Duration::from_secs(600);
 
-/// A port on loopback that nothing listens on.
+/// How long a wait may go on.
+struct Patience(Instant);
+
+impl Patience {
+    fn start() -> Self {
+        Self(Instant::now() + HANGS)
+    }
+
+    /// Pauses before the next look, as long as there is patience left.
+    fn pause(&self) -> bool {
+        std::thread::sleep(Duration::from_millis(20));
+        Instant::now() < self.0
+    }
+}
+
+/// Ports that no system gives to clients by itself, by default (Linux: those from 32 768 on): they are still free when a part has
+/// come so far that it listens.
+const PORTS: std::ops::Range<u32> = 20_000..32_000;
+
+/// A port on loopback that nothing listens on, and that was not given away before.
 ///
 /// # Errors
-/// A system without loopback.
+/// There is none.
 pub fn free_port() -> Result<u16, Problem> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    static GIVEN: AtomicU32 = AtomicU32::new(0);
+    // Other test programs begin elsewhere.
+    let begin = std::process::id().wrapping_mul(97);
+    for _ in PORTS {
+        let number = begin.wrapping_add(GIVEN.fetch_add(1, Ordering::Relaxed)) % (PORTS.end - PORTS.start);
+        let port = u16::try_from(PORTS.start + number)?;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("all ports of loopback are taken".into())
 }
 
 /// A running program, killed when dropped.
@@ -53,15 +83,14 @@ impl Part {
     /// # Errors
     /// The program ended, or nothing listens in time; with the program's log.
     pub fn listening_at(&mut self, address: &str) -> Result<(), Problem> {
-        let end = Instant::now() + START;
+        let patience = Patience::start();
         while TcpStream::connect(address).is_err() {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("{} ended with {status}:\n{}", self.name, self.log_text()).into());
             }
-            if Instant::now() > end {
+            if !patience.pause() {
                 return Err(format!("{} does not listen on {address}:\n{}", self.name, self.log_text()).into());
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
         Ok(())
     }
@@ -81,17 +110,16 @@ impl Part {
     /// Waits until it has ended by itself.
     ///
     /// # Errors
-    /// It has not after a minute and a half.
+    /// It does not, in ten minutes; with its log.
     pub fn ended(&mut self) -> Result<std::process::ExitStatus, Problem> {
-        let end = Instant::now() + START;
+        let patience = Patience::start();
         loop {
             if let Some(status) = self.child.try_wait()? {
                 return Ok(status);
             }
-            if Instant::now() > end {
+            if !patience.pause() {
                 return Err(format!("{} does not end:\n{}", self.name, self.log_text()).into());
             }
-            std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
@@ -106,14 +134,13 @@ impl Drop for Part {
 /// Asks again and again until something is true.
 ///
 /// # Errors
-/// It is not, after a minute and a half; `what` says what was waited for.
+/// It is not, after ten minutes; `what` says what was waited for.
 pub fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) -> Result<(), Problem> {
-    let end = Instant::now() + START;
+    let patience = Patience::start();
     while !is_true() {
-        if Instant::now() > end {
+        if !patience.pause() {
             return Err(format!("waited in vain for: {what}").into());
         }
-        std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())
 }

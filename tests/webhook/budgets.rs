@@ -94,11 +94,18 @@ impl World {
         Ok(())
     }
 
-    /// The value of a metric.
-    fn metric(&self, line: &str) -> u64 {
-        let text = self.served.get("/metrics").map(|(_, text)| text).unwrap_or_default();
-        let value = text.lines().find_map(|found| found.strip_prefix(line)?.trim().parse().ok());
-        value.unwrap_or_default()
+    /// The value of a metric; 0 where it is not there.
+    fn metric(&self, line: &str) -> Result<u64, Problem> {
+        let (_, text) = self.served.get("/metrics")?;
+        Ok(text.lines().find_map(|found| found.strip_prefix(line)).map_or(Ok(0), |value| value.trim().parse())?)
+    }
+
+    /// How many connections to a port were closed for one of these reasons.
+    fn closed(&self, port: &str, reasons: &[&str]) -> Result<u64, Problem> {
+        let count = |reason: &&str| {
+            self.metric(&format!("countersign_closed_connections_total{{port=\"{port}\",reason=\"{reason}\"}}"))
+        };
+        reasons.iter().map(count).sum()
     }
 
     /// A line of what the system says of the process, in KiB.
@@ -131,7 +138,8 @@ fn head(length: usize) -> String {
     )
 }
 
-/// Connections on which nothing is said, at every point where something is awaited, and to both ports.
+/// Connections on which nothing is said, at every point where something is awaited, and to both ports. How many of them lose their
+/// seat for the crowd, and how many because they are late, is a matter of speed.
 #[test]
 fn silent_connections_lock_nobody_out() -> Result<(), Problem> {
     let world = World::start()?;
@@ -139,29 +147,24 @@ fn silent_connections_lock_nobody_out() -> Result<(), Problem> {
     let mut shaken = Vec::new();
     for _ in 0..367 {
         silent.push(world.silent()?);
-        shaken.push(world.shaken()?);
-        let mut begun = world.shaken()?;
-        begun.write_all(b"POST /admit HTTP/1.1\r\nHost: ")?;
-        shaken.push(begun);
+        // It may be closed before it comes so far.
+        shaken.extend(world.shaken());
+        shaken.extend(world.shaken().and_then(|mut begun| {
+            begun.write_all(b"POST /admit HTTP/1.1\r\nHost: ")?;
+            Ok(begun)
+        }));
         for said in ["", "GET /rea", "GET /readyz HTTP/1.1\r\nHost: "] {
             let mut stream = world.operations()?;
-            stream.write_all(said.as_bytes())?;
+            let _ = stream.write_all(said.as_bytes());
             silent.push(stream);
         }
     }
     world.answers()?;
     for port in ["reviews", "operations"] {
-        let open = format!("countersign_connections{{port=\"{port}\"}}");
-        // Those that honest clients have open meanwhile are few.
-        wait_for("most to be closed", || (1..64 + 16).contains(&world.metric(&open)))?;
-        let closed = format!("countersign_closed_connections_total{{port=\"{port}\",reason=\"crowded\"}}");
-        assert!(world.metric(&closed) >= 900, "{port}: {}", world.metric(&closed));
-    }
-    world.answers()?;
-    // The rest had some seconds.
-    for port in ["reviews", "operations"] {
-        let late = format!("countersign_closed_connections_total{{port=\"{port}\",reason=\"late\"}}");
-        wait_for("the others to be closed", || world.metric(&late) >= 60)?;
+        let closed = || world.closed(port, &["crowded", "late"]);
+        let all = wait_for("all of them to be closed", || closed().is_ok_and(|closed| closed == 3 * 367));
+        all.map_err(|problem| format!("{problem}: {port}: {:?}", closed()))?;
+        assert_eq!(world.closed(port, &["displaced", "refused"])?, 0, "{port}");
     }
     world.answers()?;
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
@@ -185,9 +188,10 @@ fn idle_connections_make_room() -> Result<(), Problem> {
         idle.push(stream);
     }
     world.answers()?;
-    let displaced = "countersign_closed_connections_total{port=\"reviews\",reason=\"displaced\"}";
-    assert!(world.metric(displaced) >= 2300 - 2048, "{}", world.metric(displaced));
-    assert_eq!(world.metric("countersign_closed_connections_total{port=\"reviews\",reason=\"refused\"}"), 0);
+    // Where it takes minutes to open so many, the first have been idle for too long by then.
+    let gone = world.closed("reviews", &["displaced", "idle"])?;
+    assert!(gone >= 2300 - 2048, "{gone}");
+    assert_eq!(world.closed("reviews", &["refused"])?, 0);
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
     Ok(())
 }
@@ -253,6 +257,9 @@ fn a_large_review_takes_little() -> Result<(), Problem> {
     world.answers()
 }
 
+/// How many bodies lost their room to others.
+const BEHIND: &str = "countersign_refused_bodies_total{reason=\"behind\"}";
+
 /// Bodies that do not come to their end take the room that there is for bodies, and no more, and lose it to those that do.
 #[test]
 fn unfinished_bodies_leave_room() -> Result<(), Problem> {
@@ -274,6 +281,7 @@ fn unfinished_bodies_leave_room() -> Result<(), Problem> {
         }
         unfinished.push(stream);
     }
+    wait_for("some to be behind", || world.metric(BEHIND).is_ok_and(|lost| lost > 0))?;
     world.answers()?;
     // One that is large and comes to its end finds room, more than once.
     let large = review(&format!(
@@ -281,11 +289,16 @@ fn unfinished_bodies_leave_room() -> Result<(), Problem> {
         "x".repeat(1 << 20)
     ));
     for _ in 0..5 {
-        let (status, answer) = world.served.post(large.as_bytes())?;
-        assert!(status == 200 && answer.contains("\"allowed\":true"), "{status} {answer}");
+        let mut last = (0, String::new());
+        // Who shares a busy machine with the server may come too slowly itself, and is told to try again.
+        let admitted = wait_for("a large review to be answered", || {
+            last = world.served.post(large.as_bytes()).unwrap_or_default();
+            last.0 == 200
+        });
+        admitted.map_err(|problem| format!("{problem}: {last:?}"))?;
+        assert!(last.1.contains("\"allowed\":true"), "{last:?}");
     }
     world.answers()?;
-    assert!(world.metric("countersign_refused_bodies_total{reason=\"behind\"}") > 0);
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
     Ok(())
 }
@@ -303,7 +316,7 @@ fn answers_that_nobody_reads_take_little() -> Result<(), Problem> {
     assert!(status == 200 && answer.len() > 600_000, "{status}, {} bytes", answer.len());
     let mut unread = Vec::new();
     for _ in 0..400 {
-        let mut stream = world.shaken()?;
+        let Ok(mut stream) = world.shaken() else { continue };
         // A small window: the system takes little of the answer off the server's hands.
         rustix::net::sockopt::set_socket_recv_buffer_size(&stream.sock, 4096)?;
         // One that was given up in the meantime takes no more.
@@ -311,10 +324,13 @@ fn answers_that_nobody_reads_take_little() -> Result<(), Problem> {
         unread.push(stream);
     }
     world.answers()?;
-    let reviews =
-        |outcome| world.metric(&format!("countersign_reviews_total{{webhook=\"mutate\",outcome=\"{outcome}\"}}"));
-    // Those that found no room for their body count as no reviews.
-    wait_for("all of them to be judged", || reviews("denied") + reviews("bad-request") > 400)?;
+    let reviews = |outcome| {
+        let line = format!("countersign_reviews_total{{webhook=\"mutate\",outcome=\"{outcome}\"}}");
+        world.metric(&line).unwrap_or_default()
+    };
+    // Those that found no room for their body count as no reviews, and who shares a busy machine may be late with the head.
+    let gone = || world.closed("reviews", &["crowded", "late"]).unwrap_or_default();
+    wait_for("all of them to be judged", || reviews("denied") + reviews("bad-request") + gone() > 400)?;
     world.answers()?;
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
     drop(unread);
@@ -346,7 +362,8 @@ fn many_servers_of_one_tenant_have_one_share() -> Result<(), Problem> {
         let containers: Vec<_> = images.iter().enumerate().map(container).collect();
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": namespace}, "spec": {"containers": containers}})
     };
-    let state = |state: &str| world.metric(&format!("countersign_repositories{{state=\"{state}\"}}"));
+    let state =
+        |state: &str| world.metric(&format!("countersign_repositories{{state=\"{state}\"}}")).unwrap_or_default();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for client in 0..4 {

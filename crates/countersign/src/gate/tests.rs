@@ -22,6 +22,9 @@ const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b
 const CONTROLLER: &str = "system:serviceaccount:kube-system:replicaset-controller";
 const NODES: &[&str] = &["system:nodes"];
 
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(24 * 3600);
+
 const POLICIES: &str = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1
 kind: ClusterImagePolicy
 metadata: {name: p}
@@ -47,9 +50,9 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
     let documents = crate::documents::parse("p.yaml", POLICIES).unwrap();
     let clock = crate::telemetry::wall_clock();
     let options = Options {
-        refresh: Duration::from_secs(30),
+        refresh: LONG,
         stale: Duration::ZERO,
-        flight: Duration::from_secs(8),
+        flight: LONG,
         clock: Arc::clone(&clock),
         private: false,
         state: None,
@@ -64,7 +67,7 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
             registry: clients.registry,
             defaults: reach::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
             clock,
-            deadline: Duration::from_secs(8),
+            deadline: LONG,
             private: false,
         },
         kinds: Kinds::known(),
