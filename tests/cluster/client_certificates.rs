@@ -99,7 +99,7 @@ fn ask(world: &World, replica: &Countersign, shown: Option<&Certificate>) -> Res
     let text = json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}).to_string();
     fs::write(&review, text)?;
     let mut curl = Command::new("curl");
-    curl.args(["-sS", "--max-time", "30", "-H", "Content-Type: application/json", "--cacert"]).arg(authorities);
+    curl.args(["-sS", "--max-time", "600", "-H", "Content-Type: application/json", "--cacert"]).arg(authorities);
     curl.arg("--resolve").arg(format!("{HOST}:{}:127.0.0.1", replica.port));
     curl.arg("--data-binary").arg(format!("@{}", review.display()));
     if let Some(Certificate { certificate, key }) = shown {

@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) notary_port: u16,
     pub(crate) front: Front,
     pub(crate) replicas: Vec<Countersign>,
+    /// How long a serving certificate lives that a new replica makes.
+    pub(crate) tls_lifetime: &'static str,
     started: usize,
 }
 
@@ -37,7 +39,19 @@ impl World {
         let notary_port = free_port()?;
         let notary = Some(NotaryServer::start_at(notary_port, &ca, folder.path())?);
         let front = Front::open()?;
-        Ok(Self { platform, folder, ca, plane, registry, notary, notary_port, front, replicas: Vec::new(), started: 0 })
+        Ok(Self {
+            platform,
+            folder,
+            ca,
+            plane,
+            registry,
+            notary,
+            notary_port,
+            front,
+            replicas: Vec::new(),
+            tls_lifetime: "90d",
+            started: 0,
+        })
     }
 
     pub(crate) fn trust_server(&self) -> String {
@@ -170,8 +184,9 @@ impl World {
 
     /// The same with further arguments.
     pub(crate) fn start_replica_with(&mut self, more: &[&str]) -> Result<Countersign, Problem> {
-        let self_managed = ["--tls-secret", "countersign-tls", "--service", "countersign", "--tls-lifetime", "30s"];
-        self.start_replica_of(&[&self_managed, more].concat())
+        let secret = ["--tls-secret", "countersign-tls", "--service", "countersign"];
+        let self_managed = [&secret[..], &["--tls-lifetime", self.tls_lifetime]].concat();
+        self.start_replica_of(&[&self_managed[..], more].concat())
     }
 
     /// The same with a certificate from files: that of the tests' own authority.
