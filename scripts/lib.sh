@@ -28,18 +28,18 @@ free_port() {
     printf '%s\n' "$port"
 }
 
-# wait_for_port PORT NAME: until something listens there, for at most 30 seconds.
+# wait_for_port PORT NAME: until something listens there, for at most ten minutes: so that what hangs ends.
 wait_for_port() {
-    local end=$((SECONDS + 30))
+    local end=$((SECONDS + 600))
     until (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; do
         [ "$SECONDS" -lt "$end" ] || { printf '%s does not listen on port %s\n' "$2" "$1" >&2; return 1; }
         sleep 0.1
     done
 }
 
-# wait_for_url URL CA NAME: until it answers 200, for at most 30 seconds.
+# wait_for_url URL CA NAME: until it answers 200, for at most ten minutes: so that what hangs ends.
 wait_for_url() {
-    local end=$((SECONDS + 30))
+    local end=$((SECONDS + 600))
     until curl -fsS --cacert "$2" -o /dev/null "$1" 2>/dev/null; do
         [ "$SECONDS" -lt "$end" ] || { printf '%s does not answer at %s\n' "$3" "$1" >&2; return 1; }
         sleep 0.1
