@@ -257,7 +257,7 @@ impl World {
 
     fn service_here(&self) -> Value {
         let address = self.front.address.to_string();
-        json!({"type": "ExternalName", "externalName": address, "ports": [{"name": "reviews", "port": self.front.port}]})
+        json!({"type": "ExternalName", "externalName": address, "ports": [{"name": "reviews", "port": self.front.port, "protocol": "TCP"}]})
     }
 
     /// The reference of a repository's tag.

@@ -121,10 +121,10 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     };
     let seconds = started.elapsed().as_secs_f64();
     reviewer.metrics.review(webhook, outcome, seconds);
-    drop(room);
-    reviewer.metrics.bodies(reviewer.bodies.used());
     log(webhook, &review.request, outcome, &answer, seconds);
-    let body = match reviewer.answer_body(review.answer(&answer), seat).await {
+    let bytes = review.answer(&answer);
+    drop((review, answer));
+    let body = match reviewer.answer_body(bytes, room, seat).await {
         Ok(body) => body,
         Err(no_room) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{no_room}\n")).into_response(),
     };
@@ -144,9 +144,15 @@ type Read = (Review<'static>, Asking, Room);
 
 impl Reviewer {
     /// The body of an answer, with room until the client has taken it.
-    async fn answer_body(&self, bytes: Vec<u8>, seat: Option<Arc<Seat>>) -> Result<AnswerBody, NoRoom> {
+    /// What the review had may do.
+    async fn answer_body(&self, bytes: Vec<u8>, room: Room, seat: Option<Arc<Seat>>) -> Result<AnswerBody, NoRoom> {
         if bytes.len() <= MUCH {
+            drop(room);
+            self.metrics.bodies(self.bodies.used());
             return Ok(AnswerBody::small(bytes));
+        }
+        if let Some(room) = room.for_answer(bytes.len()) {
+            return Ok(AnswerBody::in_room(bytes, room, seat));
         }
         let behind = || self.metrics.body_refused("behind");
         let room = self.bodies.room(source_of(seat.as_ref()), bytes.len().max(SMALL + 1), behind).await;
@@ -199,13 +205,16 @@ impl Reviewer {
             read()?
         };
         let kept = match &asking {
-            Asking::Object(_, submitted) => submitted.size(),
+            // The answer names each image once more.
+            Asking::Object(_, submitted) => 2 * submitted.size(),
             Asking::Policy(_) => 0,
         };
+        let fits = kept <= MUCH || (large && kept <= room.bytes());
         room.shrink(kept);
-        let room = if large || kept <= MUCH {
+        let room = if fits {
             room
         } else {
+            drop(room);
             let room = self.bodies.room(source, kept.max(SMALL + 1), short).await.map_err(no_room)?;
             room.shrink(kept);
             room

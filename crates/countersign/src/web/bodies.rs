@@ -290,6 +290,11 @@ impl Room {
         progress.since.1 = now;
     }
 
+    /// How many bytes it has.
+    pub(crate) fn bytes(&self) -> usize {
+        self.taken.progress().bytes
+    }
+
     /// Resolves when others want the room and the body is behind.
     pub(crate) async fn lost(&self) {
         self.taken.lost.notified().await;
@@ -307,6 +312,23 @@ impl Room {
         state.give_back(self.taken.source, freed);
         drop(state);
         self.lane.grant();
+    }
+}
+
+impl Room {
+    /// The same room for so many bytes that somebody is to take from now on, if it is large enough.
+    pub(crate) fn for_answer(self, bytes: usize) -> Option<Self> {
+        let now = Instant::now();
+        {
+            let mut progress = self.taken.progress();
+            if progress.bytes < bytes {
+                return None;
+            }
+            (progress.arrived, progress.since) = (0, (now, now));
+        }
+        self.shrink(bytes);
+        self.lane.state().awaited.insert(self.number, Arc::clone(&self.taken));
+        Some(self)
     }
 }
 
