@@ -9,9 +9,9 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use crate::credentials::{Authenticator, Login};
+use crate::failure::Failure;
 use crate::http::{HttpClient, HttpError, Response, host_port};
 use crate::kept::Key;
-use crate::notary::Failure;
 
 /// How many files of one repository are fetched at once.
 const PARALLEL_FETCHES: usize = 16;

@@ -11,32 +11,25 @@ use countersign_notary::{Error, Memory, Repository, RootPins, Step, Update};
 use countersign_policy::TrustServer;
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use thiserror::Error as ThisError;
 use url::Url;
 
 use crate::connections::PinnedCertificate;
-use crate::credentials::{AuthError, Authenticator, Login, LoginError};
-use crate::fetch::{Fetcher, MAX_UPDATE_BYTES, most, weight};
+use crate::credentials::{Authenticator, Login};
+use crate::failure::Failure;
+use crate::fetch::{Fetcher, most, weight};
 use crate::heavy::Heavy;
-use crate::http::{HttpClient, HttpError, host_port};
+use crate::http::{HttpClient, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
+use crate::load::{AllTurns, Load};
 use crate::seen::Seen;
 use crate::state::{StateError, StateStore};
-use crate::turns::{Ticket, TooMany, Turns};
+use crate::turns::{Ticket, TooMany};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
 const HEAVY_BYTES: u64 = 256 << 10;
 
 /// From how many bytes on that one step may bring a flight is a large one. A root and a timestamp may have 1.5 MiB.
 const LARGE_BYTES: u64 = 2 << 20;
-
-/// How many flights there may be at once, and how many of them for one namespace. Most take some milliseconds; those to servers
-/// that do not answer take as long as a review has, and a namespace with many of those must not have all.
-const FLIGHTS: (usize, usize) = (256, 32);
-
-/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`MAX_UPDATE_BYTES`], and
-/// takes some times that.
-const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 
 /// How often a repository is looked at because what is remembered changed in the meantime; by a flight, and by whoever is
 /// told [`crate::Committed::Behind`].
@@ -83,104 +76,6 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// Why a repository is not at hand.
-#[derive(Debug, Clone, PartialEq, Eq, ThisError)]
-#[non_exhaustive]
-pub enum Failure {
-    /// It was looked at, and is not trusted.
-    #[error("{0}")]
-    Untrusted(Box<Error>),
-    /// The server could not be asked.
-    #[error("{0}")]
-    Http(HttpError),
-    /// The server wants a login that we do not have.
-    #[error("{0}")]
-    Auth(AuthError),
-    /// What is remembered of it cannot be read, so it cannot be told whether it went backwards.
-    #[error("{0}")]
-    State(StateError),
-    /// The repository is larger than anything sound.
-    #[error("the metadata of {gun} on {host} is more than {} MiB", MAX_UPDATE_BYTES >> 20)]
-    TooMuch {
-        /// The repository.
-        gun: String,
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// The server did not bring everything in time.
-    #[error("{host} did not answer in time")]
-    TimedOut {
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// The name cannot be put into an address of the server.
-    #[error("{gun:?} cannot be asked for")]
-    BadName {
-        /// The repository.
-        gun: String,
-    },
-    /// What this process saw, what is remembered, and what the server shows are not of one repository's life.
-    #[error(
-        "what {host} shows of {gun} does not fit together with what was seen of it before; if that is intended, an administrator accepts it with countersign trust accept"
-    )]
-    Contradicted {
-        /// The repository.
-        gun: String,
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// Its turn did not come, for all that is asked for in the same namespace.
-    #[error(
-        "the turn of {gun} on {host} did not come in time: {} repositories of one namespace are looked at at once, and more of this one wait; try again",
-        FLIGHTS.1
-    )]
-    Busy {
-        /// The repository.
-        gun: String,
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// Nobody waits for it any more.
-    #[error("the verification of {gun} was given up")]
-    Abandoned {
-        /// The repository.
-        gun: String,
-    },
-    /// The flight broke off.
-    #[error("the verification of {gun} broke off; this is a fault of Countersign")]
-    Broken {
-        /// The repository.
-        gun: String,
-    },
-}
-
-impl Failure {
-    /// Whether nothing was decided: the server was not reached, or would not talk.
-    #[must_use]
-    pub fn is_undecided(&self) -> bool {
-        !matches!(self, Self::Untrusted(_) | Self::TooMuch { .. } | Self::BadName { .. })
-    }
-
-    /// Whether it was not even looked at.
-    fn is_of_turns(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Abandoned { .. })
-    }
-
-    /// Whether it is for the server alone that nothing was decided, so that what it said before may still do for a while.
-    fn is_of_the_server(&self) -> bool {
-        matches!(self, Self::Http(_) | Self::TimedOut { .. })
-    }
-}
-
-impl From<LoginError> for Failure {
-    fn from(error: LoginError) -> Self {
-        match error {
-            LoginError::Auth(error) => Self::Auth(error),
-            LoginError::Http(error) => Self::Http(error),
-        }
-    }
-}
-
 /// A question to a trust server.
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
@@ -215,28 +110,6 @@ pub struct NotaryClient {
     turns: Arc<AllTurns>,
 }
 
-/// Turns at everything of which there is little.
-struct AllTurns {
-    flights: Turns,
-    /// Flights that bring much.
-    large: Turns,
-    /// Processors, for what takes them for some milliseconds.
-    light: Turns,
-    /// The threads of [`Heavy`].
-    heavy: Turns,
-}
-
-/// What a client is at: how many repositories are looked at, and how many wait for their turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Load {
-    /// Repositories that are looked at now.
-    pub flights: usize,
-    /// Repositories that wait for a turn to be looked at.
-    pub waiting: usize,
-    /// Verifications that wait for a processor.
-    pub unverified: usize,
-}
-
 impl std::fmt::Debug for NotaryClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NotaryClient").field("options", &self.options).finish_non_exhaustive()
@@ -258,13 +131,7 @@ impl NotaryClient {
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
         let heavy = Heavy::start();
-        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let turns = AllTurns {
-            flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
-            large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
-            light: Turns::new(processors, processors),
-            heavy: Turns::new(heavy.threads(), heavy.threads()),
-        };
+        let turns = AllTurns::new(heavy.threads());
         Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
     }
 
@@ -280,8 +147,7 @@ impl NotaryClient {
     /// What it is at.
     #[must_use]
     pub fn load(&self) -> Load {
-        let (flights, waiting) = self.turns.flights.load();
-        Load { flights, waiting, unverified: self.turns.light.load().1 + self.turns.heavy.load().1 }
+        self.turns.load()
     }
 
     /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes.

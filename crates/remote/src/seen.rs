@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use countersign_notary::{Repository, RootPins};
 use tokio::sync::Mutex;
 
+use crate::failure::Failure;
 use crate::kept::{Kept, Key, Slot};
-use crate::notary::{Failure, NotaryClient};
+use crate::notary::NotaryClient;
 use crate::state::{Remembered, Saved, StateAction};
 
 /// A verified repository, as [`NotaryClient::repository`] hands it out. This process remembers it; what is to be remembered by

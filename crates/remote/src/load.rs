@@ -1,0 +1,52 @@
+//! What of a client there is little of, and what it is at.
+
+use crate::turns::Turns;
+
+/// How many flights there may be at once, and how many of them for one namespace. Most take some milliseconds; those to servers
+/// that do not answer take as long as a review has, and a namespace with many of those must not have all.
+pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
+
+/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::fetch::MAX_UPDATE_BYTES`], and
+/// takes some times that.
+const LARGE_FLIGHTS: (usize, usize) = (4, 1);
+
+/// Turns at everything of which there is little.
+pub(crate) struct AllTurns {
+    pub(crate) flights: Turns,
+    /// Flights that bring much.
+    pub(crate) large: Turns,
+    /// Processors, for what takes them for some milliseconds.
+    pub(crate) light: Turns,
+    /// The threads of [`crate::heavy::Heavy`].
+    pub(crate) heavy: Turns,
+}
+
+impl AllTurns {
+    /// All of them, with so many threads for what is heavy.
+    pub(crate) fn new(heavy: usize) -> Self {
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self {
+            flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
+            large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
+            light: Turns::new(processors, processors),
+            heavy: Turns::new(heavy, heavy),
+        }
+    }
+
+    /// How many have turns and how many wait.
+    pub(crate) fn load(&self) -> Load {
+        let (flights, waiting) = self.flights.load();
+        Load { flights, waiting, unverified: self.light.load().1 + self.heavy.load().1 }
+    }
+}
+
+/// What a client is at: how many repositories are looked at, and how many wait for their turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Load {
+    /// Repositories that are looked at now.
+    pub flights: usize,
+    /// Repositories that wait for a turn to be looked at.
+    pub waiting: usize,
+    /// Verifications that wait for a processor.
+    pub unverified: usize,
+}
