@@ -1,5 +1,5 @@
-//! Any bytes as an AdmissionReview, and any object in it as a workload. What is found in what is kept of an object is what is found
-//! in all of it.
+//! Any bytes as an AdmissionReview, and any object in it as a workload. The images found in the members that are read of an object are
+//! those of all of it.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

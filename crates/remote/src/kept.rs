@@ -312,7 +312,7 @@ impl Slots {
     }
 }
 
-/// What is kept for one namespace.
+/// The slots of one namespace.
 #[derive(Default)]
 struct Share {
     count: usize,

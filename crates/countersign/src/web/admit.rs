@@ -44,7 +44,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many large bodies are read at once: to tell what is in them takes a processor, and some times their size.
 const LARGE_READERS: usize = 2;
 
-/// From how many bytes on what is kept of a review while it is judged counts: some hundred images.
+/// From how many bytes on the images of a review, and its answer, have room while it is judged: some hundred images.
 const MUCH: usize = 16 << 10;
 
 /// Answers reviews.

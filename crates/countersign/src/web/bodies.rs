@@ -19,7 +19,7 @@ pub(crate) const SMALL: usize = 64 << 10;
 /// How many bytes the small bodies under way may have: some 256 of the greatest size at once, and some thousand ordinary ones.
 pub(crate) const SMALL_LANE: usize = 16 << 20;
 
-/// How many bytes the large bodies under way may have, and what is kept of them while they are judged: three of the greatest size
+/// How many bytes the large bodies under way may have, and the images of reviews with many of them while they are judged: three bodies of the greatest size
 /// at once.
 pub(crate) const LARGE_LANE: usize = 48 << 20;
 
