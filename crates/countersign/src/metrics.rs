@@ -250,9 +250,9 @@ impl Metrics {
         self.closed_connections.get_or_create(&ClosedLabels { port, reason }).inc();
     }
 
-    /// The bodies under way take so many bytes, in the lane of small ones and in that of large ones.
-    pub fn bodies(&self, (small, large): (usize, usize)) {
-        for (lane, bytes) in [("small", small), ("large", large)] {
+    /// The bodies under way take so many bytes of each lane.
+    pub fn bodies(&self, lanes: [(&'static str, usize); 3]) {
+        for (lane, bytes) in lanes {
             self.body_bytes.get_or_create(&LaneLabels { lane }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }

@@ -143,8 +143,7 @@ enum Asking {
 type Read = (Review<'static>, Asking, Room);
 
 impl Reviewer {
-    /// The body of an answer, with room until the client has taken it.
-    /// What the review had may do.
+    /// The body of an answer, with room until the client has taken it: that of the review, if it is enough.
     async fn answer_body(&self, bytes: Vec<u8>, room: Room, seat: Option<Arc<Seat>>) -> Result<AnswerBody, NoRoom> {
         if bytes.len() <= MUCH {
             drop(room);
@@ -209,13 +208,13 @@ impl Reviewer {
             Asking::Object(_, submitted) => 2 * submitted.size(),
             Asking::Policy(_) => 0,
         };
-        let fits = kept <= MUCH || (large && kept <= room.bytes());
         room.shrink(kept);
-        let room = if fits {
+        let room = if kept <= MUCH {
             room
         } else {
             drop(room);
-            let room = self.bodies.room(source, kept.max(SMALL + 1), short).await.map_err(no_room)?;
+            let namespace = review.request.namespace.as_deref().unwrap_or_default();
+            let room = self.bodies.judged(namespace, kept, short).await.map_err(no_room)?;
             room.shrink(kept);
             room
         };

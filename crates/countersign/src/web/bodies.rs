@@ -19,9 +19,12 @@ pub(crate) const SMALL: usize = 64 << 10;
 /// How many bytes the small bodies under way may have: some 256 of the greatest size at once, and some thousand ordinary ones.
 pub(crate) const SMALL_LANE: usize = 16 << 20;
 
-/// How many bytes the large bodies under way may have, and the images of reviews with many of them while they are judged: three bodies of the greatest size
-/// at once.
-pub(crate) const LARGE_LANE: usize = 48 << 20;
+/// How many bytes the large bodies under way may have: two of the greatest size at once.
+pub(crate) const LARGE_LANE: usize = 32 << 20;
+
+/// How many bytes reviews with many images may take while they are judged, and their answers until they are taken; and how many of
+/// them the reviews of one namespace. A review may wait for a trust server for as long as it has, so nobody may have all.
+pub(crate) const JUDGED_LANE: (usize, usize) = (24 << 20, 12 << 20);
 
 /// How fast a body must come, in bytes a second, so that it does not lose its room to somebody who waits. The network of a cluster
 /// brings a hundred times as much.
@@ -39,13 +42,22 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How many bodies of one source may wait for room in the lane of small ones: more than an API server has reviews under way.
 const SMALL_LINE: usize = 2048;
 
-/// How many bodies of one source may wait for room in the lane of large ones.
+/// How many bodies of one source may wait for room in the lane of large ones, and reviews of one namespace in that of the judged.
 const LARGE_LINE: usize = 64;
+
+/// For whom room is taken.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Party {
+    /// Whoever sends from there. More is not known of a body that was not read yet.
+    Address(IpAddr),
+    /// The namespace of the object that a review is about.
+    Namespace(Arc<str>),
+}
 
 /// Why there is no room for a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoRoom {
-    /// Too many of the same source wait already.
+    /// Too many of the same party wait already.
     LongLine,
     /// None came free in time.
     TooLong,
@@ -64,7 +76,9 @@ impl NoRoom {
 impl std::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::LongLine => write!(f, "too many requests of this client wait for room in memory; try again"),
+            Self::LongLine => {
+                write!(f, "too many requests of this client, or of this namespace, wait for room in memory; try again")
+            }
             Self::TooLong => write!(
                 f,
                 "other requests left no room in memory for this one within {} s; try again",
@@ -87,7 +101,7 @@ pub(crate) struct Room {
 
 #[derive(Debug)]
 struct Taken {
-    source: IpAddr,
+    party: Party,
     progress: Mutex<Progress>,
     /// Told when the room is wanted by others and the body is behind.
     lost: Notify,
@@ -124,7 +138,9 @@ type Line = BTreeMap<(usize, u64), oneshot::Sender<Room>>;
 #[derive(Debug)]
 struct Lane {
     size: usize,
-    /// How many of one source may wait.
+    /// How many bytes one party may have.
+    share: usize,
+    /// How many of one party may wait.
     line: usize,
     state: Mutex<State>,
 }
@@ -134,21 +150,21 @@ struct State {
     used: usize,
     /// The number of the last one that asked.
     number: u64,
-    by_source: HashMap<IpAddr, Source>,
+    by_party: HashMap<Party, Share>,
     /// Those that are still coming.
     awaited: HashMap<u64, Arc<Taken>>,
     /// When it was last looked whether one of them is behind.
     looked: Instant,
 }
 
-/// What one source has of a lane, and wants.
+/// What one party has of a lane, and wants.
 #[derive(Debug, Default)]
-struct Source {
+struct Share {
     bytes: usize,
     line: Line,
 }
 
-impl Source {
+impl Share {
     /// The size of the body that is next, if any waits. Whoever gave up waiting has left a closed channel behind.
     fn next(&mut self) -> Option<usize> {
         while let Some(first) = self.line.first_entry() {
@@ -162,32 +178,32 @@ impl Source {
 }
 
 impl State {
-    /// Who is next: of the source that has least of the lane, the smallest. Nobody goes before it, or bodies that are a little
+    /// Who is next: of the party that has least of the lane, the smallest. Nobody goes before it, or bodies that are a little
     /// smaller could take all that comes free for ever.
-    fn next(&mut self) -> Option<(IpAddr, usize)> {
-        let waiting = self.by_source.iter_mut().filter_map(|(address, source)| {
-            let bytes = source.next()?;
-            Some(((source.bytes, bytes), *address))
+    fn next(&mut self, share: usize) -> Option<(Party, usize)> {
+        let waiting = self.by_party.iter_mut().filter_map(|(party, has)| {
+            let bytes = has.next()?;
+            (has.bytes == 0 || has.bytes + bytes <= share).then_some((has.bytes, bytes, party))
         });
-        waiting.min().map(|((_, bytes), address)| (address, bytes))
+        waiting.min().map(|(_, bytes, party)| (party.clone(), bytes))
     }
 
-    fn give_back(&mut self, address: IpAddr, bytes: usize) {
+    fn give_back(&mut self, party: &Party, bytes: usize) {
         self.used -= bytes;
-        if let Some(source) = self.by_source.get_mut(&address) {
-            source.bytes -= bytes;
-            if source.bytes == 0 && source.line.is_empty() {
-                self.by_source.remove(&address);
+        if let Some(has) = self.by_party.get_mut(party) {
+            has.bytes -= bytes;
+            if has.bytes == 0 && has.line.is_empty() {
+                self.by_party.remove(party);
             }
         }
     }
 }
 
 impl Lane {
-    fn new(size: usize, line: usize) -> Arc<Self> {
+    fn new(size: usize, share: usize, line: usize) -> Arc<Self> {
         let state =
-            State { used: 0, number: 0, by_source: HashMap::new(), awaited: HashMap::new(), looked: Instant::now() };
-        Arc::new(Self { size, line, state: Mutex::new(state) })
+            State { used: 0, number: 0, by_party: HashMap::new(), awaited: HashMap::new(), looked: Instant::now() };
+        Arc::new(Self { size, share, line, state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -195,14 +211,14 @@ impl Lane {
     }
 
     /// Waits for room. `behind` is told each time that another body lost its room for it.
-    async fn room(self: &Arc<Self>, source: IpAddr, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
+    async fn room(self: &Arc<Self>, party: Party, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
         let bytes = bytes.clamp(LEAST.min(self.size), self.size);
         let (granted, room) = oneshot::channel();
         {
             let mut state = self.state();
             state.number += 1;
             let number = state.number;
-            let line = &mut state.by_source.entry(source).or_default().line;
+            let line = &mut state.by_party.entry(party).or_default().line;
             if line.len() >= self.line {
                 line.retain(|_, waiting| !waiting.is_closed());
             }
@@ -233,19 +249,20 @@ impl Lane {
     fn grant(self: &Arc<Self>) {
         loop {
             let mut state = self.state();
-            let Some((address, bytes)) = state.next().filter(|(_, bytes)| state.used + bytes <= self.size) else {
+            let next = state.next(self.share);
+            let Some((party, bytes)) = next.filter(|(_, bytes)| state.used + bytes <= self.size) else {
                 return;
             };
-            let Some(source) = state.by_source.get_mut(&address) else {
+            let Some(has) = state.by_party.get_mut(&party) else {
                 return;
             };
-            let Some(((_, number), granted)) = source.line.pop_first() else {
+            let Some(((_, number), granted)) = has.line.pop_first() else {
                 return;
             };
-            source.bytes += bytes;
+            has.bytes += bytes;
             let now = Instant::now();
             let progress = Progress { bytes, arrived: 0, since: (now, now) };
-            let taken = Arc::new(Taken { source: address, progress: Mutex::new(progress), lost: Notify::new() });
+            let taken = Arc::new(Taken { party, progress: Mutex::new(progress), lost: Notify::new() });
             state.used += bytes;
             state.awaited.insert(number, Arc::clone(&taken));
             drop(state);
@@ -269,7 +286,7 @@ impl Lane {
 fn free_one(state: &mut State, now: Instant) -> bool {
     let behind = state.awaited.iter().filter_map(|(number, taken)| {
         let lag = taken.lag(now)?;
-        let has = state.by_source.get(&taken.source).map_or(0, |source| source.bytes);
+        let has = state.by_party.get(&taken.party).map_or(0, |has| has.bytes);
         Some(((has, lag), *number))
     });
     let Some((_, victim)) = behind.max() else {
@@ -290,11 +307,6 @@ impl Room {
         progress.since.1 = now;
     }
 
-    /// How many bytes it has.
-    pub(crate) fn bytes(&self) -> usize {
-        self.taken.progress().bytes
-    }
-
     /// Resolves when others want the room and the body is behind.
     pub(crate) async fn lost(&self) {
         self.taken.lost.notified().await;
@@ -309,7 +321,7 @@ impl Room {
         };
         let mut state = self.lane.state();
         state.awaited.remove(&self.number);
-        state.give_back(self.taken.source, freed);
+        state.give_back(&self.taken.party, freed);
         drop(state);
         self.lane.grant();
     }
@@ -336,7 +348,7 @@ impl Drop for Room {
     fn drop(&mut self) {
         let mut state = self.lane.state();
         state.awaited.remove(&self.number);
-        state.give_back(self.taken.source, self.taken.progress().bytes);
+        state.give_back(&self.taken.party, self.taken.progress().bytes);
         drop(state);
         self.lane.grant();
     }
@@ -405,11 +417,16 @@ impl std::ops::Deref for Bytes {
 pub(crate) struct Bodies {
     small: Arc<Lane>,
     large: Arc<Lane>,
+    judged: Arc<Lane>,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
-        Self { small: Lane::new(SMALL_LANE, SMALL_LINE), large: Lane::new(LARGE_LANE, LARGE_LINE) }
+        Self {
+            small: Lane::new(SMALL_LANE, SMALL_LANE, SMALL_LINE),
+            large: Lane::new(LARGE_LANE, LARGE_LANE, LARGE_LINE),
+            judged: Lane::new(JUDGED_LANE.0, JUDGED_LANE.1, LARGE_LINE),
+        }
     }
 }
 
@@ -420,12 +437,21 @@ impl Bodies {
     /// Too many wait, or for too long.
     pub(crate) async fn room(&self, source: IpAddr, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
         let lane = if bytes <= SMALL { &self.small } else { &self.large };
-        lane.room(source, bytes, behind).await
+        lane.room(Party::Address(source), bytes, behind).await
     }
 
-    /// How many bytes are taken, of the small lane and of the large one.
-    pub(crate) fn used(&self) -> (usize, usize) {
-        (self.small.state().used, self.large.state().used)
+    /// Waits for room for a review with many images, of a namespace, and for its answer.
+    ///
+    /// # Errors
+    /// Too many wait, or for too long.
+    pub(crate) async fn judged(&self, namespace: &str, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
+        self.judged.room(Party::Namespace(namespace.into()), bytes, behind).await
+    }
+
+    /// How many bytes are taken of each lane.
+    pub(crate) fn used(&self) -> [(&'static str, usize); 3] {
+        [("small", &self.small), ("large", &self.large), ("judged", &self.judged)]
+            .map(|(name, lane)| (name, lane.state().used))
     }
 }
 
@@ -435,8 +461,12 @@ mod tests {
 
     use super::*;
 
-    fn source(last: u8) -> IpAddr {
+    fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
+    }
+
+    fn source(last: u8) -> Party {
+        Party::Address(address(last))
     }
 
     /// Room that is there at once.
@@ -446,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_does_not_fit_waits_and_the_smallest_goes_first() {
-        let lane = Lane::new(100 * LEAST, 10);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
         let first = at_once(&lane, 1, 60 * LEAST);
         let (mut huge, mut small) =
             (Box::pin(lane.room(source(1), 90 * LEAST, || ())), Box::pin(lane.room(source(2), 50 * LEAST, || ())));
@@ -465,7 +495,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_gives_up_waiting_holds_up_nobody() {
-        let lane = Lane::new(100 * LEAST, 10);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
         let first = at_once(&lane, 1, 100 * LEAST);
         let mut given_up = Box::pin(lane.room(source(1), 10, || ()));
         let mut waiting = Box::pin(lane.room(source(2), 20, || ()));
@@ -479,7 +509,7 @@ mod tests {
     /// One source has the whole lane, and asks for more all the time, in pieces that are smaller than what another one wants.
     #[tokio::test]
     async fn smaller_bodies_of_one_source_starve_nobody() {
-        let lane = Lane::new(100 * LEAST, 1000);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 1000);
         let mut held: Vec<_> = (0..100).map(|_| at_once(&lane, 1, LEAST)).collect();
         let mut honest = Box::pin(lane.room(source(2), 4 * LEAST, || ()));
         assert!(futures::poll!(&mut honest).is_pending());
@@ -494,7 +524,7 @@ mod tests {
     /// However many wait, and however many are coming, it is looked now and then whether somebody is behind.
     #[tokio::test]
     async fn many_who_wait_look_once() {
-        let lane = Lane::new(100 * LEAST, 10_000);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10_000);
         let held: Vec<_> = (0..100).map(|_| at_once(&lane, 1, LEAST)).collect();
         let now = Instant::now() + LAG * 2;
         assert_eq!((0..10_000).filter(|_| lane.look(now)).count(), 1);
@@ -504,7 +534,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nobody_waits_for_ever() {
-        let lane = Lane::new(100 * LEAST, 10);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
         let first = at_once(&lane, 1, 100 * LEAST);
         first.shrink(100 * LEAST);
         let waiting: Vec<_> = (0..10).map(|_| lane.room(source(1), 1, || ())).collect();
@@ -519,7 +549,7 @@ mod tests {
 
     #[tokio::test]
     async fn more_than_the_lane_has_is_all_of_it() {
-        let lane = Lane::new(100 * LEAST, 10);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
         drop(at_once(&lane, 1, 1000 * LEAST));
         assert_eq!(lane.state().used, 0);
     }
@@ -529,7 +559,7 @@ mod tests {
     #[tokio::test]
     async fn who_is_behind_loses_to_who_waits() {
         const SECOND: Duration = Duration::from_secs(1);
-        let lane = Lane::new(100 * LEAST, 10);
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
         let slow = at_once(&lane, 1, 10 * LEAST);
         let (late, stalled) = (at_once(&lane, 2, 20 * LEAST), at_once(&lane, 2, 20 * LEAST));
         let (fast, arrived) = (at_once(&lane, 2, 20 * LEAST), at_once(&lane, 2, 20 * LEAST));
@@ -568,10 +598,28 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_bodies_do_not_hold_up_small_ones() {
         let bodies = Bodies::default();
-        let large: Vec<_> = (0..3).map(|_| bodies.room(source(1), 16 << 20, || ()).now_or_never()).collect();
+        let large: Vec<_> = (0..2).map(|_| bodies.room(address(1), 16 << 20, || ()).now_or_never()).collect();
         assert!(large.iter().all(Option::is_some));
-        assert!(bodies.room(source(1), SMALL + 1, || ()).now_or_never().is_none());
-        assert!(bodies.room(source(1), SMALL, || ()).now_or_never().is_some());
-        assert_eq!(bodies.used(), (0, LARGE_LANE));
+        assert!(bodies.room(address(1), SMALL + 1, || ()).now_or_never().is_none());
+        assert!(bodies.room(address(1), SMALL, || ()).now_or_never().is_some());
+        assert_eq!(bodies.used(), [("small", 0), ("large", LARGE_LANE), ("judged", 0)]);
+    }
+
+    /// However many large reviews of one namespace are judged, another one's finds room at once.
+    #[tokio::test]
+    async fn a_namespace_has_half_of_the_judged() {
+        const SIZE: usize = 1 << 20;
+        let bodies = Bodies::default();
+        let mut greedy = Vec::new();
+        while let Some(room) = bodies.judged("greedy", SIZE, || ()).now_or_never() {
+            greedy.push(room.unwrap());
+        }
+        assert_eq!(greedy.len() * SIZE, JUDGED_LANE.1);
+        let other = bodies.judged("other", SIZE, || ()).now_or_never().expect("room").unwrap();
+        // Its answer has the same room, as long as that is enough.
+        let answer = other.for_answer(SIZE / 2).expect("room");
+        assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1 + SIZE / 2));
+        assert!(answer.for_answer(SIZE).is_none());
+        assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1));
     }
 }
