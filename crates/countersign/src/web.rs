@@ -341,3 +341,42 @@ pub fn stop_on_signals(delay: Duration) -> io::Result<(Stop, Stop)> {
     });
     Ok((is_asked, receiver))
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn ask(stream: &mut TcpStream) {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"fine") {
+            assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0, "closed before the answer");
+        }
+    }
+
+    /// A replica that can decide nothing closes the connections that are open, and takes new ones; one that stops closes all.
+    #[tokio::test]
+    async fn connections_are_made_anew() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = Router::new().route("/", get(|| async { "fine" }));
+        let (turn_away, away) = watch::channel(0);
+        let (stop, stopped) = watch::channel(false);
+        let port = Port { listener, tls: None, clients: None, router, name: "test", turn_away: Some(away) };
+        let served = tokio::spawn(serve(port, SharedMetrics::default(), stopped));
+        let mut first = TcpStream::connect(address).await.unwrap();
+        ask(&mut first).await;
+        ask(&mut first).await;
+        turn_away.send_modify(|times| *times += 1);
+        assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
+        let mut second = TcpStream::connect(address).await.unwrap();
+        ask(&mut second).await;
+        stop.send(true).unwrap();
+        assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
+        served.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+}
