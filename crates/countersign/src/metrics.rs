@@ -1,7 +1,7 @@
 //! What is counted. Every label comes from a closed set: the name of an image or a namespace never becomes one.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_remote::Load;
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -64,6 +64,8 @@ pub struct Metrics {
     connections: Family<PortLabels, Gauge>,
     closed_connections: Family<ClosedLabels, Counter>,
     repositories: Family<StateLabels, Gauge>,
+    late_turns: Counter,
+    records: Gauge,
     body_bytes: Family<LaneLabels, Gauge>,
     refused_bodies: Family<ReasonLabels, Counter>,
     refused_clients: Family<ReasonLabels, Counter>,
@@ -121,6 +123,10 @@ impl Default for Metrics {
             "Repositories on trust servers that are looked at now, and that wait for their turn",
             repositories.clone(),
         );
+        let late_turns = Counter::default();
+        registry.register("late_turns", "Verifications whose turn did not come in time", late_turns.clone());
+        let records = Gauge::default();
+        registry.register("records", "TrustRecords in the cluster", records.clone());
         let body_bytes = Family::default();
         let refused_bodies = Family::default();
         registry.register(
@@ -184,6 +190,8 @@ impl Default for Metrics {
             connections,
             closed_connections,
             repositories,
+            late_turns,
+            records,
             body_bytes,
             refused_bodies,
             refused_clients,
@@ -232,6 +240,12 @@ impl Metrics {
         for (state, count) in counts {
             self.repositories.get_or_create(&StateLabels { state }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        self.late_turns.inner().store(load.late, Ordering::Relaxed);
+    }
+
+    /// Something is remembered of so many repositories.
+    pub fn remembered(&self, count: usize) {
+        self.records.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A serving certificate is in use.
@@ -290,11 +304,16 @@ mod tests {
         metrics.review("mutate", Outcome::Denied, 0.01);
         metrics.denied_image("not-listed");
         metrics.policies_failed();
+        metrics.verifying(Load { flights: 2, late: 3, ..Load::default() });
+        metrics.remembered(4);
         let text = metrics.text();
         for line in [
             "countersign_reviews_total{webhook=\"mutate\",outcome=\"denied\"} 1",
             "countersign_denied_images_total{reason=\"not-listed\"} 1",
             "countersign_policies_stale 1",
+            "countersign_repositories{state=\"verified\"} 2",
+            "countersign_late_turns_total 3",
+            "countersign_records 4",
         ] {
             assert!(text.contains(line), "{line} in\n{text}");
         }

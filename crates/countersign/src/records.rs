@@ -319,6 +319,10 @@ impl StateStore for Records {
         !matches!(self.known().sight, Sight::Never(_))
     }
 
+    fn count(&self) -> Option<usize> {
+        Some(self.known().records.len())
+    }
+
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
         Box::pin(self.recall(server, gun))
     }

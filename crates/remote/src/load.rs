@@ -1,5 +1,7 @@
 //! What of a client there is little of, and what it is at.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use crate::turns::Turns;
 
 /// How many flights there may be at once, and how many of them for one namespace. Most take some milliseconds; those to servers
@@ -19,6 +21,8 @@ pub(crate) struct AllTurns {
     pub(crate) light: Turns,
     /// The threads of [`crate::heavy::Heavy`].
     pub(crate) heavy: Turns,
+    /// How often a turn did not come in time.
+    late: AtomicU64,
 }
 
 impl AllTurns {
@@ -30,13 +34,20 @@ impl AllTurns {
             large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
             light: Turns::new(processors, processors),
             heavy: Turns::new(heavy, heavy),
+            late: AtomicU64::new(0),
         }
+    }
+
+    /// A turn did not come in time.
+    pub(crate) fn count_late(&self) {
+        self.late.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How many have turns and how many wait.
     pub(crate) fn load(&self) -> Load {
         let (flights, waiting) = self.flights.load();
-        Load { flights, waiting, unverified: self.light.load().1 + self.heavy.load().1 }
+        let unverified = self.light.load().1 + self.heavy.load().1;
+        Load { flights, waiting, unverified, late: self.late.load(Ordering::Relaxed) }
     }
 }
 
@@ -49,4 +60,6 @@ pub struct Load {
     pub waiting: usize,
     /// Verifications that wait for a processor.
     pub unverified: usize,
+    /// How often since the start a turn did not come in time.
+    pub late: u64,
 }

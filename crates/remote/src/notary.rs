@@ -150,13 +150,18 @@ impl NotaryClient {
         self.turns.load()
     }
 
-    /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes.
+    /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes. To
+    /// be asked by who waits no longer: it is counted.
     #[must_use]
     pub fn waits_for_its_turn(&self, server: &TrustServer, gun: &str, certificate: Option<PinnedCertificate>) -> bool {
         let key = Key { server: server.as_str().to_owned(), gun: gun.to_owned(), certificate };
         let mut slots = self.slots();
         let flights = slots.find(&key).map(|slot| &slot.flights);
-        flights.into_iter().flatten().any(|flight| flight.ticket.is_waiting())
+        let waits = flights.into_iter().flatten().any(|flight| flight.ticket.is_waiting());
+        if waits {
+            self.turns.count_late();
+        }
+        waits
     }
 
     pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
@@ -265,6 +270,7 @@ impl NotaryClient {
     async fn take_off(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>, wanted: &Weak<()>) -> Outcome {
         let turn = tokio::time::timeout(self.options.flight, self.turns.flights.take(ticket)).await;
         let Ok(Ok(_turn)) = turn else {
+            self.turns.count_late();
             return Err(busy(key));
         };
         // The flight itself holds one.

@@ -83,6 +83,11 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
         true
     }
 
+    /// Of how many repositories something is remembered, where that is known without looking.
+    fn count(&self) -> Option<usize> {
+        None
+    }
+
     /// What is remembered of a repository on a server; `None` only if it is certain that there is nothing.
     ///
     /// # Errors

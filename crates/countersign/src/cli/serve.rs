@@ -78,7 +78,13 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let trust_servers = reach::trust_servers(&config.trust_servers)?;
     let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
     let (notary, verifying) = (clients.notary.clone(), Arc::clone(&metrics));
-    let refresh: health::Refresh = Arc::new(move || verifying.verifying(notary.load()));
+    let store = state.clone();
+    let refresh: health::Refresh = Arc::new(move || {
+        verifying.verifying(notary.load());
+        if let Some(count) = store.as_ref().and_then(|store| store.count()) {
+            verifying.remembered(count);
+        }
+    });
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
