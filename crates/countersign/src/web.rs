@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Version};
 use futures::future::{self, Either};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -91,19 +93,23 @@ pub struct Port {
     pub router: Router,
     /// As the metrics name it.
     pub name: &'static str,
+    /// Becomes true some time before the stop. From then on requests are still answered, and clients are told to use other
+    /// connections for the next: to close one at once may cross a request that is on its way.
+    pub leaving: Stop,
     /// Told when connections that are open now are better made anew, as this replica can decide nothing; `None` for never.
     pub turn_away: Option<watch::Receiver<u64>>,
 }
 
 /// Serves a port until a stop is asked for, then finishes what has begun.
 pub async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
-    let Port { listener, tls, clients, router, name, turn_away } = port;
+    let Port { listener, tls, clients, router, name, leaving, turn_away } = port;
     let server = Server {
         acceptor: tls.map(|config| TlsAcceptor::from(Arc::new(config))),
         clients,
         router,
         seats: Arc::default(),
         stop: stop.clone(),
+        leaving,
         turn_away,
         name,
         metrics,
@@ -159,6 +165,7 @@ struct Server {
     router: Router,
     seats: Arc<Seats>,
     stop: Stop,
+    leaving: Stop,
     turn_away: Option<watch::Receiver<u64>>,
     name: &'static str,
     metrics: SharedMetrics,
@@ -218,14 +225,19 @@ impl Server {
     async fn answer(
         mut router: Router,
         seat: Arc<Seat>,
+        leaving: Stop,
         request: hyper::Request<Incoming>,
     ) -> Result<axum::response::Response, Infallible> {
         let _request = seat.request();
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Arc::clone(&seat));
-        let response = router.call(request).await?;
+        let is_http1 = request.version() < Version::HTTP_2;
+        let mut response = router.call(request).await?;
         if response.status().is_success() {
             seat.prove();
+        }
+        if is_http1 && *leaving.borrow() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Ok(response)
     }
@@ -234,12 +246,13 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = service_fn(|request| Self::answer(self.router.clone(), Arc::clone(seat), request));
+        let service =
+            service_fn(|request| Self::answer(self.router.clone(), Arc::clone(seat), self.leaving.clone(), request));
         let mut builder = http1::Builder::new();
         // How long a head may take is for the seats.
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_AHEAD);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat))).await {
+        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat, &self.stop))).await {
             Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
             Either::Right((end, _)) => end,
         };
@@ -251,14 +264,15 @@ impl Server {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (router, requests) = (self.router.clone(), Arc::clone(seat));
-        let service = service_fn(move |request| Self::answer(router.clone(), Arc::clone(&requests), request));
+        let (router, requests, leaving) = (self.router.clone(), Arc::clone(seat), self.leaving.clone());
+        let service =
+            service_fn(move |request| Self::answer(router.clone(), Arc::clone(&requests), leaving.clone(), request));
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
         builder.initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
         builder.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
         let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat))).await {
+        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat, &self.leaving))).await {
             Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
             Either::Right((end, _)) => end,
         };
@@ -266,9 +280,9 @@ impl Server {
         goodbye(end, seat, connection).await
     }
 
-    /// Resolves when a connection is to end, with how.
-    async fn end(&self, seat: &Seat) -> End {
-        let (mut stop, turn_away) = (self.stop.clone(), self.turn_away.clone());
+    /// Resolves when a connection is to end, with how. HTTP/2 can be told to at once: it says which requests it still takes.
+    async fn end(&self, seat: &Seat, stop: &Stop) -> End {
+        let (mut stop, turn_away) = (stop.clone(), self.turn_away.clone());
         let turned_away = async {
             match turn_away {
                 Some(mut turn_away) => {
@@ -365,17 +379,28 @@ mod tests {
         let router = Router::new().route("/", get(|| async { "fine" }));
         let (turn_away, away) = watch::channel(0);
         let (stop, stopped) = watch::channel(false);
-        let port = Port { listener, tls: None, clients: None, router, name: "test", turn_away: Some(away) };
+        let (leave, leaving) = watch::channel(false);
+        let turn_away_too = Some(away);
+        let port = Port { listener, tls: None, clients: None, router, name: "test", leaving, turn_away: turn_away_too };
         let served = tokio::spawn(serve(port, SharedMetrics::default(), stopped));
         let mut first = TcpStream::connect(address).await.unwrap();
         ask(&mut first).await;
         ask(&mut first).await;
         turn_away.send_modify(|times| *times += 1);
         assert_eq!(first.read(&mut [0]).await.unwrap(), 0);
-        let mut second = TcpStream::connect(address).await.unwrap();
+        let (mut second, mut third) =
+            (TcpStream::connect(address).await.unwrap(), TcpStream::connect(address).await.unwrap());
         ask(&mut second).await;
-        stop.send(true).unwrap();
+        ask(&mut third).await;
+        // One more request is answered, and then the client knows.
+        leave.send(true).unwrap();
+        ask(&mut second).await;
         assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
+        let mut fourth = TcpStream::connect(address).await.unwrap();
+        ask(&mut fourth).await;
+        assert_eq!(fourth.read(&mut [0]).await.unwrap(), 0);
+        stop.send(true).unwrap();
+        assert_eq!(third.read(&mut [0]).await.unwrap(), 0);
         served.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
     }

@@ -77,14 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
     let trust_servers = reach::trust_servers(&config.trust_servers)?;
     let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
-    let (notary, verifying) = (clients.notary.clone(), Arc::clone(&metrics));
-    let store = state.clone();
-    let refresh: health::Refresh = Arc::new(move || {
-        verifying.verifying(notary.load());
-        if let Some(count) = store.as_ref().and_then(|store| store.count()) {
-            verifying.remembered(count);
-        }
-    });
+    let refresh = refresh(&clients, state.clone(), &metrics);
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
@@ -137,17 +130,37 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         let (readiness, asked_to_stop) = (Arc::clone(&readiness), asked_to_stop.clone());
         tokio::spawn(registration::keep(cluster.client.clone(), wanted, readiness, asked_to_stop));
     }
+    let leaving = asked_to_stop.clone();
     let (turn_away, away) = tokio::sync::watch::channel(0);
     tokio::spawn(turn_connections_away(source, turn_away));
     let router = admit::router(reviewer);
     let (tls, clients) = (Some(tls), api_servers);
-    let reviews = Port { listener: reviews, tls, clients, router, name: "reviews", turn_away: Some(away) };
+    let reviews = Port {
+        listener: reviews,
+        tls,
+        clients,
+        router,
+        name: "reviews",
+        leaving: leaving.clone(),
+        turn_away: Some(away),
+    };
     let router = health::router(readiness, Arc::clone(&metrics), refresh);
     let operations =
-        Port { listener: operations, tls: None, clients: None, router, name: "operations", turn_away: None };
+        Port { listener: operations, tls: None, clients: None, router, name: "operations", leaving, turn_away: None };
     tokio::join!(web::serve(reviews, Arc::clone(&metrics), stop.clone()), web::serve(operations, metrics, stop));
     info!("stopped");
     Ok(())
+}
+
+/// Brings metrics up to date that are counted elsewhere.
+fn refresh(clients: &reach::Clients, state: Option<Arc<dyn StateStore>>, metrics: &SharedMetrics) -> health::Refresh {
+    let (notary, metrics) = (clients.notary.clone(), Arc::clone(metrics));
+    Arc::new(move || {
+        metrics.verifying(notary.load());
+        if let Some(count) = state.as_ref().and_then(|state| state.count()) {
+            metrics.remembered(count);
+        }
+    })
 }
 
 /// Has connections closed each time that others should be asked instead: those that an API server keeps open lead here whatever the
