@@ -14,6 +14,7 @@ use countersign_remote::{
     Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NotaryClient, PinnedCertificate, RegistryClient,
     Seen,
 };
+use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::OnceCell;
@@ -118,25 +119,24 @@ impl Engine {
             login: OnceCell::new(),
         };
         let pull = &pull;
-        let judged: Vec<_> = planned
-            .into_iter()
-            .map(|planned| {
-                let moment = Arc::clone(&moment);
-                async move {
-                    let evidence = match &planned.need {
-                        Need::Trust(need) => Some(self.prove_until(moment.as_ref(), need, pull, now, job).await),
-                        Need::Nothing | Need::Denied(_) => None,
-                    };
-                    let (evidence, seen) = match evidence {
-                        Some(Ok((digest, seen))) => (Some(Ok(digest)), Some(seen)),
-                        Some(Err(reason)) => (Some(Err(reason)), None),
-                        None => (None, None),
-                    };
-                    (ImageVerdict::judge(planned, evidence), seen)
-                }
-            })
-            .collect();
-        let judged: Vec<_> = stream::iter(judged).buffered(PARALLEL_IMAGES).collect().await;
+        // One after the other: what it takes to prove an image is not made before its turn comes.
+        let judged = stream::iter(planned).map(|planned| {
+            let moment = Arc::clone(&moment);
+            async move {
+                let evidence = match &planned.need {
+                    Need::Trust(need) => Some(self.prove_in_turn(moment.as_ref(), need, pull, now, job).await),
+                    Need::Nothing | Need::Denied(_) => None,
+                };
+                let (evidence, seen) = match evidence {
+                    Some(Ok((digest, seen))) => (Some(Ok(digest)), Some(seen)),
+                    Some(Err(reason)) => (Some(Err(reason)), None),
+                    None => (None, None),
+                };
+                (ImageVerdict::judge(planned, evidence), seen)
+            }
+            .boxed()
+        });
+        let judged: Vec<_> = judged.buffered(PARALLEL_IMAGES).collect().await;
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
     }
@@ -175,6 +175,27 @@ impl Engine {
         };
         let late = || Err("what was seen of a repository could not be written down in time".to_owned());
         tokio::time::timeout_at(job.until, all).await.unwrap_or_else(|_| late())
+    }
+
+    /// Proves an image once the namespace has a turn.
+    async fn prove_in_turn(
+        &self,
+        moment: &dyn Moment,
+        need: &TrustNeed,
+        pull: &PullSecrets<'_>,
+        now: Timestamp,
+        job: &Job<'_>,
+    ) -> Result<(ProvenDigest, Seen), DenyReason> {
+        let turn = tokio::time::timeout_at(job.until, self.notary.proof(job.namespace)).await;
+        let Ok(Ok(_turn)) = turn else {
+            let cause = format!(
+                "its turn to be verified did not come, as much else is asked for in namespace {}; try again",
+                job.namespace
+            );
+            return Err(DenyReason::Undecided { cause });
+        };
+        // It is large, and only those that have a turn are to take room.
+        Box::pin(self.prove_until(moment, need, pull, now, job)).await
     }
 
     async fn prove_until(

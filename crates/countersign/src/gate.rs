@@ -105,6 +105,8 @@ pub struct Submitted {
     object: Result<Reading, String>,
     /// What the old object of an UPDATE has.
     before: Reviewed,
+    /// When it was read: what it waits for after that is part of the time that a review has.
+    at: Instant,
 }
 
 impl Submitted {
@@ -147,12 +149,12 @@ impl Gate {
     pub fn read(&self, request: &Request<'_>) -> Submitted {
         match request.operation.as_str() {
             "CREATE" | "UPDATE" => {}
-            _ => return Submitted { object: Ok(Reading::default()), before: Reviewed::default() },
+            _ => return Submitted { object: Ok(Reading::default()), before: Reviewed::default(), at: Instant::now() },
         }
         // An old object that cannot be read excuses nothing: then every image is judged.
         let old = (request.operation == "UPDATE").then(|| self.reading(request, request.old_object).ok()).flatten();
         let before = old.map(|old| Reviewed::of(&old.workload)).unwrap_or_default();
-        Submitted { object: self.reading(request, request.object), before }
+        Submitted { object: self.reading(request, request.object), before, at: Instant::now() }
     }
 
     /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
@@ -162,8 +164,8 @@ impl Gate {
             "CREATE" | "UPDATE" => {}
             other => return Decision::denied(format!("the operation \"{}\" is not known", shown(other))),
         }
-        let until = Instant::now() + self.engine.deadline;
-        let Submitted { object, before } = submitted;
+        let Submitted { object, before, at } = submitted;
+        let until = at + self.engine.deadline;
         let Reading { workload, identity } = match object {
             Ok(read) => read,
             Err(message) => return Decision::denied(message),

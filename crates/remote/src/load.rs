@@ -8,6 +8,10 @@ use crate::turns::Turns;
 /// that do not answer take as long as a review has, and a namespace with many of those must not have all.
 pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
 
+/// How many images may be proven at once, and how many of them of one namespace: each takes some ten kilobytes for as long as it waits
+/// for a trust server.
+const PROOFS: (usize, usize) = (1024, 128);
+
 /// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::fetch::MAX_UPDATE_BYTES`], and
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
@@ -15,6 +19,8 @@ const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 /// Turns at everything of which there is little.
 pub(crate) struct AllTurns {
     pub(crate) flights: Turns,
+    /// Images that are proven.
+    pub(crate) proofs: Turns,
     /// Flights that bring much.
     pub(crate) large: Turns,
     /// Processors, for what takes them for some milliseconds.
@@ -31,6 +37,7 @@ impl AllTurns {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
             flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
+            proofs: Turns::new(PROOFS.0, PROOFS.1),
             large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
             light: Turns::new(processors, processors),
             heavy: Turns::new(heavy, heavy),

@@ -39,7 +39,7 @@ const MAX_POLICY_BYTES: usize = 6 << 20;
 const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
 
 /// How long a body may take to arrive, once there is room for it.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+const BODY_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// How many large bodies are read at once: to tell what is in them takes a processor, and some times their size.
 const LARGE_READERS: usize = 2;
@@ -214,7 +214,7 @@ impl Reviewer {
         } else {
             drop(room);
             let namespace = review.request.namespace.as_deref().unwrap_or_default();
-            let room = self.bodies.judged(namespace, kept, short).await.map_err(no_room)?;
+            let room = self.bodies.judged(source, namespace, kept, short).await.map_err(no_room)?;
             room.shrink(kept);
             room
         };

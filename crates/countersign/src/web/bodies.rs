@@ -19,15 +19,16 @@ pub(crate) const SMALL: usize = 64 << 10;
 /// How many bytes the small bodies under way may have: some 256 of the greatest size at once, and some thousand ordinary ones.
 pub(crate) const SMALL_LANE: usize = 16 << 20;
 
-/// How many bytes the large bodies under way may have: two of the greatest size at once.
+/// How many bytes the large bodies under way may have: two of the greatest size at once. One address has half of it at most, and of
+/// the lane of small ones three quarters.
 pub(crate) const LARGE_LANE: usize = 32 << 20;
 
 /// How many bytes reviews with many images may take while they are judged, and their answers until they are taken; and how many of
 /// them the reviews of one namespace. A review may wait for a trust server for as long as it has, so nobody may have all.
 pub(crate) const JUDGED_LANE: (usize, usize) = (24 << 20, 12 << 20);
 
-/// How fast a body must come, in bytes a second, so that it does not lose its room to somebody who waits. The network of a cluster
-/// brings a hundred times as much.
+/// How fast a body must come, in bytes a second, so that it does not lose its room to somebody who waits; a large one within two
+/// seconds. The network of a cluster brings a hundred times as much.
 const RATE: u64 = 1 << 20;
 
 /// How far a body may be behind that before it can lose its room.
@@ -38,6 +39,9 @@ const LOOK: Duration = Duration::from_millis(200);
 
 /// How long room is waited for. The API server gives up after 10 s.
 const PATIENCE: Duration = Duration::from_secs(8);
+
+/// How many bytes the reviews that wait to be judged may have, and how many of them those of one address.
+const WAITING: (usize, usize) = (32 << 20, 16 << 20);
 
 /// How many bodies of one source may wait for room in the lane of small ones: more than an API server has reviews under way.
 const SMALL_LINE: usize = 2048;
@@ -126,7 +130,9 @@ impl Taken {
     fn lag(&self, now: Instant) -> Option<Duration> {
         let progress = self.progress();
         let (since, last) = progress.since;
-        let due = Duration::from_micros(u64::try_from(progress.arrived).ok()?.saturating_mul(1_000_000) / RATE);
+        // However large it is, it must not take longer than others wait.
+        let rate = RATE.max(u64::try_from(progress.bytes).ok()? / 2);
+        let due = Duration::from_micros(u64::try_from(progress.arrived).ok()?.saturating_mul(1_000_000) / rate);
         let slow = now.saturating_duration_since(since).saturating_sub(due);
         Some(slow.max(now.saturating_duration_since(last))).filter(|lag| *lag >= LAG)
     }
@@ -412,20 +418,56 @@ impl std::ops::Deref for Bytes {
     }
 }
 
+/// Bytes of a review that waits to be judged, until it is dropped.
+struct WaitingBytes<'a> {
+    all: &'a Mutex<HashMap<IpAddr, usize>>,
+    source: IpAddr,
+    bytes: usize,
+}
+
+impl<'a> WaitingBytes<'a> {
+    /// Nothing if too many wait.
+    fn add(all: &'a Mutex<HashMap<IpAddr, usize>>, source: IpAddr, bytes: usize) -> Option<Self> {
+        let mut waiting = all.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = waiting.get(&source).copied().unwrap_or_default();
+        let sum: usize = waiting.values().sum();
+        if own + bytes > WAITING.1 || sum + bytes > WAITING.0 {
+            return None;
+        }
+        waiting.insert(source, own + bytes);
+        Some(Self { all, source, bytes })
+    }
+}
+
+impl Drop for WaitingBytes<'_> {
+    fn drop(&mut self) {
+        let mut waiting = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = waiting.get_mut(&self.source) {
+            *own -= self.bytes;
+            if *own == 0 {
+                waiting.remove(&self.source);
+            }
+        }
+    }
+}
+
 /// The room for all bodies of a server.
 #[derive(Debug)]
 pub(crate) struct Bodies {
     small: Arc<Lane>,
     large: Arc<Lane>,
     judged: Arc<Lane>,
+    /// How many bytes the reviews that wait for room to be judged have meanwhile, by who sent them.
+    waiting: Mutex<HashMap<IpAddr, usize>>,
 }
 
 impl Default for Bodies {
     fn default() -> Self {
         Self {
-            small: Lane::new(SMALL_LANE, SMALL_LANE, SMALL_LINE),
-            large: Lane::new(LARGE_LANE, LARGE_LANE, LARGE_LINE),
+            small: Lane::new(SMALL_LANE, SMALL_LANE / 4 * 3, SMALL_LINE),
+            large: Lane::new(LARGE_LANE, LARGE_LANE / 2, LARGE_LINE),
             judged: Lane::new(JUDGED_LANE.0, JUDGED_LANE.1, LARGE_LINE),
+            waiting: Mutex::default(),
         }
     }
 }
@@ -444,7 +486,15 @@ impl Bodies {
     ///
     /// # Errors
     /// Too many wait, or for too long.
-    pub(crate) async fn judged(&self, namespace: &str, bytes: usize, behind: impl Fn()) -> Result<Room, NoRoom> {
+    pub(crate) async fn judged(
+        &self,
+        source: IpAddr,
+        namespace: &str,
+        bytes: usize,
+        behind: impl Fn(),
+    ) -> Result<Room, NoRoom> {
+        // Anybody may name any number of namespaces, and what waits takes memory too.
+        let _waiting = WaitingBytes::add(&self.waiting, source, bytes).ok_or(NoRoom::LongLine)?;
         self.judged.room(Party::Namespace(namespace.into()), bytes, behind).await
     }
 
@@ -598,7 +648,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn large_bodies_do_not_hold_up_small_ones() {
         let bodies = Bodies::default();
-        let large: Vec<_> = (0..2).map(|_| bodies.room(address(1), 16 << 20, || ()).now_or_never()).collect();
+        let large: Vec<_> = (1..=2).map(|from| bodies.room(address(from), 16 << 20, || ()).now_or_never()).collect();
         assert!(large.iter().all(Option::is_some));
         assert!(bodies.room(address(1), SMALL + 1, || ()).now_or_never().is_none());
         assert!(bodies.room(address(1), SMALL, || ()).now_or_never().is_some());
@@ -611,15 +661,57 @@ mod tests {
         const SIZE: usize = 1 << 20;
         let bodies = Bodies::default();
         let mut greedy = Vec::new();
-        while let Some(room) = bodies.judged("greedy", SIZE, || ()).now_or_never() {
+        while let Some(room) = bodies.judged(address(1), "greedy", SIZE, || ()).now_or_never() {
             greedy.push(room.unwrap());
         }
         assert_eq!(greedy.len() * SIZE, JUDGED_LANE.1);
-        let other = bodies.judged("other", SIZE, || ()).now_or_never().expect("room").unwrap();
+        let other = bodies.judged(address(1), "other", SIZE, || ()).now_or_never().expect("room").unwrap();
         // Its answer has the same room, as long as that is enough.
         let answer = other.for_answer(SIZE / 2).expect("room");
         assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1 + SIZE / 2));
         assert!(answer.for_answer(SIZE).is_none());
         assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1));
+    }
+
+    /// Whoever names any number of namespaces has only so much waiting.
+    #[tokio::test]
+    async fn what_waits_to_be_judged_is_bounded() {
+        const SIZE: usize = 1 << 20;
+        let bodies = Bodies::default();
+        let mut held = Vec::new();
+        for namespace in ["a", "b"] {
+            while let Some(room) = bodies.judged(address(1), namespace, SIZE, || ()).now_or_never() {
+                held.push(room.unwrap());
+            }
+        }
+        assert_eq!(held.len() * SIZE, JUDGED_LANE.0);
+        let names: Vec<_> = (0..100).map(|index| index.to_string()).collect();
+        let mut waiting = Vec::new();
+        for name in &names {
+            let mut room = Box::pin(bodies.judged(address(1), name, SIZE, || ()));
+            match futures::poll!(&mut room) {
+                std::task::Poll::Pending => waiting.push(room),
+                std::task::Poll::Ready(refused) => assert_eq!(refused.unwrap_err(), NoRoom::LongLine),
+            }
+        }
+        assert_eq!(waiting.len() * SIZE, WAITING.1);
+        assert!(bodies.judged(address(2), "c", SIZE, || ()).now_or_never().is_none(), "another address waits");
+        drop(waiting);
+        assert!(bodies.waiting.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn one_address_has_no_whole_lane() {
+        let bodies = Bodies::default();
+        let first = bodies.room(address(1), 16 << 20, || ()).now_or_never();
+        assert!(first.is_some() && bodies.room(address(1), 16 << 20, || ()).now_or_never().is_none());
+        assert!(bodies.room(address(2), 16 << 20, || ()).now_or_never().is_some());
+        let mut small = Vec::new();
+        // Not interrupted, as the runtime otherwise does with a task that goes on for long.
+        while let Some(room) = tokio::task::unconstrained(bodies.room(address(1), SMALL, || ())).now_or_never() {
+            small.push(room.unwrap());
+        }
+        assert_eq!(small.len() * SMALL, SMALL_LANE / 4 * 3);
+        assert!(tokio::task::unconstrained(bodies.room(address(2), SMALL, || ())).now_or_never().is_some());
     }
 }
