@@ -177,9 +177,18 @@ impl State {
         }
     }
 
-    fn waiting(&self, party: &str) -> usize {
-        let lines = self.parties.get(party).into_iter().flat_map(|party| party.servers.values());
-        lines.map(|line| line.waiting.iter().filter(|entry| entry.is_waiting()).count()).sum()
+    /// Whether too many of a party wait. Those who wait no longer are only looked for when it seems so.
+    fn is_long(&mut self, party: &str) -> bool {
+        let Some(party) = self.parties.get_mut(party) else {
+            return false;
+        };
+        let all = |party: &Party| party.servers.values().map(|line| line.waiting.len()).sum::<usize>();
+        if all(party) >= MAX_WAITING {
+            for line in party.servers.values_mut() {
+                line.waiting.retain(|entry| entry.is_waiting());
+            }
+        }
+        all(party) >= MAX_WAITING
     }
 }
 
@@ -251,7 +260,7 @@ impl Turns {
             let mut turns = self.0.state();
             turns.entries += 1;
             let entry = Arc::new(Entry { number: turns.entries, sender: Mutex::new(Some(sender)) });
-            if state.parties.iter().all(|party| turns.waiting(party) >= MAX_WAITING) {
+            if state.parties.iter().all(|party| turns.is_long(party)) {
                 return Err(TooMany);
             }
             for party in &state.parties {
