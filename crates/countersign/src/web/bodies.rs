@@ -187,20 +187,24 @@ impl State {
     /// Who is next: of the party that has least of the lane, the smallest. Nobody goes before it, or bodies that are a little
     /// smaller could take all that comes free for ever.
     fn next(&mut self, share: usize) -> Option<(Party, usize)> {
-        let waiting = self.by_party.iter_mut().filter_map(|(party, has)| {
-            let bytes = has.next()?;
-            (has.bytes == 0 || has.bytes + bytes <= share).then_some((has.bytes, bytes, party))
+        let mut best: Option<(usize, usize, Party)> = None;
+        self.by_party.retain(|party, has| {
+            let next = has.next();
+            if let Some(bytes) = next
+                && (has.bytes == 0 || has.bytes + bytes <= share)
+                && best.as_ref().is_none_or(|best| (has.bytes, bytes, party) < (best.0, best.1, &best.2))
+            {
+                best = Some((has.bytes, bytes, party.clone()));
+            }
+            next.is_some() || has.bytes > 0
         });
-        waiting.min().map(|(_, bytes, party)| (party.clone(), bytes))
+        best.map(|(_, bytes, party)| (party, bytes))
     }
 
     fn give_back(&mut self, party: &Party, bytes: usize) {
         self.used -= bytes;
         if let Some(has) = self.by_party.get_mut(party) {
             has.bytes -= bytes;
-            if has.bytes == 0 && has.line.is_empty() {
-                self.by_party.remove(party);
-            }
         }
     }
 }
@@ -580,6 +584,20 @@ mod tests {
         assert_eq!((0..10_000).filter(|_| lane.look(now)).count(), 1);
         assert_eq!((0..10_000).filter(|_| lane.look(now + LOOK)).count(), 1);
         assert_eq!(held.iter().filter(|room| room.lost().now_or_never().is_some()).count(), 2);
+    }
+
+    /// Whoever waits may name any number of parties: of those that gave up nothing is left.
+    #[tokio::test]
+    async fn who_gave_up_leaves_nothing() {
+        let lane = Lane::new(100 * LEAST, 100 * LEAST, 10);
+        let first = at_once(&lane, 1, 100 * LEAST);
+        for name in 0..1000 {
+            let mut waiting = Box::pin(lane.room(Party::Namespace(name.to_string().into()), LEAST, || ()));
+            assert!(futures::poll!(&mut waiting).is_pending());
+        }
+        assert!(lane.state().by_party.len() <= 2, "{}", lane.state().by_party.len());
+        drop(first);
+        assert!(lane.state().by_party.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
