@@ -3,6 +3,7 @@
 pub mod admit;
 pub(crate) mod answer;
 pub(crate) mod bodies;
+mod bytes;
 pub mod health;
 pub(crate) mod seats;
 

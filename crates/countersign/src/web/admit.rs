@@ -19,7 +19,8 @@ use tokio::sync::Semaphore;
 use tracing::{error, info, warn};
 
 use super::answer::AnswerBody;
-use super::bodies::{Bodies, Bytes, NoRoom, Room, SMALL};
+use super::bodies::{Bodies, NoRoom, Room, SMALL};
+use super::bytes::Bytes;
 use super::seats::Seat;
 use crate::gate::{Decision, Gate, Submitted, Webhook};
 use crate::metrics::{Outcome, SharedMetrics};

@@ -1,16 +1,16 @@
 //! Room for the bodies of requests: those under way together take no more than a fixed number of bytes. What does not fit waits.
 //!
-//! There are two lanes. Ordinary reviews have some kilobytes, and a lane of their own, so that large ones never hold them up. In a
-//! lane the source that has least of it comes first, and of one source the smallest, so that a few huge ones hold up nobody else.
-//! Who has room and does not send is found out while somebody else waits for it: the source that has most of the lane then loses the
-//! body that is furthest behind.
+//! There are three lanes: for bodies of ordinary reviews, which have some kilobytes; for large bodies; and for large reviews while they
+//! are judged, with their answers. So a large one never holds up an ordinary one. Room is taken for a party: the address that sends a
+//! body, or the namespace that a review is about. In a lane the party that has least of it comes first, and of one party the smallest,
+//! so that a few huge ones hold up nobody else. Who has room and does not send, or does not take an answer, is found out while
+//! somebody else waits for it: the party that has most of the lane then loses the body that is furthest behind.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use memmap2::MmapMut;
 use tokio::sync::{Notify, oneshot};
 
 /// Up to which size a body goes into the lane of small ones. The review of a pod has some ten kilobytes.
@@ -43,10 +43,10 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How many bytes the reviews that wait to be judged may have, and how many of them those of one address.
 const WAITING: (usize, usize) = (32 << 20, 16 << 20);
 
-/// How many bodies of one source may wait for room in the lane of small ones: more than an API server has reviews under way.
+/// How many bodies of one address may wait for room in the lane of small ones: more than an API server has reviews under way.
 const SMALL_LINE: usize = 2048;
 
-/// How many bodies of one source may wait for room in the lane of large ones, and reviews of one namespace in that of the judged.
+/// How many bodies of one address may wait for room in the lane of large ones, and reviews of one namespace in that of the judged.
 const LARGE_LINE: usize = 64;
 
 /// For whom room is taken.
@@ -292,7 +292,7 @@ impl Lane {
     }
 }
 
-/// Takes the room of the source that has most, from its body that is furthest behind, if any is.
+/// Takes the room of the party that has most, from its body that is furthest behind, if any is.
 fn free_one(state: &mut State, now: Instant) -> bool {
     let behind = state.awaited.iter().filter_map(|(number, taken)| {
         let lag = taken.lag(now)?;
@@ -335,9 +335,7 @@ impl Room {
         drop(state);
         self.lane.grant();
     }
-}
 
-impl Room {
     /// The same room for so many bytes that somebody is to take from now on, if it is large enough.
     pub(crate) fn for_answer(self, bytes: usize) -> Option<Self> {
         let now = Instant::now();
@@ -361,64 +359,6 @@ impl Drop for Room {
         state.give_back(&self.taken.party, self.taken.progress().bytes);
         drop(state);
         self.lane.grant();
-    }
-}
-
-/// The bytes of a body.
-///
-/// A large one is mapped from the system and goes back there as it is. From an allocator it may not: what smaller things are put
-/// beside it keeps the whole from being given back, and each large body would leave the process a little larger.
-#[derive(Debug)]
-pub(crate) enum Bytes {
-    /// Up to [`SMALL`].
-    Allocated(Vec<u8>),
-    /// More than that: the mapping, and how much of it has arrived.
-    Mapped(MmapMut, usize),
-}
-
-impl Bytes {
-    /// None yet, with room for so many.
-    ///
-    /// # Errors
-    /// The system has no memory.
-    pub(crate) fn with_room(length: usize) -> std::io::Result<Self> {
-        if length <= SMALL {
-            return Ok(Self::Allocated(Vec::with_capacity(length)));
-        }
-        // Pages that nothing is written to take no memory.
-        Ok(Self::Mapped(MmapMut::map_anon(length)?, 0))
-    }
-
-    /// Adds what has arrived; false if there is no room for it.
-    pub(crate) fn add(&mut self, data: &[u8]) -> bool {
-        match self {
-            Self::Allocated(bytes) => {
-                let fits = bytes.len() + data.len() <= SMALL;
-                if fits {
-                    bytes.extend_from_slice(data);
-                }
-                fits
-            }
-            Self::Mapped(bytes, length) => {
-                let Some(room) = bytes.get_mut(*length..*length + data.len()) else {
-                    return false;
-                };
-                room.copy_from_slice(data);
-                *length += data.len();
-                true
-            }
-        }
-    }
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Allocated(bytes) => bytes,
-            Self::Mapped(bytes, length) => &bytes[..*length],
-        }
     }
 }
 
@@ -477,7 +417,7 @@ impl Default for Bodies {
 }
 
 impl Bodies {
-    /// Waits for room for a body of a source. `behind` is told each time that another body lost its room for it.
+    /// Waits for room for a body from an address. `behind` is told each time that another body lost its room for it.
     ///
     /// # Errors
     /// Too many wait, or for too long.
@@ -645,22 +585,6 @@ mod tests {
         assert!(free_one(&mut lane.state(), now) && lost(&stalled) && !lost(&slow));
         assert!(free_one(&mut lane.state(), now) && lost(&slow));
         assert!(!free_one(&mut lane.state(), now) && !lost(&fast) && !lost(&arrived));
-    }
-
-    #[test]
-    fn bytes_are_those_that_were_added() {
-        for length in [0, 5, SMALL, SMALL + 1, 16 << 20] {
-            let mut bytes = Bytes::with_room(length).unwrap();
-            let mut expected = Vec::new();
-            for part in [&b"abc"[..], &vec![7; SMALL - 3]] {
-                if bytes.add(part) {
-                    expected.extend_from_slice(part);
-                }
-            }
-            assert_eq!(*bytes, expected, "{length}");
-            assert_eq!(expected.len(), SMALL);
-            assert_eq!(bytes.add(b"de"), length > SMALL + 1, "{length}");
-        }
     }
 
     #[tokio::test(start_paused = true)]
