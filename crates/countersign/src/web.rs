@@ -10,6 +10,7 @@ pub(crate) mod seats;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::header::CONNECTION;
 use axum::http::{HeaderValue, Version};
-use futures::future::{self, Either};
+use futures::future;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
@@ -252,13 +253,8 @@ impl Server {
         let mut builder = http1::Builder::new();
         // How long a head may take is for the seats.
         builder.timer(TokioTimer::new()).header_read_timeout(None).max_buf_size(READ_AHEAD);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat, &self.stop))).await {
-            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
-            Either::Right((end, _)) => end,
-        };
-        connection.as_mut().graceful_shutdown();
-        goodbye(end, seat, connection).await
+        let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        self.drive(seat, connection, &self.stop, http1::Connection::graceful_shutdown).await
     }
 
     async fn http2<S>(&self, stream: S, seat: &Arc<Seat>) -> Result<(), String>
@@ -272,16 +268,39 @@ impl Server {
         builder.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_HEAD);
         builder.initial_connection_window_size(WINDOW).initial_stream_window_size(WINDOW);
         builder.keep_alive_interval(PING.0).keep_alive_timeout(PING.1);
-        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
-        let end = match future::select(connection.as_mut(), std::pin::pin!(self.end(seat, &self.leaving))).await {
-            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
-            Either::Right((end, _)) => end,
-        };
-        connection.as_mut().graceful_shutdown();
-        goodbye(end, seat, connection).await
+        let connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // It can be told to stop early: it says which requests it still takes.
+        self.drive(seat, connection, &self.leaving, http2::Connection::graceful_shutdown).await
     }
 
-    /// Resolves when a connection is to end, with how. HTTP/2 can be told to at once: it says which requests it still takes.
+    /// Serves a connection to its end: its own, or the one that it is told to come to once it has lost its seat, or is to stop.
+    async fn drive<C, E>(
+        &self,
+        seat: &Seat,
+        mut connection: Pin<&mut C>,
+        stop: &Stop,
+        graceful_shutdown: impl Fn(Pin<&mut C>),
+    ) -> Result<(), String>
+    where
+        C: Future<Output = Result<(), E>>,
+        E: std::fmt::Display,
+    {
+        let text = |served: Result<(), E>| served.map_err(|error| error.to_string());
+        let end = tokio::select! {
+            served = connection.as_mut() => return text(served),
+            end = self.end(seat, stop) => end,
+        };
+        graceful_shutdown(connection.as_mut());
+        if end == End::WhenDone {
+            tokio::select! {
+                served = connection.as_mut() => return text(served),
+                () = seat.told_to_leave() => {}
+            }
+        }
+        tokio::time::timeout(GOODBYE, connection).await.map_or(Ok(()), text)
+    }
+
+    /// Resolves when a connection is to end, with how.
     async fn end(&self, seat: &Seat, stop: &Stop) -> End {
         let (mut stop, turn_away) = (stop.clone(), self.turn_away.clone());
         let turned_away = async {
@@ -311,23 +330,6 @@ enum End {
     Soon,
     /// After the requests that are under way.
     WhenDone,
-}
-
-/// Waits for a connection that was told to end.
-async fn goodbye<E: std::fmt::Display>(
-    end: End,
-    seat: &Seat,
-    connection: impl Future<Output = Result<(), E>>,
-) -> Result<(), String> {
-    let mut connection = std::pin::pin!(connection);
-    if end == End::WhenDone {
-        match future::select(connection.as_mut(), std::pin::pin!(seat.told_to_leave())).await {
-            Either::Left((served, _)) => return served.map_err(|error| error.to_string()),
-            Either::Right(_) => {}
-        }
-    }
-    let ended = tokio::time::timeout(GOODBYE, connection).await;
-    ended.unwrap_or(Ok(())).map_err(|error| error.to_string())
 }
 
 /// Two receivers: the first turns true at SIGTERM or SIGINT, the second that long after it, or at the next signal.
