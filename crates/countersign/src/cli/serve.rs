@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign_policy::{Defaults, Kinds, TrustServer};
-use countersign_remote::{Clock, Connections, Options, StateDir, StateStore};
+use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -77,7 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
     let trust_servers = reach::trust_servers(&config.trust_servers)?;
     let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
-    let refresh = refresh(&clients, state.clone(), &metrics);
+    let notary = clients.notary.clone();
     let engine = Engine {
         source: Arc::clone(&source),
         notary: clients.notary,
@@ -102,6 +102,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         mode: config.mode,
     };
     let reviewer = Reviewer::new(gate, Arc::clone(&metrics));
+    let refresh = refresh(notary, state.clone(), Arc::clone(&reviewer), Arc::clone(&metrics));
     let (serving, authorities) = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let api_servers = api_servers(&config, &metrics)?;
     let tls = tls::server_config(Arc::clone(&serving), api_servers.clone())?;
@@ -153,9 +154,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
 }
 
 /// Brings metrics up to date that are counted elsewhere.
-fn refresh(clients: &reach::Clients, state: Option<Arc<dyn StateStore>>, metrics: &SharedMetrics) -> health::Refresh {
-    let (notary, metrics) = (clients.notary.clone(), Arc::clone(metrics));
+fn refresh(
+    notary: NotaryClient,
+    state: Option<Arc<dyn StateStore>>,
+    reviewer: Arc<Reviewer>,
+    metrics: SharedMetrics,
+) -> health::Refresh {
     Arc::new(move || {
+        reviewer.refresh_metrics();
         metrics.verifying(notary.load());
         if let Some(count) = state.as_ref().and_then(|state| state.count()) {
             metrics.remembered(count);

@@ -64,6 +64,21 @@ impl Reviewer {
         let readers = Semaphore::new(LARGE_READERS);
         Arc::new(Self { gate, metrics, bodies: Bodies::default(), readers })
     }
+
+    /// Brings the metrics of room for bodies up to date.
+    pub fn refresh_metrics(&self) {
+        self.metrics.bodies(self.bodies.used());
+    }
+
+    /// Another body lost its room.
+    fn count_behind(&self) {
+        self.metrics.body_refused("behind");
+    }
+
+    fn count_no_room(&self, problem: NoRoom) -> (StatusCode, String) {
+        self.metrics.body_refused(problem.label());
+        (StatusCode::SERVICE_UNAVAILABLE, problem.to_string())
+    }
 }
 
 /// What is asked for a review: each has a path of its own.
@@ -127,7 +142,7 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     drop((review, answer));
     let body = match reviewer.answer_body(bytes, room, seat).await {
         Ok(body) => body,
-        Err(no_room) => return (StatusCode::SERVICE_UNAVAILABLE, format!("{no_room}\n")).into_response(),
+        Err((status, problem)) => return (status, problem + "\n").into_response(),
     };
     ([(header::CONTENT_TYPE, "application/json")], Body::new(body)).into_response()
 }
@@ -145,18 +160,21 @@ type Read = (Review<'static>, Asking, Room);
 
 impl Reviewer {
     /// The body of an answer, with room until the client has taken it: that of the review, if it is enough.
-    async fn answer_body(&self, bytes: Vec<u8>, room: Room, seat: Option<Arc<Seat>>) -> Result<AnswerBody, NoRoom> {
+    async fn answer_body(
+        &self,
+        bytes: Vec<u8>,
+        room: Room,
+        seat: Option<Arc<Seat>>,
+    ) -> Result<AnswerBody, (StatusCode, String)> {
         if bytes.len() <= MUCH {
-            drop(room);
-            self.metrics.bodies(self.bodies.used());
             return Ok(AnswerBody::small(bytes));
         }
         if let Some(room) = room.for_answer(bytes.len()) {
             return Ok(AnswerBody::in_room(bytes, room, seat));
         }
-        let behind = || self.metrics.body_refused("behind");
-        let room = self.bodies.room(source_of(seat.as_ref()), bytes.len().max(SMALL + 1), behind).await;
-        let room = room.inspect_err(|problem| self.metrics.body_refused(problem.label()))?;
+        let (source, size) = (source_of(seat.as_ref()), bytes.len().max(SMALL + 1));
+        let room = self.bodies.room(source, size, || self.count_behind()).await;
+        let room = room.map_err(|problem| self.count_no_room(problem))?;
         Ok(AnswerBody::in_room(bytes, room, seat))
     }
 
@@ -171,11 +189,8 @@ impl Reviewer {
         let most = asked.max_body_bytes();
         // API servers always say how long it is; who does not say it may send as much as is read at all.
         let length = body.size_hint().exact().map_or(most, |length| usize::try_from(length).unwrap_or(usize::MAX));
-        let short = || self.metrics.body_refused("behind");
-        let no_room = |problem: NoRoom| {
-            self.metrics.body_refused(problem.label());
-            (StatusCode::SERVICE_UNAVAILABLE, problem.to_string())
-        };
+        let short = || self.count_behind();
+        let no_room = |problem| self.count_no_room(problem);
         let room = self.bodies.room(source, length.min(most), short).await.map_err(no_room)?;
         let body = {
             // As long as it comes, it is the client that is waited for.
@@ -219,7 +234,6 @@ impl Reviewer {
             room.shrink(kept);
             room
         };
-        self.metrics.bodies(self.bodies.used());
         Ok((review, asking, room))
     }
 

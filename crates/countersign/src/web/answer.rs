@@ -39,11 +39,10 @@ impl AnswerBody {
     pub(crate) fn in_room(bytes: Vec<u8>, room: Room, seat: Option<Arc<Seat>>) -> Self {
         let (done, gone) = oneshot::channel();
         let room = Arc::new(room);
-        let watched = Arc::downgrade(&room);
+        let watched = Arc::clone(&room);
         tokio::spawn(async move {
-            let Some(room) = watched.upgrade() else { return };
             tokio::select! {
-                () = room.lost() => if let Some(seat) = seat {
+                () = watched.lost() => if let Some(seat) = seat {
                     seat.leave();
                 },
                 _ = gone => {}
