@@ -177,7 +177,7 @@ impl Engine {
         tokio::time::timeout_at(job.until, all).await.unwrap_or_else(|_| late())
     }
 
-    /// Proves an image once the namespace has a turn.
+    /// Proves an image once the namespace has a turn, as long as there is time.
     async fn prove_in_turn(
         &self,
         moment: &dyn Moment,
@@ -186,46 +186,29 @@ impl Engine {
         now: Timestamp,
         job: &Job<'_>,
     ) -> Result<(ProvenDigest, Seen), DenyReason> {
-        // Past its time a review of a thousand images does not stand in line a thousand times.
-        let turn = if Instant::now() < job.until {
-            tokio::time::timeout_at(job.until, self.notary.proof(job.namespace)).await.ok()
-        } else {
-            None
-        };
-        let Some(Ok(_turn)) = turn else {
+        let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
+        let no_turn = || {
             let cause = format!(
-                "its turn to be verified did not come, as much else is asked for in namespace {}; try again",
+                "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
                 job.namespace
             );
-            return Err(DenyReason::Undecided { cause });
+            Err(DenyReason::Undecided { cause })
+        };
+        // Past its time a review of a thousand images does not stand in line a thousand times.
+        if Instant::now() >= job.until {
+            return no_turn();
+        }
+        let Ok(Ok(_turn)) = tokio::time::timeout_at(job.until, self.notary.proof(job.namespace)).await else {
+            return no_turn();
         };
         // It is large, and only those that have a turn are to take room.
-        Box::pin(self.prove_until(moment, need, pull, now, job)).await
-    }
-
-    async fn prove_until(
-        &self,
-        moment: &dyn Moment,
-        need: &TrustNeed,
-        pull: &PullSecrets<'_>,
-        now: Timestamp,
-        job: &Job<'_>,
-    ) -> Result<(ProvenDigest, Seen), DenyReason> {
-        let proven = self.prove(moment, need, pull, now, job.denial_age);
-        let proven = tokio::time::timeout_at(job.until, proven).await;
-        proven.unwrap_or_else(|_| {
-            let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
+        let proven = Box::pin(self.prove(moment, need, pull, now, job.denial_age));
+        tokio::time::timeout_at(job.until, proven).await.unwrap_or_else(|_| {
             let certificate = need.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem).ok());
-            let waits = self.notary.waits_for_its_turn(&need.server, &need.gun, certificate);
-            let cause = if waits {
-                format!(
-                    "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
-                    job.namespace
-                )
-            } else {
-                format!("{server} did not bring an answer within {seconds} s")
-            };
-            Err(DenyReason::Undecided { cause })
+            if self.notary.waits_for_its_turn(&need.server, &need.gun, certificate) {
+                return no_turn();
+            }
+            Err(DenyReason::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
         })
     }
 

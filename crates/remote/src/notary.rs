@@ -96,6 +96,15 @@ pub struct Ask<'a> {
     pub max_age: Option<Duration>,
 }
 
+impl<'a> Ask<'a> {
+    /// A question for no namespace, without a pinned certificate, to which any answer will do that is fresh enough by
+    /// [`Options::refresh`].
+    #[must_use]
+    pub fn new(server: &'a TrustServer, gun: &'a str, pins: &'a RootPins, login: &'a Login) -> Self {
+        Self { server, gun, pins, certificate: None, login, namespace: "", max_age: None }
+    }
+}
+
 pub(crate) type Outcome = Result<Seen, Failure>;
 
 /// Client of any number of trust servers.

@@ -86,15 +86,7 @@ async fn large_repositories_take_turns() {
             let address = &address;
             async move {
                 let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-                let ask = Ask {
-                    server: address,
-                    gun: &gun,
-                    pins: &pins,
-                    certificate: None,
-                    login: &login,
-                    namespace: "",
-                    max_age: None,
-                };
+                let ask = Ask::new(address, &gun, &pins, &login);
                 client.repository(ask).await.map(|_| ())
             }
         });
@@ -128,17 +120,7 @@ async fn endless_answers_take_little_memory() {
     let asked = servers.iter().flat_map(|server| {
         (0..8).map(move |index| async move {
             let (gun, pins, login) = (format!("h.io/app{index}"), RootPins::none(), Login::none());
-            client
-                .repository(Ask {
-                    server,
-                    gun: &gun,
-                    pins: &pins,
-                    certificate: None,
-                    login: &login,
-                    namespace: "",
-                    max_age: None,
-                })
-                .await
+            client.repository(Ask::new(server, &gun, &pins, &login)).await
         })
     });
     for outcome in futures::future::join_all(asked).await {

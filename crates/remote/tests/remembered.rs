@@ -160,15 +160,7 @@ async fn a_slow_flight_takes_nothing_back() {
     let address = TrustServer::parse(&server.url).unwrap();
     let (mut pins, login) = (RootPins::none(), Login::none());
     pins.add(&pin).unwrap();
-    let quick = client.repository(Ask {
-        server: &address,
-        gun: GUN,
-        pins: &pins,
-        certificate: None,
-        login: &login,
-        namespace: "",
-        max_age: None,
-    });
+    let quick = client.repository(Ask::new(&address, GUN, &pins, &login));
     assert_eq!(digest(&quick.await.unwrap()), digest_of("newer"));
     gate.add_permits(100);
     assert_eq!(digest(&slow.await.unwrap().unwrap()), digest_of("newer"), "looked at once more");

@@ -235,7 +235,7 @@ async fn ask(
 ) -> Result<Arc<Repository>, Failure> {
     let pins = RootPins::none();
     client
-        .repository(Ask { server, gun: GUN, pins: &pins, certificate, login, namespace: "", max_age: None })
+        .repository(Ask { certificate, ..Ask::new(server, GUN, &pins, login) })
         .await
         .map(|seen| Arc::clone(seen.repository()))
 }

@@ -317,13 +317,8 @@ async fn verify<'a>(
 ) -> Result<String, (&'a str, Trouble)> {
     let (gun, login) = (patient.image.repository(), Login::none());
     let ask = Ask {
-        server: &patient.server,
-        gun: &gun,
-        pins: &patient.demands.pins,
         certificate: patient.demands.certificate.as_ref(),
-        login: &login,
-        namespace: "",
-        max_age: None,
+        ..Ask::new(&patient.server, &gun, &patient.demands.pins, &login)
     };
     let repository = match clients.notary.repository(ask).await {
         Ok(repository) => repository,

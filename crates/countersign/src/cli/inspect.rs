@@ -53,8 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let client = &clients.notary;
     let pins = countersign_notary::RootPins::none();
     let (gun, login) = (image.repository(), Login::none());
-    let ask =
-        Ask { server: &server, gun: &gun, pins: &pins, certificate: None, login: &login, namespace: "", max_age: None };
+    let ask = Ask::new(&server, &gun, &pins, &login);
     let runtime = reach::runtime()?;
     let found = runtime.block_on(client.repository(ask));
     let repository = match found {

@@ -89,15 +89,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             let (gun, login) = (image.repository(), Login::none());
             let client = flags.clients()?.notary;
             runtime.block_on(async {
-                let ask = Ask {
-                    server: &server,
-                    gun: &gun,
-                    pins: &pins,
-                    certificate: None,
-                    login: &login,
-                    namespace: "",
-                    max_age: None,
-                };
+                let ask = Ask::new(&server, &gun, &pins, &login);
                 let repository = match client.repository(ask).await {
                     Ok(repository) => repository,
                     Err(failure) => {

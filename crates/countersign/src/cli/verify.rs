@@ -62,15 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let runtime = reach::runtime()?;
     let resolved = runtime.block_on(async {
         let (gun, login) = (image.repository(), Login::none());
-        let ask = Ask {
-            server: &server,
-            gun: &gun,
-            pins: &pins,
-            certificate: None,
-            login: &login,
-            namespace: "",
-            max_age: None,
-        };
+        let ask = Ask::new(&server, &gun, &pins, &login);
         let repository = client.repository(ask).await;
         let repository = repository.map_err(|failure| enforce::deny(server.host_port(), failure))?;
         let resolved = repository.resolve(&wanted, &signers, clock());

@@ -60,8 +60,7 @@ async fn serve(served: HashMap<&'static str, Files>) -> String {
 
 async fn ask(client: NotaryClient, server: TrustServer) -> Outcome {
     let (pins, login) = (RootPins::none(), Login::none());
-    let ask =
-        Ask { server: &server, gun: GUN, pins: &pins, certificate: None, login: &login, namespace: "", max_age: None };
+    let ask = Ask::new(&server, GUN, &pins, &login);
     tokio::time::timeout(HANGS, client.repository(ask)).await.expect("it must end")
 }
 

@@ -170,7 +170,7 @@ async fn look_at(
     max_age: Option<Duration>,
 ) -> Result<Seen, Failure> {
     let (pins, login) = (RootPins::none(), Login::none());
-    client.repository(Ask { server, gun, pins: &pins, certificate: None, login: &login, namespace: "", max_age }).await
+    client.repository(Ask { max_age, ..Ask::new(server, gun, &pins, &login) }).await
 }
 
 /// Asks as for a review that is admitted.
