@@ -284,24 +284,42 @@ async fn changed(authorities: Option<&mut watch::Receiver<Option<String>>>) {
     }
 }
 
-/// What keeps the webhooks from being asked: configurations, entries or rules that are not there. Empty if all is well.
+/// Both configurations as the API server has them, by their kind: none where one is not there, and why where one cannot be read.
+pub type Stored = Vec<(&'static str, Result<Option<DynamicObject>, String>)>;
+
+/// Reads both configurations.
 ///
 /// # Errors
-/// The API server does not say.
-pub async fn missing(client: &Client, name: &str) -> Result<Vec<String>, String> {
+/// The API server does not say which version of them it has.
+pub async fn stored(client: &Client, name: &str) -> Result<Stored, String> {
     let version = api_version(client).await?;
-    let mut missing = Vec::new();
+    let mut stored = Vec::new();
     for configuration in CONFIGURATIONS {
-        let kind = configuration.0;
-        let api = configurations(client, configuration, version);
-        let found =
-            cluster::in_time(api.get_opt(name)).await.map_err(|(_, cause)| format!("{kind} {name}: {cause}"))?;
-        let Some(found) = found else {
-            missing.push(no_configuration(kind, name));
-            continue;
+        let found = cluster::in_time(configurations(client, configuration, version).get_opt(name)).await;
+        stored.push((configuration.0, found.map_err(|(_, cause)| format!("cannot be read: {cause}"))));
+    }
+    Ok(stored)
+}
+
+/// What keeps the webhooks from being asked: configurations, entries or rules that are not there, or that cannot be read. Empty if all
+/// is well.
+#[must_use]
+pub fn missing(stored: &Stored, name: &str) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (kind, found) in stored {
+        let found = match found {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                missing.push(no_configuration(kind, name));
+                continue;
+            }
+            Err(cause) => {
+                missing.push(format!("{kind} {name}: {cause}"));
+                continue;
+            }
         };
-        for entry in ENTRIES.iter().filter(|entry| entry.configuration == kind) {
-            match entry.find(&found) {
+        for entry in ENTRIES.iter().filter(|entry| entry.configuration == *kind) {
+            match entry.find(found) {
                 None => missing.push(no_entry(entry, name)),
                 Some((_, stored)) if rules_of(stored).is_empty() => missing.push(format!(
                     "the entry {} of {kind} {name} has no rules, so nothing is sent to {}: no replica serves yet; look at the pods of Countersign, and at /readyz", entry.name, entry.path
@@ -310,7 +328,7 @@ pub async fn missing(client: &Client, name: &str) -> Result<Vec<String>, String>
             }
         }
     }
-    Ok(missing)
+    missing
 }
 
 #[cfg(test)]

@@ -16,14 +16,8 @@ use crate::manifests::{NAME, NAME_LABEL, WEBHOOK};
 use crate::registration;
 use crate::source::definitions::{self, CURE};
 
-/// The class of pods without which a node is of no use.
+/// The priority class of pods that a node needs before it can run any others: its network, say.
 const NODE_CRITICAL: &str = "system-node-critical";
-
-/// The two kinds of webhook configurations.
-const CONFIGURATIONS: [(&str, &str); 2] = [
-    ("MutatingWebhookConfiguration", "mutatingwebhookconfigurations"),
-    ("ValidatingWebhookConfiguration", "validatingwebhookconfigurations"),
-];
 
 /// Looks at the installation. Gives whether nothing is wrong that lets images in.
 pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
@@ -39,14 +33,23 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
             Err(cause) => walk.warn("definitions", &format!("{plural}: cannot be read: {cause}")),
         }
     }
-    match registration::missing(client, NAME).await {
-        Ok(missing) if missing.is_empty() => walk.step("registration", "every webhook has rules"),
-        Ok(missing) => missing.iter().for_each(|missing| walk.warn("registration", missing)),
-        Err(cause) => walk.warn("registration", &format!("cannot be read: {cause}")),
+    let stored = match registration::stored(client, NAME).await {
+        Ok(stored) => stored,
+        Err(cause) => {
+            walk.warn("registration", &format!("cannot be read: {cause}"));
+            return true;
+        }
+    };
+    let missing = registration::missing(&stored, NAME);
+    if missing.is_empty() {
+        walk.step("registration", "every webhook has rules");
+    }
+    for missing in &missing {
+        walk.warn("registration", missing);
     }
     let mut selectors = Vec::new();
-    for (kind, plural) in CONFIGURATIONS {
-        match registered(client, kind, plural).await {
+    for (kind, found) in &stored {
+        match registered(found) {
             Ok(selector) => selectors.push(selector),
             Err(problem) => walk.warn("webhooks", &format!("{kind} {NAME}: {problem}")),
         }
@@ -73,19 +76,11 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
 }
 
 /// The namespaces that a registered configuration has reviewed.
-async fn registered(client: &Client, kind: &str, plural: &str) -> Result<Selector, String> {
-    let mut cause = "is not there, so not all is reviewed; apply what countersign manifests prints".to_owned();
-    for version in ["v1", "v1beta1"] {
-        let resource = cluster::resource("admissionregistration.k8s.io", version, kind, plural);
-        let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-        match cluster::in_time(api.get(NAME)).await {
-            Ok(found) => return selector(&found.data["webhooks"]),
-            // The API server may only have the other version.
-            Err((Some(404), _)) => {}
-            Err((_, problem)) => cause = format!("cannot be read: {problem}"),
-        }
-    }
-    Err(cause)
+fn registered(found: &Result<Option<DynamicObject>, String>) -> Result<Selector, String> {
+    let found = found.as_ref().map_err(String::clone)?;
+    let found =
+        found.as_ref().ok_or("is not there, so not all is reviewed; apply what countersign manifests prints")?;
+    selector(&found.data["webhooks"])
 }
 
 fn selector(webhooks: &Value) -> Result<Selector, String> {
