@@ -271,7 +271,7 @@ pub(crate) fn further_kinds(world: &mut World) -> Result<(), Problem> {
     let kinds = json!({"kinds": [{"group": "example.com", "kind": "Widget", "resource": "widgets", "pod-template": "/pods/template"}, {"group": "example.com", "kind": "Gadget", "pod-template": "/pods/template"}]});
     std::fs::write(&config, kinds.to_string())?;
     let before = registration(world);
-    roll(world, &["--config", &config.display().to_string()])?;
+    world.roll(&["--config", &config.display().to_string()])?;
     assert!(world.logs_hold("this kind is not registered") && world.logs_hold("kind=\"Gadget\""), "nobody says so");
     wait_for("the rules of the kind", || {
         let entries = entries(world);
@@ -288,26 +288,8 @@ pub(crate) fn further_kinds(world: &mut World) -> Result<(), Problem> {
     wait_for("the policy", || world.plane.send("admin", "create", &widget(listed)).is_ok_and(|done| done.code == 0))?;
     let refused = world.plane.send("admin", "replace", &widget("evil.example.com/app:1"))?;
     assert!(refused.code != 0 && refused.stderr.contains(DENIED), "{refused:?}");
-    roll(world, &[])?;
+    world.roll(&[])?;
     wait_for("the registration as it was", || registration(world) == before)
-}
-
-/// Replaces all replicas as a Deployment does: a new one is ready before an old one is asked to go.
-fn roll(world: &mut World, arguments: &[&str]) -> Result<(), Problem> {
-    for _ in 0..world.replicas.len() {
-        let replica = world.start_replica_with(arguments)?;
-        replica.ready()?;
-        world.replicas.push(replica);
-        world.set_backends();
-        let mut old = world.replicas.remove(0);
-        let asked = run(Command::new("kill").args(["-TERM", &old.part.id().to_string()]))?;
-        assert_eq!(asked.code, 0);
-        wait_for("the end of readiness", || old.get("/readyz").map_or(true, |(status, _)| status == 503))?;
-        world.set_backends();
-        let status = old.part.ended()?;
-        assert!(status.success(), "{status}");
-    }
-    Ok(())
 }
 
 /// What came of pods that were created all the while.
@@ -362,7 +344,7 @@ pub(crate) fn upgrade_and_rollback(world: &mut World) -> Result<(), Problem> {
             let objects = world.installation_here(&["--image", image])?;
             world.plane.apply(&json!({"apiVersion": "v1", "kind": "List", "items": objects}).to_string())?;
             created()?;
-            roll(world, &[])?;
+            world.roll(&[])?;
             created()?;
         }
         Ok::<_, Problem>(())

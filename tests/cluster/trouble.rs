@@ -1,10 +1,9 @@
 //! What is down, comes back, or changes while everything runs.
 
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use countersign_tests::{Countersign, Kubectl, NotaryServer, Problem, run, wait_for};
+use countersign_tests::{Countersign, Kubectl, NotaryServer, Problem, wait_for};
 use serde_json::{Value, json};
 
 use crate::world::{DENIED, World, pod, workload};
@@ -325,23 +324,10 @@ fn disturb(world: &mut World, rounds: &AtomicUsize) -> Result<(), Problem> {
         world.replicas.insert(index, replica);
         world.set_backends();
     }
-    // Rolled as a Deployment rolls: a new one is ready before an old one is asked to go. To those that want a certificate for four
-    // times as long, the one that is there has come to the last third of its life.
+    // Rolled. To replicas that want a certificate for four times as long, the one that is there has come to the last third of its life.
     let before = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"])?;
     world.tls_lifetime = "360d";
-    for _ in 0..2 {
-        let replica = world.start_replica()?;
-        replica.ready()?;
-        world.replicas.push(replica);
-        let mut old = world.replicas.remove(0);
-        let asked = run(Command::new("kill").args(["-TERM", &old.part.id().to_string()]))?;
-        assert_eq!(asked.code, 0);
-        // Its readiness ends first, and it still answers while the Service learns of that.
-        wait_for("the end of readiness", || old.get("/readyz").map_or(true, |(status, _)| status == 503))?;
-        world.set_backends();
-        let status = old.part.ended()?;
-        assert!(status.success(), "{status}");
-    }
+    world.roll(&[])?;
     wait_for("a rotation", || {
         let now = world.plane.get(&["secret", "countersign-tls", "-n", "countersign"]).unwrap_or_default();
         now["data"]["tls.crt"].is_string() && now["data"]["tls.crt"] != before["data"]["tls.crt"]

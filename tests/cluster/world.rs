@@ -212,6 +212,25 @@ impl World {
         Countersign::start(&name, &self.ca, self.folder.path(), &[&arguments, more].concat())
     }
 
+    /// Replaces all replicas as a Deployment does: a new one, with these further arguments, is ready before an old one is asked to go.
+    /// The readiness of the old one ends first, and it still answers while the Service learns of that.
+    pub(crate) fn roll(&mut self, arguments: &[&str]) -> Result<(), Problem> {
+        for _ in 0..self.replicas.len() {
+            let replica = self.start_replica_with(arguments)?;
+            replica.ready()?;
+            self.replicas.push(replica);
+            self.set_backends();
+            let mut old = self.replicas.remove(0);
+            let asked = run(Command::new("kill").args(["-TERM", &old.part.id().to_string()]))?;
+            assert_eq!(asked.code, 0);
+            wait_for("the end of readiness", || old.get("/readyz").map_or(true, |(status, _)| status == 503))?;
+            self.set_backends();
+            let status = old.part.ended()?;
+            assert!(status.success(), "{status}");
+        }
+        Ok(())
+    }
+
     pub(crate) fn set_backends(&self) {
         let ports: Vec<_> = self.replicas.iter().map(|replica| replica.port).collect();
         self.front.set(&ports);
