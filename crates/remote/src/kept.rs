@@ -322,7 +322,8 @@ struct Share {
 }
 
 impl Share {
-    /// How much of what there is it takes, in bytes: a slot counts for its part of all slots.
+    /// How many bytes its slots count for, to compare namespaces: a slot counts for at least the same part of all bytes as it is of all
+    /// slots, so that many small ones weigh as much as few large ones.
     fn weight(&self) -> usize {
         self.bytes.max(self.count * (MAX_BYTES / MAX_SLOTS))
     }

@@ -65,7 +65,7 @@ mod tests {
                 assert_eq!(purged[..kinds_kept.len()], kinds_kept);
                 let last = ["CustomResourceDefinition"; 3].into_iter().chain(["Namespace"]).collect::<Vec<_>>();
                 assert_eq!(purged[kinds_kept.len()..], last);
-                // Its authority's key is of no use to anybody, and the replicas' right to make another has gone before it.
+                // The Secret with the serving certificate goes last, when no replica has the right any more to make another one.
                 let (role, secret) = (position(&purged, "RoleBinding"), position(&purged, "Secret"));
                 assert!(position(&purged, "Deployment") < role && role < secret, "{purged:?}");
             }
