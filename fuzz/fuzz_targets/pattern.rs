@@ -1,9 +1,9 @@
 //! Any text as the name of an entry, against any image.
 #![no_main]
 
+use countersign_image::ImageReference;
+use countersign_policy::Pattern;
 use libfuzzer_sys::fuzz_target;
-
-use countersign_policy::{ImageReference, Pattern};
 
 fuzz_target!(|texts: (&str, &str)| {
     if let (Ok(pattern), Ok(image)) = (Pattern::parse(texts.0), ImageReference::parse(texts.1)) {

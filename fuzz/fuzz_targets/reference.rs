@@ -1,9 +1,8 @@
 //! Any text as an image: what is read is read the same once normalised.
 #![no_main]
 
+use countersign_image::ImageReference;
 use libfuzzer_sys::fuzz_target;
-
-use countersign_policy::ImageReference;
 
 fuzz_target!(|text: &str| {
     if let Ok(reference) = ImageReference::parse(text) {

@@ -10,7 +10,8 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use countersign_notary::{Answer, Memory, Repository, RootPins, Signer, Step, Update, Wanted};
+use countersign_image::{Sha256, Wanted};
+use countersign_notary::{Answer, Memory, Repository, RootPins, Signer, Step, Update};
 use countersign_tests::{Ca, Countersign, FileServer, Problem, run};
 use forge::{Case, Files, Verdict, hex};
 use jiff::{Timestamp, Unit};
@@ -150,14 +151,14 @@ fn remembering(case: &Case, before: &Files) -> Result<Judgement, Problem> {
     for (name, pem) in &case.signers {
         signers.push(Signer::new(name, pem.as_bytes())?);
     }
-    let wanted = match (&case.ask.tag, case.ask.digest) {
+    let wanted = match (&case.ask.tag, case.ask.digest.map(Sha256::from_bytes)) {
         (Some(tag), Some(digest)) => Wanted::TagAndDigest(tag.clone(), digest),
         (Some(tag), None) => Wanted::Tag(tag.clone()),
         (None, digest) => Wanted::Digest(digest.ok_or("the case asks nothing")?),
     };
     let after = update(case, &case.files, Some(before.memory()), &pins);
     let answer = after.and_then(|repository| repository.resolve(&wanted, &signers, case.now));
-    Ok(answer.ok().map(|resolved| hex(resolved.digest.sha256())))
+    Ok(answer.ok().map(|resolved| resolved.digest().hex()))
 }
 
 fn update(

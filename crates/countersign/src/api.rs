@@ -3,8 +3,9 @@
 //!
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
-use countersign_policy::verdict::shown;
-use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy, TrustServer};
+use countersign_image::shown;
+use countersign_notary::TrustServer;
+use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy};
 use countersign_remote::PinnedCertificate;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize};

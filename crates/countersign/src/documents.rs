@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use countersign_policy::verdict::shown;
+use countersign_image::shown;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use thiserror::Error;

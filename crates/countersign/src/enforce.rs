@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_notary::{ProvenDigest, Repository, RootPins, Signer, Wanted};
-use countersign_policy::verdict::shown;
+use countersign_image::{Sha256, Wanted, shown};
+use countersign_notary::{Proof, Repository, RootPins, Signer};
 use countersign_policy::{
     ContainerImage, Defaults, DenyReason, ImageVerdict, Need, Outcome, PlannedImage, Reviewed, SecretProblem,
     SecretRef, TrustNeed, Verdict, Workload, plan,
@@ -128,7 +128,7 @@ impl Engine {
                     Need::Nothing | Need::Denied(_) => None,
                 };
                 let (evidence, seen) = match evidence {
-                    Some(Ok((digest, seen))) => (Some(Ok(digest)), Some(seen)),
+                    Some(Ok((proof, seen))) => (Some(Ok(proof)), Some(seen)),
                     Some(Err(reason)) => (Some(Err(reason)), None),
                     None => (None, None),
                 };
@@ -185,7 +185,7 @@ impl Engine {
         pull: &PullSecrets<'_>,
         now: Timestamp,
         job: &Job<'_>,
-    ) -> Result<(ProvenDigest, Seen), DenyReason> {
+    ) -> Result<(Proof, Seen), DenyReason> {
         let (server, seconds) = (need.server.host_port(), self.deadline.as_secs_f32());
         let no_turn = || {
             let cause = format!(
@@ -219,7 +219,7 @@ impl Engine {
         pull: &PullSecrets<'_>,
         now: Timestamp,
         denial_age: Duration,
-    ) -> Result<(ProvenDigest, Seen), DenyReason> {
+    ) -> Result<(Proof, Seen), DenyReason> {
         let demands = Demands::read(moment, need).await?;
         let server = need.server.host_port();
         let resolve = |repository: &Repository| repository.resolve(&need.wanted, &demands.signers, now);
@@ -240,22 +240,17 @@ impl Engine {
         {
             resolved = Ok(before);
         }
-        let digest = resolved.map_err(|error| DenyReason::untrusted(server, error))?.digest;
+        let proof = resolved.map_err(|error| DenyReason::untrusted(server, error))?;
         if need.require_present {
-            self.check_present(need, &digest, pull).await?;
+            self.check_present(need, proof.digest(), pull).await?;
         }
-        Ok((digest, seen))
+        Ok((proof, seen))
     }
 
     /// Whether the registry has what was signed.
-    async fn check_present(
-        &self,
-        need: &TrustNeed,
-        digest: &ProvenDigest,
-        pull: &PullSecrets<'_>,
-    ) -> Result<(), DenyReason> {
+    async fn check_present(&self, need: &TrustNeed, digest: Sha256, pull: &PullSecrets<'_>) -> Result<(), DenyReason> {
         let registry = self.registry.for_namespace(pull.namespace);
-        let found = registry.has(&need.reference, digest.sha256(), pull.login().await).await;
+        let found = registry.has(&need.reference, &digest, pull.login().await).await;
         match found {
             Ok(true) => Ok(()),
             Ok(false) => {

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use countersign_policy::verdict::shown;
+use countersign_image::shown;
 use countersign_policy::{DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Workload, patch};
 use countersign_remote::DENIAL_AGE;
 use serde_json::Value;

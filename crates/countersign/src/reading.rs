@@ -57,7 +57,7 @@ impl Reader<'_> {
             return text.to_owned();
         }
         let begin = &text[..text.floor_char_boundary(MAX_TEXT)];
-        format!("{begin}… (sha256 {})", countersign_notary::to_hex(&countersign_notary::sha256(text.as_bytes())))
+        format!("{begin}… (sha256 {})", countersign_image::Sha256::of(text.as_bytes()).hex())
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
         for spaces in [MAX_TEXT, 100 * MAX_TEXT] {
             let (one, other) = (of(" ".repeat(spaces) + "evil.io/bad:1"), of(" ".repeat(spaces) + "evil.io/bad:2"));
             assert!(one.len() == 1 && one != other);
-            assert!(countersign_policy::ImageReference::parse(&one[0]).is_err());
+            assert!(countersign_image::ImageReference::parse(&one[0]).is_err());
         }
         assert_eq!(of(" ".repeat(MAX_TEXT)), [""; 0], "what OpenShift's triggers fill in");
     }
@@ -358,7 +358,7 @@ mod tests {
         let long = "\u{e9}".repeat(MAX_TEXT);
         let read = of(json!({"spec": {"containers": [{"name": "a", "image": long}]}}).to_string()).unwrap();
         assert!(read.workload.images[0].image.len() <= MAX_TEXT + 100 && read.size() < 2 * MAX_TEXT);
-        assert!(countersign_policy::ImageReference::parse(&read.workload.images[0].image).is_err());
+        assert!(countersign_image::ImageReference::parse(&read.workload.images[0].image).is_err());
         let many = format!("[{}0]", "0,".repeat(MAX_VALUES_OF_ALL));
         assert!(read_all(&many).is_err() && read_all("[0] 1").is_err());
         assert_eq!(read_all(r#"{"a":[1,-1,1.5,true,null,"x"]}"#).unwrap(), json!({"a": [1, -1, 1.5, true, null, "x"]}));

@@ -7,9 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_notary::RoleName;
-use countersign_remote::Clock;
-use countersign_remote::shares::{self, MAX_RECORD_BYTES, NoRoom};
-use countersign_remote::state::{self, Remembered, Saved, StateAction, StateError, StateStore, Weighed};
+use countersign_remote::{
+    Clock,
+    shares::{self, MAX_RECORD_BYTES, NoRoom},
+    state::{self, Remembered, Saved, StateAction, StateError, StateStore, Weighed},
+};
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
@@ -447,7 +449,7 @@ mod tests {
         let (records, _) = records(|| failure(404));
         records.news(News::All(vec![record("r", "1", 1)]));
         let mut more = remembered("r");
-        let seen = countersign_notary::Seen { version: 2, content: [0; 32] };
+        let seen = countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) };
         more.memory.seen.insert(RoleName::timestamp(), seen);
         assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
         assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
@@ -464,7 +466,10 @@ mod tests {
             });
             records.news(News::All(vec![record("r", "1", 1)]));
             let mut more = remembered("r");
-            more.memory.seen.insert(RoleName::timestamp(), countersign_notary::Seen { version: 2, content: [0; 32] });
+            more.memory.seen.insert(
+                RoleName::timestamp(),
+                countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) },
+            );
             let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
             assert_eq!(refused.action, StateAction::Read);
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))));

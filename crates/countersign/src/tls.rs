@@ -102,7 +102,7 @@ impl ServingCertificate {
 }
 
 fn note_expiry(key: &CertifiedKey, metrics: &SharedMetrics) {
-    let expiry = key.cert.first().and_then(|der| countersign_notary::certificate_expiry(der));
+    let expiry = key.cert.first().and_then(|der| countersign_keys::certificate_expiry(der));
     if let Some(seconds) = expiry {
         metrics.certificate_expires(seconds);
     }

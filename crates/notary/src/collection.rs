@@ -1,62 +1,61 @@
 //! A verified repository, and the questions that it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
+use countersign_image::{Sha256, Wanted};
 use jiff::Timestamp as Time;
 
 use crate::error::Error;
-use crate::key::{Signer, to_hex};
+use crate::key::{KeyId, Signer};
 use crate::memory::Memory;
-use crate::metadata::{Delegation, FileMeta, RoleName, Snapshot, Target, Targets, Timestamp};
+use crate::metadata::{Delegation, FileMeta, Snapshot, Target, Targets, Timestamp};
+use crate::role::RoleName;
 use crate::root::KnownRoot;
 use crate::signed::Trusted;
 
-/// The sha256 of a manifest that verified metadata vouches for. Only a [`Repository`] makes one.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct ProvenDigest([u8; 32]);
-
-impl ProvenDigest {
-    /// The 32 bytes.
-    #[must_use]
-    pub fn sha256(&self) -> &[u8; 32] {
-        &self.0
-    }
-}
-
-impl fmt::Display for ProvenDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", to_hex(&self.0))
-    }
-}
-
-impl fmt::Debug for ProvenDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "ProvenDigest({self})")
-    }
-}
-
-/// What an image reference asks of a repository.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Wanted {
-    /// `name:tag`: whatever digest is signed for the tag.
-    Tag(String),
-    /// `name:tag@sha256:…`: the tag, which must be signed with that digest.
-    TagAndDigest(String, [u8; 32]),
-    /// `name@sha256:…`: some tag must be signed with that digest.
-    Digest([u8; 32]),
-}
-
-/// The answer to a [`Wanted`].
+/// That the metadata of a repository vouches for a digest. Only a verified [`Repository`] makes one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Resolved {
+pub struct Proof {
+    repository: String,
+    tag: String,
+    digest: Sha256,
+    by: Vec<SignedBy>,
+}
+
+/// Who signed, and with which keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedBy {
+    /// The signer, without `targets/`.
+    pub signer: String,
+    /// The keys that signed the signer's file, by the id that Docker's tools print.
+    pub keys: Vec<KeyId>,
+}
+
+impl Proof {
+    /// The repository's name: what is proven for one says nothing of another.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        &self.repository
+    }
+
+    /// The tag that is signed with the digest; of several the first in the order of their bytes.
+    #[must_use]
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
     /// The digest.
-    pub digest: ProvenDigest,
-    /// The tag that is signed with it; of several the first in the order of their bytes.
-    pub tag: String,
-    /// All signers whose valid files sign that tag with that digest, required or not, without `targets/`.
-    pub signers: Vec<String>,
+    #[must_use]
+    pub fn digest(&self) -> Sha256 {
+        self.digest
+    }
+
+    /// All signers whose valid files sign the tag with the digest, required or not.
+    #[must_use]
+    pub fn by(&self) -> &[SignedBy] {
+        &self.by
+    }
 }
 
 /// What became of a delegation.
@@ -239,27 +238,27 @@ impl Repository {
     ///
     /// # Errors
     /// Why no digest can be given. Nothing is ever answered from metadata that has expired by `now`.
-    pub fn resolve(&self, wanted: &Wanted, signers: &[Signer], now: Time) -> Result<Resolved, Error> {
+    pub fn resolve(&self, wanted: &Wanted, signers: &[Signer], now: Time) -> Result<Proof, Error> {
         self.check_expiry(now)?;
         match wanted {
             Wanted::Tag(tag) => self.resolve_tag(tag, signers, now),
             Wanted::TagAndDigest(tag, asked) => {
                 let resolved = self.resolve_tag(tag, signers, now)?;
-                if resolved.digest.0 == *asked {
+                if resolved.digest == *asked {
                     return Ok(resolved);
                 }
                 Err(Error::DigestDiffers {
                     gun: self.gun.clone(),
                     tag: tag.clone(),
-                    signed: to_hex(&resolved.digest.0),
-                    asked: to_hex(asked),
+                    signed: resolved.digest.hex(),
+                    asked: asked.hex(),
                 })
             }
             Wanted::Digest(asked) => self.resolve_digest(asked, signers, now),
         }
     }
 
-    fn resolve_tag(&self, tag: &str, signers: &[Signer], now: Time) -> Result<Resolved, Error> {
+    fn resolve_tag(&self, tag: &str, signers: &[Signer], now: Time) -> Result<Proof, Error> {
         // The signers come first: that one of them is missing says more than what it did to the releases.
         let mut signed = Vec::new();
         for signer in signers {
@@ -267,7 +266,7 @@ impl Repository {
             let target = state.target(tag).ok_or_else(|| self.not_signed(tag, Some(state.name().clone())))?;
             signed.push((state.name().clone(), usable_target(state.name(), tag, target)?));
         }
-        let mut agreed: Option<(RoleName, ProvenDigest)> = None;
+        let mut agreed: Option<(RoleName, Sha256)> = None;
         for (role, digest) in self.released(tag, now)?.into_iter().chain(signed) {
             let (one_role, one) = agreed.get_or_insert_with(|| (role.clone(), digest));
             if *one != digest {
@@ -275,18 +274,19 @@ impl Repository {
                     gun: self.gun.clone(),
                     tag: tag.to_owned(),
                     one_role: one_role.clone(),
-                    one: to_hex(&one.0),
+                    one: one.hex(),
                     other_role: role,
-                    other: to_hex(&digest.0),
+                    other: digest.hex(),
                 });
             }
         }
         let (_, digest) = agreed.ok_or_else(|| self.not_signed(tag, None))?;
-        Ok(Resolved { digest, tag: tag.to_owned(), signers: self.signers_of(tag, digest, now) })
+        let (repository, tag) = (self.gun.clone(), tag.to_owned());
+        Ok(Proof { repository, by: self.signers_of(&tag, digest, now), tag, digest })
     }
 
     /// Some tag that resolves to the digest under the same rules.
-    fn resolve_digest(&self, asked: &[u8; 32], signers: &[Signer], now: Time) -> Result<Resolved, Error> {
+    fn resolve_digest(&self, asked: &Sha256, signers: &[Signer], now: Time) -> Result<Proof, Error> {
         // What would fail for every tag is said as it is, not as "no tag has this digest".
         for signer in signers {
             self.signer_role(signer, now)?;
@@ -295,16 +295,16 @@ impl Repository {
         let mut failure = None;
         for tag in self.tags_with(asked) {
             match self.resolve_tag(tag, signers, now) {
-                Ok(resolved) if resolved.digest.0 == *asked => return Ok(resolved),
+                Ok(resolved) if resolved.digest == *asked => return Ok(resolved),
                 Ok(_) => {}
                 Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Err(failure.unwrap_or_else(|| Error::DigestNotSigned { gun: self.gun.clone(), digest: to_hex(asked) }))
+        Err(failure.unwrap_or_else(|| Error::DigestNotSigned { gun: self.gun.clone(), digest: asked.hex() }))
     }
 
     /// Every tag that any valid role signs with a digest.
-    fn tags_with(&self, digest: &[u8; 32]) -> BTreeSet<&str> {
+    fn tags_with(&self, digest: &Sha256) -> BTreeSet<&str> {
         let delegated = self.roles.values().filter_map(|state| match &state.status {
             Status::Valid { metadata, .. } => Some(metadata.body()),
             _ => None,
@@ -318,7 +318,7 @@ impl Repository {
     }
 
     /// The digest that is released for a tag, and by which role: `targets/releases` if it signs the tag, else `targets`.
-    fn released(&self, tag: &str, now: Time) -> Result<Option<(RoleName, ProvenDigest)>, Error> {
+    fn released(&self, tag: &str, now: Time) -> Result<Option<(RoleName, Sha256)>, Error> {
         if let Some(target) = self.releases(now)?.and_then(|state| state.target(tag)) {
             let role = RoleName::releases();
             let digest = usable_target(&role, tag, target)?;
@@ -333,7 +333,7 @@ impl Repository {
     }
 
     /// `targets/releases`, if it is delegated and published. If what it published does not verify, there is no telling
-    /// what is released: falling back to `targets` would be a silent downgrade (`notary-v1.md` §11).
+    /// what is released: falling back to `targets` would be a silent downgrade, which the Go client makes.
     fn releases(&self, now: Time) -> Result<Option<&RoleState>, Error> {
         let Some(state) = self.roles.get(&RoleName::releases()) else {
             return Ok(None);
@@ -379,18 +379,19 @@ impl Repository {
         Ok(state)
     }
 
-    /// The signers whose valid files sign a tag with a digest, without `targets/`.
-    fn signers_of(&self, tag: &str, digest: ProvenDigest, now: Time) -> Vec<String> {
+    /// The signers whose valid files sign a tag with a digest.
+    fn signers_of(&self, tag: &str, digest: Sha256, now: Time) -> Vec<SignedBy> {
         let releases = RoleName::releases();
-        self.roles
-            .values()
-            .filter(|state| *state.name() != releases)
-            .filter(|state| state.target(tag).is_some_and(|target| target.sha256 == Ok(digest.0)))
-            .filter(
-                |state| matches!(&state.status, Status::Valid { metadata, .. } if metadata.check_expiry(now).is_ok()),
-            )
-            .filter_map(|state| state.name().as_str().strip_prefix("targets/").map(str::to_owned))
-            .collect()
+        let signs = |state: &&RoleState| state.target(tag).is_some_and(|target| target.sha256 == Ok(digest));
+        let signer = |state: &RoleState| {
+            let Status::Valid { metadata, .. } = &state.status else {
+                return None;
+            };
+            metadata.check_expiry(now).ok()?;
+            let signer = state.name().as_str().strip_prefix("targets/")?.to_owned();
+            Some(SignedBy { signer, keys: metadata.signed_by().iter().map(|key| key.canonical_id()).collect() })
+        };
+        self.roles.values().filter(|state| *state.name() != releases).filter(signs).filter_map(signer).collect()
     }
 
     fn not_signed(&self, tag: &str, role: Option<RoleName>) -> Error {
@@ -398,7 +399,7 @@ impl Repository {
     }
 }
 
-fn usable_target(role: &RoleName, tag: &str, target: Target) -> Result<ProvenDigest, Error> {
+fn usable_target(role: &RoleName, tag: &str, target: Target) -> Result<Sha256, Error> {
     let bad = |problem| Error::BadTarget { role: role.clone(), tag: tag.to_owned(), problem };
-    target.sha256.map(ProvenDigest).map_err(bad)
+    target.sha256.map_err(bad)
 }

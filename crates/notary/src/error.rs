@@ -1,11 +1,30 @@
 //! Why a repository, a file or a tag is not trusted.
 
+use countersign_json::JsonError;
+use countersign_keys::KeyProblem;
 use jiff::Timestamp;
 use thiserror::Error;
 
-use crate::json::JsonError;
-use crate::key::{KeyId, KeyProblem};
-use crate::metadata::RoleName;
+use crate::key::KeyId;
+use crate::role::RoleName;
+
+/// Why a key of a root cannot be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum RootKeyProblem {
+    /// As no such key can.
+    #[error("{0}")]
+    Key(KeyProblem),
+    /// It is no certificate.
+    #[error("a root key must be a certificate")]
+    NotACertificate,
+    /// Not exactly one certificate that is not a CA, or it does not stand first.
+    #[error("the key's certificates are not one leaf followed by CAs")]
+    CertificateBundle,
+    /// The certificate names another repository.
+    #[error("the key's certificate is for another repository")]
+    CertificateName,
+}
 
 /// Why something could not be verified.
 ///
@@ -251,7 +270,7 @@ pub enum Error {
         /// The repository.
         gun: String,
         /// What is wrong with the first of them.
-        problem: KeyProblem,
+        problem: RootKeyProblem,
     },
     /// The root is not signed by a key that the policy pins, and no rotation leads to it from one that is.
     #[error("the root of {gun} (version {version}) is not signed by a pinned root key, nor is any root before it")]
@@ -444,7 +463,7 @@ impl Error {
     }
 
     /// Whether the failure leaves only its own delegation out, rather than condemning the whole repository
-    /// (`notary-v1.md` §6 step 6: an unmet threshold and an expiry are soft).
+    /// (as in `client/tufclient.go` of Notary: an unmet threshold and an expiry are soft).
     pub(crate) fn is_soft(&self) -> bool {
         matches!(self, Self::ThresholdNotMet { .. } | Self::Expired { .. } | Self::Withdrawn { .. })
     }

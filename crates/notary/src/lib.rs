@@ -2,31 +2,30 @@
 //!
 //! Bytes, what was trusted before, and a time go in; a proof or an error comes out. Nothing here reads a clock, a file or
 //! a socket. [`Update`] says which files of a repository it needs and ends with a [`Repository`], which answers what an
-//! image reference stands for with a [`ProvenDigest`].
+//! image reference stands for with a [`Proof`].
 //!
 //! The rules are those of the protocol as real servers and signers speak it, which is not quite TUF; where the Go client
 //! is careless this crate is strict. Each check names its reason.
 
 #![forbid(unsafe_code)]
 
-mod certificate;
 mod collection;
 mod error;
-pub mod json;
 mod key;
 mod memory;
 pub mod metadata;
-mod pem;
+mod role;
 mod root;
+mod server;
 mod signed;
 mod update;
 
-pub use certificate::certificate_expiry;
-pub use collection::{ProvenDigest, Repository, Resolved, RoleState, Status, Wanted};
-pub use error::Error;
-pub use key::{KeyId, KeyProblem, PublicKey, Signer, SignerError, from_hex, name_hash, sha256, to_hex};
+pub use collection::{Proof, Repository, RoleState, SignedBy, Status};
+pub use error::{Error, RootKeyProblem};
+pub use key::{KeyId, PublicKey, Signer, SignerError};
 pub use memory::{MAX_SEEN, Memory, Seen};
-pub use metadata::RoleName;
+pub use role::RoleName;
 pub use root::{KnownRoot, MAX_ROOT_BYTES, MAX_ROTATIONS, RootKey, RootPins, RootRecord};
+pub use server::{TrustServer, TrustServerError};
 pub use signed::{MAX_SIGNATURES, Trusted};
 pub use update::{Answer, MAX_FILE_BYTES, MAX_TIMESTAMP_BYTES, MAX_UPDATE_SIGNATURES, Request, Step, Update};

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use countersign_image::Sha256;
+
 use crate::error::Error;
-use crate::metadata::{Metadata, RoleName};
+use crate::metadata::Metadata;
+use crate::role::RoleName;
 use crate::root::{RootRecord, same_root};
 use crate::signed::{Offered, Trusted};
 
@@ -17,7 +20,7 @@ pub struct Seen {
     /// Its version.
     pub version: u64,
     /// sha256 of the canonical form of what was signed.
-    pub content: [u8; 32],
+    pub content: Sha256,
 }
 
 impl Seen {
@@ -138,7 +141,7 @@ mod tests {
         assert_eq!(rooted.size(), 1000);
         let lined = Memory { lineage: vec![record.clone(), record.clone()], ..rooted.clone() };
         assert_eq!(lined.size(), 1000 + 2 * (size_of::<RootRecord>() + 3 * size_of::<RootKey>()));
-        let seen = Seen { version: 1, content: [0; 32] };
+        let seen = Seen { version: 1, content: Sha256::from_bytes([0; 32]) };
         let full = Memory { seen: [(RoleName::targets(), seen), (RoleName::root(), seen)].into(), ..lined.clone() };
         assert_eq!(full.size(), lined.size() + "targets".len() + "root".len() + 2 * size_of::<Seen>());
     }

@@ -1,95 +1,20 @@
-//! Root, timestamp, snapshot and targets as they stand in the files (`notary-v1.md` §3).
+//! Root, timestamp, snapshot and targets as they stand in the files (`tuf/data` of Notary).
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use countersign_image::Sha256;
+use countersign_json::{Object, Value};
 use jiff::Timestamp as Time;
 
 use crate::error::Error;
-use crate::json::{Object, Value};
 use crate::key::{KeyId, PublicKey};
+use crate::role::RoleName;
 
 /// How many delegations one repository may have, nested ones included. Real ones have a handful; 500 must work.
 pub const MAX_DELEGATIONS: usize = 1024;
-
-/// The longest name of a delegation, in bytes (`notary-v1.md` §1).
-const MAX_ROLE_NAME: usize = 255;
-
-/// The name of a role: `root`, `timestamp`, `snapshot`, `targets`, or a delegation such as `targets/alice`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RoleName(Arc<str>);
-
-impl RoleName {
-    /// `root`
-    #[must_use]
-    pub fn root() -> Self {
-        Self("root".into())
-    }
-
-    /// `timestamp`
-    #[must_use]
-    pub fn timestamp() -> Self {
-        Self("timestamp".into())
-    }
-
-    /// `snapshot`
-    #[must_use]
-    pub fn snapshot() -> Self {
-        Self("snapshot".into())
-    }
-
-    /// `targets`
-    #[must_use]
-    pub fn targets() -> Self {
-        Self("targets".into())
-    }
-
-    /// The delegation that says what Docker's tools have released.
-    #[must_use]
-    pub fn releases() -> Self {
-        Self("targets/releases".into())
-    }
-
-    /// The delegation of a signer, `targets/NAME`.
-    #[must_use]
-    pub fn signer(name: &str) -> Self {
-        Self(format!("targets/{name}").into())
-    }
-
-    /// A role by its full name, where that is legal.
-    #[must_use]
-    pub fn parse(name: &str) -> Option<Self> {
-        if matches!(name, "root" | "timestamp" | "snapshot" | "targets") {
-            return Some(Self(name.into()));
-        }
-        Self::targets().child(name).or_else(|| Self(name.rsplit_once('/')?.0.into()).child(name))
-    }
-
-    /// The name as text.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The name of a delegation, if it is legal and directly below this role: `^[-a-z0-9_/]+$`, no empty part, under
-    /// 256 bytes.
-    fn child(&self, name: &str) -> Option<Self> {
-        let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
-        let last = name.strip_prefix(self.as_str())?.strip_prefix('/')?;
-        let in_targets = self.as_str() == "targets" || self.as_str().starts_with("targets/");
-        let good = in_targets && name.len() <= MAX_ROLE_NAME && !last.is_empty() && last.bytes().all(legal);
-        good.then(|| Self(name.into()))
-    }
-}
-
-impl fmt::Display for RoleName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// What the files of all roles have in common.
 pub trait Metadata: Sized {
@@ -135,7 +60,7 @@ pub struct Root {
 pub struct FileMeta {
     /// The most bytes it may have.
     pub length: u64,
-    /// Its sha256.
+    /// Its sha256, of whatever length it was given.
     pub sha256: Vec<u8>,
     /// Its sha512, where given.
     pub sha512: Option<Vec<u8>>,
@@ -180,7 +105,7 @@ pub struct Target {
     /// The length of the manifest in bytes.
     pub length: u64,
     /// The sha256 of the manifest; what is wrong with it otherwise.
-    pub sha256: Result<[u8; 32], &'static str>,
+    pub sha256: Result<Sha256, &'static str>,
 }
 
 /// A role to which `targets` or another delegation delegates.
@@ -521,9 +446,11 @@ fn read_target(members: &Members<'_, '_>) -> Result<Target, Error> {
         None => Err("no hashes"),
         Some(value) => {
             let hashes = Members::of(members.role, "hashes", value, &["sha256", "sha512"])?;
-            match hashes.optional("sha256") {
-                None => Err("no sha256"),
-                Some(_) => hashes.bytes("sha256")?.try_into().map_err(|_| "a sha256 that is not 32 bytes long"),
+            if hashes.optional("sha256").is_none() {
+                Err("no sha256")
+            } else {
+                let bytes = hashes.bytes("sha256")?.try_into();
+                bytes.map(Sha256::from_bytes).map_err(|_| "a sha256 that is not 32 bytes long")
             }
         }
     };

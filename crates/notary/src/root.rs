@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use countersign_keys::Certificate;
 use jiff::Timestamp as Time;
 
-use crate::error::Error;
-use crate::key::{KeyId, KeyProblem, PublicKey, SignerError, read_public_key_pem};
-use crate::metadata::{Metadata, RoleKeys, RoleName, Root};
+use crate::error::{Error, RootKeyProblem};
+use crate::key::{KeyId, PublicKey, SignerError, read_public_key_pem};
+use crate::metadata::{Metadata, RoleKeys, Root};
+use crate::role::RoleName;
 use crate::signed::{Offered, Trusted};
 
 /// The most bytes a root may have. Notary reads up to 100 MiB; a root with a hundred certificates has some 150 KiB. Roots
@@ -123,7 +125,7 @@ impl KnownRoot {
     }
 
     /// Believes the first root that is seen of a repository: its keys are certificates for the repository, and enough of
-    /// them signed it (`notary-v1.md` §6 step 2 and §7).
+    /// them signed it (`trustpinning/certs.go` of Notary).
     pub(crate) fn first(gun: &str, bytes: &[u8], now: Time) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
         let keys = usable_root_keys(gun, &offered.unverified().root, Some(now))?;
@@ -145,7 +147,7 @@ impl KnownRoot {
     }
 
     /// Believes the next root: signed by a threshold of this root's keys, and by a threshold of its own. A jump over a
-    /// version is never accepted, though the Go client takes one (`notary-v1.md` §11). The expiry of a root that is
+    /// version is never accepted, though the Go client takes one. The expiry of a root that is
     /// itself replaced (`Link::Intermediate`) is not held against it; its certificates must be in time, as for the Go client.
     pub(crate) fn next(&self, gun: &str, bytes: &[u8], link: Link, now: Time) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
@@ -235,19 +237,29 @@ fn usable_root_keys(gun: &str, root: &RoleKeys, at: Option<Time>) -> Result<Role
         }
     }
     if usable.is_empty() {
-        let problem = first_problem.unwrap_or(KeyProblem::NotACertificate);
+        let problem = first_problem.unwrap_or(RootKeyProblem::NotACertificate);
         return Err(Error::RootCertificate { gun: gun.to_owned(), problem });
     }
     Ok(RoleKeys { keys: usable, threshold: root.threshold })
 }
 
-fn check_root_key(gun: &str, key: &PublicKey, at: Option<Time>) -> Result<(), KeyProblem> {
-    let certificate = key.certificate()?.ok_or(KeyProblem::NotACertificate)?;
+/// Of signers' certificates less is asked: they are often made with `openssl req -x509`, and call themselves a CA.
+fn check_root_key(gun: &str, key: &PublicKey, at: Option<Time>) -> Result<(), RootKeyProblem> {
+    let certificate = key.certificate().map_err(RootKeyProblem::Key)?.ok_or(RootKeyProblem::NotACertificate)?;
     if !certificate.leads_bundle {
-        return Err(KeyProblem::CertificateBundle);
+        return Err(RootKeyProblem::CertificateBundle);
     }
-    if !certificate.names(gun) {
-        return Err(KeyProblem::CertificateName);
+    if !names(certificate, gun) {
+        return Err(RootKeyProblem::CertificateName);
     }
-    at.map_or(Ok(()), |time| certificate.check_time(time))
+    at.map_or(Ok(()), |time| certificate.check_time(time).map_err(RootKeyProblem::Key))
+}
+
+/// Whether the common name of a certificate stands for a repository: equal, or a prefix that ends in `*`. A lone `*`, which the Go
+/// client takes, stands for every repository in the world and so for none here.
+fn names(certificate: &Certificate, gun: &str) -> bool {
+    let Some(name) = certificate.common_name.as_deref() else {
+        return false;
+    };
+    name == gun || name.strip_suffix('*').is_some_and(|prefix| !prefix.is_empty() && gun.starts_with(prefix))
 }

@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use aws_lc_rs::digest;
+use countersign_image::Sha256;
+use countersign_json::{self as json, Value};
+use countersign_keys::{KeyProblem, Scheme};
 use jiff::Timestamp as Time;
 
 use crate::error::Error;
-use crate::json::{self, Value};
-use crate::key::{KeyId, KeyProblem, Method, PublicKey, sha256};
-use crate::metadata::{FileMeta, Members, Metadata, RoleKeys, RoleName};
+use crate::key::{self, KeyId, PublicKey};
+use crate::metadata::{FileMeta, Members, Metadata, RoleKeys};
+use crate::role::RoleName;
 
 /// How many signatures one file may carry. Thresholds above a handful are unheard of; the bound keeps a hostile file
 /// from costing more than some milliseconds.
@@ -41,7 +44,7 @@ pub struct Trusted<T> {
     role: RoleName,
     body: T,
     file: FileHash,
-    content: [u8; 32],
+    content: Sha256,
     signed_by: Vec<Arc<PublicKey>>,
     threshold: u64,
 }
@@ -49,7 +52,7 @@ pub struct Trusted<T> {
 /// The hashes of a file's bytes as they came, and how many there were.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileHash {
-    sha256: [u8; 32],
+    sha256: Sha256,
     sha512: Vec<u8>,
     length: usize,
 }
@@ -57,12 +60,12 @@ pub(crate) struct FileHash {
 impl FileHash {
     fn of(bytes: &[u8]) -> Self {
         let sha512 = digest::digest(&digest::SHA512, bytes).as_ref().to_vec();
-        Self { sha256: sha256(bytes), sha512, length: bytes.len() }
+        Self { sha256: Sha256::of(bytes), sha512, length: bytes.len() }
     }
 
     /// The first of the hashes in `meta` that is not this file's.
     fn differs_from(&self, meta: &FileMeta) -> Option<&'static str> {
-        if self.sha256[..] != meta.sha256[..] {
+        if self.sha256.bytes()[..] != meta.sha256[..] {
             return Some("sha256");
         }
         let other = meta.sha512.as_ref().is_some_and(|hash| *hash != self.sha512);
@@ -96,7 +99,7 @@ impl<T: Metadata> Trusted<T> {
 
     /// sha256 of the canonical form of what was signed: the same for two files that differ only in their signatures.
     #[must_use]
-    pub fn content(&self) -> [u8; 32] {
+    pub fn content(&self) -> Sha256 {
         self.content
     }
 
@@ -131,7 +134,7 @@ pub(crate) struct Offered<T> {
 
 struct Signature {
     key_id: Option<KeyId>,
-    method: Option<Method>,
+    scheme: Option<Scheme>,
     bytes: Vec<u8>,
 }
 
@@ -167,7 +170,7 @@ impl<T: Metadata> Offered<T> {
             let found = signatures.len();
             return Err(Error::TooManySignatures { role: role.clone(), found, limit: MAX_SIGNATURES });
         }
-        // An empty list condemns the repository, unlike signatures that are merely wrong (`notary-v1.md` §6).
+        // An empty list condemns the repository, unlike signatures that are merely wrong (`VerifySignatures` in `tuf/signed/verify.go` of Notary).
         if signatures.is_empty() {
             return Err(Error::MissingMember { role: role.clone(), member: "signatures".to_owned() });
         }
@@ -191,8 +194,8 @@ impl<T: Metadata> Offered<T> {
     }
 
     /// sha256 of the canonical form of what is signed.
-    pub(crate) fn content(&self) -> [u8; 32] {
-        sha256(&self.canonical)
+    pub(crate) fn content(&self) -> Sha256 {
+        Sha256::of(&self.canonical)
     }
 
     /// What the file says, before it is believed: its version, and of a root the keys that must have signed it.
@@ -211,7 +214,7 @@ impl<T: Metadata> Offered<T> {
         let mut signers: Vec<Arc<PublicKey>> = Vec::new();
         let mut first_problem = None;
         for signature in &self.signatures {
-            let (Some(key_id), Some(method)) = (signature.key_id, signature.method) else {
+            let (Some(key_id), Some(scheme)) = (signature.key_id, signature.scheme) else {
                 continue;
             };
             let Some(key) = among.iter().find(|key| key.id() == key_id) else {
@@ -221,7 +224,7 @@ impl<T: Metadata> Offered<T> {
                 continue;
             }
             let in_time = at.map_or(Ok(()), |time| key.check_time(time));
-            match in_time.and_then(|()| key.verify(method, &self.canonical, &signature.bytes)) {
+            match in_time.and_then(|()| key.verify(scheme, &self.canonical, &signature.bytes)) {
                 Ok(true) => signers.push(Arc::clone(key)),
                 Ok(false) => wrong.add(key_id),
                 Err(problem) => first_problem = first_problem.or(Some(problem)),
@@ -276,7 +279,7 @@ fn read_signature(role: &RoleName, value: &Value<'_>) -> Result<Signature, Error
     let members = Members::of(role, "signatures", value, &["keyid", "method", "sig"])?;
     Ok(Signature {
         key_id: KeyId::from_hex(members.text("keyid")?),
-        method: Method::parse(members.text("method")?),
+        scheme: key::scheme(members.text("method")?),
         bytes: members.bytes("sig")?,
     })
 }

@@ -1,5 +1,5 @@
 //! The update of a repository, as a machine without input or output: it says which files it needs, is given their bytes,
-//! and ends with a verified [`Repository`] or an error (`notary-v1.md` §6).
+//! and ends with a verified [`Repository`] or an error.
 //!
 //! The order is Notary's: the root that is trusted already is used until something does not fit, and only then is a newer
 //! root looked for, once. What differs is said at each place; every difference is stricter.
@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use countersign_image::to_hex;
 use jiff::Timestamp as Time;
 
 use crate::collection::{Repository, RoleState};
 use crate::error::Error;
-use crate::key::to_hex;
 use crate::memory::{MAX_SEEN, Memory, Seen};
-use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, RoleName, Root, Snapshot, Targets, Timestamp};
+use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, Root, Snapshot, Targets, Timestamp};
+use crate::role::RoleName;
 use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
 use crate::signed::{Offered, Trusted, Wrong};
 
@@ -536,7 +537,7 @@ impl Update {
 }
 
 /// The delegations of a role, with the paths that each may speak for: those of its own that start with one of its
-/// parent's. The others are dropped (`notary-v1.md` §6, Paths).
+/// parent's. The others are dropped (`RestrictChild` in `tuf/data/roles.go` of Notary).
 fn children(parent: &Trusted<Targets>, parent_paths: &[String]) -> Vec<(Delegation, Vec<String>)> {
     let allowed = |path: &&String| parent_paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
     let with_paths = |delegation: &Delegation| {

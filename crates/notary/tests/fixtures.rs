@@ -10,7 +10,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_notary::{Error, Memory, Repository, RootPins, Signer, Wanted, from_hex};
+use countersign_image::{Sha256, Wanted};
+use countersign_notary::{Error, Memory, Repository, RootPins, Signer};
 use forge::Files;
 use jiff::Timestamp;
 use serde::Deserialize;
@@ -56,8 +57,8 @@ fn fixtures(kind: &str) -> Vec<PathBuf> {
     folders
 }
 
-fn digest_bytes(text: &str) -> [u8; 32] {
-    text.strip_prefix("sha256:").and_then(from_hex).unwrap_or_else(|| panic!("{text} is no digest"))
+fn digest_of(text: &str) -> Sha256 {
+    Sha256::parse(text).unwrap_or_else(|| panic!("{text} is no digest"))
 }
 
 fn ask(repository: &Repository, case: &Case) -> Result<String, Error> {
@@ -65,11 +66,11 @@ fn ask(repository: &Repository, case: &Case) -> Result<String, Error> {
         case.signers.iter().map(|signer| Signer::new(&signer.name, signer.public_key.as_bytes()).unwrap()).collect();
     let wanted = match (&case.ask.tag, &case.ask.digest) {
         (Some(tag), None) => Wanted::Tag(tag.clone()),
-        (Some(tag), Some(digest)) => Wanted::TagAndDigest(tag.clone(), digest_bytes(digest)),
-        (None, Some(digest)) => Wanted::Digest(digest_bytes(digest)),
+        (Some(tag), Some(digest)) => Wanted::TagAndDigest(tag.clone(), digest_of(digest)),
+        (None, Some(digest)) => Wanted::Digest(digest_of(digest)),
         (None, None) => panic!("the case asks nothing"),
     };
-    repository.resolve(&wanted, &signers, case.now).map(|resolved| resolved.digest.to_string())
+    repository.resolve(&wanted, &signers, case.now).map(|proof| proof.digest().to_string())
 }
 
 /// What is wrong with a case, if anything is.
@@ -111,7 +112,9 @@ fn compare(case: &Case, answer: &Result<String, Error>) -> Result<(), String> {
                 };
                 shown.match_indices(prefix).any(|(at, _)| starts(at))
             };
-            let inner = |name: &str| ["problem: Some(", "problem: ", "cause: "].iter().any(|prefix| is(prefix, name));
+            let inner = |name: &str| {
+                ["problem: Some(", "problem: Key(", "problem: ", "cause: "].iter().any(|prefix| is(prefix, name))
+            };
             let role = |name: &str| shown.contains(&format!("RoleName({name:?})"));
             let good = shown.split(|next: char| !next.is_alphanumeric()).next() == Some(variant)
                 && case.expect.inner.as_deref().is_none_or(inner)

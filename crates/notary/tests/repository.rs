@@ -4,7 +4,8 @@ mod server;
 
 use std::sync::Arc;
 
-use countersign_notary::{Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer, Wanted};
+use countersign_image::{Sha256, Wanted};
+use countersign_notary::{Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer};
 use forge::{Cert, Delegation, Files, Key, NOW, Repo, digest_of};
 use jiff::{Timestamp, ToSpan as _};
 
@@ -88,11 +89,11 @@ fn a_digest_of_a_tag_that_moved() {
     let (mut repo, alice) = signed();
     repo.tag("targets/releases", "v1", &digest_of("newer"));
     let repository = verified(&repo);
-    let by_digest = |name: &str| Wanted::Digest(digest_of(name));
+    let by_digest = |name: &str| Wanted::Digest(Sha256::from_bytes(digest_of(name)));
     let old = repository.resolve(&by_digest("v1"), &[], NOW);
     assert!(matches!(old, Err(Error::DigestNotSigned { .. })), "{old:?}");
     let new = repository.resolve(&by_digest("newer"), &[], NOW).unwrap();
-    assert_eq!((new.digest.sha256(), new.tag.as_str()), (&digest_of("newer"), "v1"));
+    assert_eq!((new.digest().bytes(), new.tag()), (&digest_of("newer"), "v1"));
     // Alice and the releases disagree about the only tag that has it.
     assert!(repository.resolve(&by_digest("v1"), &[signer("alice", &alice)], NOW).is_err());
     assert!(repository.resolve(&by_digest("newer"), &[signer("alice", &alice)], NOW).is_err());
@@ -112,11 +113,13 @@ fn an_answer_names_digest_tag_and_signers() {
     assert_eq!(repository.gun(), GUN);
     assert_eq!(repository.roles().count(), 4);
     let resolved = repository.resolve(&Wanted::Tag("v1".into()), &[signer("alice", &alice)], NOW).unwrap();
-    assert_eq!(resolved.digest.sha256(), &digest_of("v1"));
-    assert_eq!(resolved.digest.to_string(), format!("sha256:{}", forge::hex(&digest_of("v1"))));
-    assert!(format!("{:?}", resolved.digest).contains(&forge::hex(&digest_of("v1"))));
+    assert_eq!(resolved.digest().bytes(), &digest_of("v1"));
+    assert_eq!(resolved.digest().to_string(), format!("sha256:{}", forge::hex(&digest_of("v1"))));
+    assert!(format!("{:?}", resolved.digest()).contains(&forge::hex(&digest_of("v1"))));
     // Bob signed another digest for it, and what Carol's role says is not hers.
-    assert_eq!(resolved.signers, ["alice"]);
+    let by: Vec<_> = resolved.by().iter().map(|by| (by.signer.as_str(), by.keys.as_slice())).collect();
+    assert_eq!(by, [("alice", &[signer("alice", &alice).key().canonical_id()][..])]);
+    assert_eq!((resolved.repository(), resolved.tag()), (GUN, "v1"));
 }
 
 /// An update of what is held asks only for what changed, and believes no file under keys that it was not verified with.
@@ -184,7 +187,7 @@ fn memories_are_joined() {
     // What does not fit together is not joined: one version with two contents, two roots of one version, and a newer root
     // to which no chain leads from the older one.
     let mut content = newer.clone();
-    content.seen.get_mut(&RoleName::timestamp()).unwrap().content = [7; 32];
+    content.seen.get_mut(&RoleName::timestamp()).unwrap().content = Sha256::from_bytes([7; 32]);
     let mut root = newer.clone();
     root.root = Some(b"another root of that version".as_slice().into());
     for other in [&content, &root] {
@@ -285,7 +288,7 @@ fn what_is_held_under_another_root() {
     let accepted = verified(&anew).memory().clone();
     let (outcome, _) = run(&files, Some(Arc::clone(&held)), Some(&accepted), &RootPins::none());
     let resolved = outcome.unwrap().resolve(&Wanted::Tag("v1".into()), &[], NOW).unwrap();
-    assert_eq!(resolved.digest.sha256(), &digest_of("anew"));
+    assert_eq!(resolved.digest().bytes(), &digest_of("anew"));
     // Without that, it was swapped.
     for memory in [None, Some(held.memory())] {
         let (outcome, _) = run(&files, Some(Arc::clone(&held)), memory, &RootPins::none());

@@ -9,17 +9,13 @@ pub mod patch;
 pub mod pattern;
 pub mod plan;
 pub mod policies;
-pub mod reference;
 pub mod reviewed;
 pub mod verdict;
 pub mod workload;
 
 pub use pattern::{Pattern, PatternError};
 pub use plan::{ClusterSecrets, Defaults, Need, PinStyle, PlannedImage, SecretRef, TrustNeed, plan};
-pub use policies::{
-    Applies, Check, Entry, Match, Policy, PolicyKind, PolicySet, TrustPolicy, TrustServer, TrustServerError,
-};
-pub use reference::{Digest, ImageReference, ReferenceError};
+pub use policies::{Applies, Check, Entry, Match, Policy, PolicyKind, PolicySet, TrustPolicy};
 pub use reviewed::Reviewed;
 pub use verdict::{DenyReason, EntryRef, ImageVerdict, Outcome, Proof, SecretProblem, Verdict};
 pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError, is_revision};

@@ -6,9 +6,8 @@
 use std::cmp::Ordering;
 use std::fmt;
 
+use countersign_image::reference::{Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
 use thiserror::Error;
-
-use crate::reference::{Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
 
 /// The longest name of an entry, in bytes.
 const MAX_PATTERN: usize = 1024;

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use countersign_notary::Wanted;
+use countersign_image::{ImageReference, NotSha256, Wanted};
+use countersign_notary::TrustServer;
 
-use crate::policies::{Applies, Check, Match, PolicyKind, PolicySet, TrustServer};
-use crate::reference::ImageReference;
+use crate::policies::{Applies, Check, Match, PolicyKind, PolicySet};
 use crate::verdict::{DenyReason, EntryRef};
 use crate::workload::ContainerImage;
 
@@ -185,7 +185,7 @@ fn need_of(
     };
     Ok(Need::Trust(Box::new(TrustNeed {
         gun: reference.repository(),
-        wanted: wanted(&reference)?,
+        wanted: Wanted::of(&reference).map_err(|NotSha256 { algorithm }| DenyReason::DigestAlgorithm { algorithm })?,
         server,
         named_by_tenant,
         server_certificate: trust.server_certificate.clone(),
@@ -214,24 +214,6 @@ fn is_listed(server: &TrustServer, defaults: &Defaults) -> bool {
     let usual = [":443", ":4443"].iter().any(|port| server.host_port().ends_with(port));
     let listed = |host: &String| host == server.host_port() || (usual && host == server.host());
     defaults.tenants_may_name.iter().flatten().any(listed)
-}
-
-/// What a reference asks of a trust server. Targets are known by their sha256, so no other digest can be looked up.
-///
-/// # Errors
-/// A digest of another algorithm.
-pub fn wanted(reference: &ImageReference) -> Result<Wanted, DenyReason> {
-    let digest = match reference.digest() {
-        None => None,
-        Some(digest) => Some(
-            digest.sha256().ok_or_else(|| DenyReason::DigestAlgorithm { algorithm: digest.algorithm().to_owned() })?,
-        ),
-    };
-    Ok(match (reference.tag(), digest) {
-        (Some(tag), Some(digest)) => Wanted::TagAndDigest(tag.to_owned(), digest),
-        (None, Some(digest)) => Wanted::Digest(digest),
-        (tag, None) => Wanted::Tag(tag.unwrap_or("latest").to_owned()),
-    })
 }
 
 /// The trust server of a registry for entries that name none: the configured one; `quay.io` has its own; for any other it is the
@@ -398,16 +380,5 @@ mod tests {
         assert_eq!(need(&docker, "nginx", own(), 1_796_688_000), Need::Denied(retired));
         let azure = trust(PolicyKind::Cluster, Some("https://acme.azurecr.io"));
         assert!(matches!(need(&azure, "nginx", own(), 1_838_073_600), Need::Denied(DenyReason::Retired { .. })));
-    }
-
-    #[test]
-    fn what_is_asked() {
-        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let asked = |text: &str| wanted(&ImageReference::parse(text).unwrap());
-        assert_eq!(asked("h.io/a"), Ok(Wanted::Tag("latest".into())));
-        assert!(matches!(asked(&format!("h.io/a@{digest}")), Ok(Wanted::Digest(_))));
-        assert!(matches!(asked(&format!("h.io/a:1@{digest}")), Ok(Wanted::TagAndDigest(..))));
-        let sha512 = format!("h.io/a@sha512:{}", "a".repeat(128));
-        assert_eq!(asked(&sha512), Err(DenyReason::DigestAlgorithm { algorithm: "sha512".into() }));
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::reference::ImageReference;
+use countersign_image::ImageReference;
+
 use crate::workload::{ContainerImage, Workload};
 
 /// What stands unchanged, and so needs no new proof: for each place, the image that a reviewed object has there.

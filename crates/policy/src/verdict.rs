@@ -1,17 +1,12 @@
 //! What a review comes to, in the published words.
 
-use std::fmt;
-
-use countersign_notary::{Error as NotaryError, ProvenDigest, SignerError, Wanted};
+use countersign_image::{ImageReference, Sha256, Wanted, quoted, shown};
+use countersign_notary::{Error as NotaryError, Proof as NotaryProof, SignerError};
 use thiserror::Error;
 
 use crate::plan::{Need, PinStyle, PlannedImage, SecretRef, TrustNeed};
 use crate::policies::{Match, Policy};
-use crate::reference::ImageReference;
 use crate::workload::ContainerImage;
-
-/// How much of an image's text a message repeats.
-const MAX_SHOWN: usize = 1024;
 
 /// Why an image may not run.
 ///
@@ -301,14 +296,14 @@ pub enum Outcome {
 /// A proven digest, and what it is to be written as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proof {
-    digest: ProvenDigest,
+    digest: Sha256,
     pinned: Option<String>,
 }
 
 impl Proof {
     /// The digest.
     #[must_use]
-    pub fn digest(&self) -> ProvenDigest {
+    pub fn digest(&self) -> Sha256 {
         self.digest
     }
 
@@ -323,11 +318,11 @@ impl Proof {
 impl ImageVerdict {
     /// Judges an image by what is planned for it and, where that is proof, by the proof.
     #[must_use]
-    pub fn judge(planned: PlannedImage, evidence: Option<Result<ProvenDigest, DenyReason>>) -> Self {
+    pub fn judge(planned: PlannedImage, evidence: Option<Result<NotaryProof, DenyReason>>) -> Self {
         let outcome = match (planned.need, evidence) {
             (Need::Nothing, _) => Outcome::Unchecked,
             (Need::Denied(reason), _) | (Need::Trust(_), Some(Err(reason))) => Outcome::Denied(reason),
-            (Need::Trust(need), Some(Ok(digest))) => judge_proof(&need, digest),
+            (Need::Trust(need), Some(Ok(proof))) => judge_proof(&need, proof.digest()),
             (Need::Trust(_), None) => Outcome::Denied(DenyReason::Undecided {
                 cause: "no proof was brought; this is a fault of Countersign".into(),
             }),
@@ -349,18 +344,18 @@ impl ImageVerdict {
 }
 
 /// A digest in the reference is never replaced by another one, whatever was proven.
-fn judge_proof(need: &TrustNeed, digest: ProvenDigest) -> Outcome {
+fn judge_proof(need: &TrustNeed, digest: Sha256) -> Outcome {
     let asked = match &need.wanted {
         Wanted::Tag(_) => None,
         Wanted::TagAndDigest(tag, asked) => Some((tag.as_str(), asked)),
         Wanted::Digest(asked) => Some(("the image", asked)),
     };
-    if let Some((tag, asked)) = asked.filter(|(_, asked)| *asked != digest.sha256()) {
+    if let Some((tag, asked)) = asked.filter(|(_, asked)| **asked != digest) {
         let error = NotaryError::DigestDiffers {
             gun: need.gun.clone(),
             tag: tag.to_owned(),
-            signed: countersign_notary::to_hex(digest.sha256()),
-            asked: countersign_notary::to_hex(asked),
+            signed: digest.hex(),
+            asked: asked.hex(),
         };
         return Outcome::Denied(DenyReason::untrusted(need.server.host_port(), error));
     }
@@ -447,32 +442,6 @@ impl Verdict {
 /// log.
 const MAX_MESSAGE: usize = 16 << 10;
 
-/// A text in quotes, without anything that a terminal would obey or that would break a line, and not too long.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", shown(text).replace('"', "\\\""))
-}
-
-/// A text without anything that a terminal would obey or that would break a line, and not too long.
-#[must_use]
-pub fn shown(text: &str) -> String {
-    use fmt::Write as _;
-    let mut out = String::new();
-    for (count, character) in text.chars().enumerate() {
-        if count == MAX_SHOWN {
-            out.push('…');
-            break;
-        }
-        // Besides control characters: line and paragraph separators, and signs that change the direction of writing.
-        let hidden = matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
-        if character.is_control() || hidden {
-            let _ = write!(out, "{}", character.escape_default());
-        } else {
-            out.push(character);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -537,7 +506,7 @@ mod tests {
             "Deny \"a\\n\\u{1b}[31m\\\"b\\u{202e}\", invalid image name",
         );
         let long = "x".repeat(10_000);
-        check(&long, DenyReason::InvalidName, &format!("Deny \"{}…\", invalid image name", "x".repeat(MAX_SHOWN)));
+        check(&long, DenyReason::InvalidName, &format!("Deny \"{}…\", invalid image name", "x".repeat(1024)));
     }
 
     #[test]

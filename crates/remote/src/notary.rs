@@ -7,8 +7,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Error, Memory, Repository, RootPins, Step, Update};
-use countersign_policy::TrustServer;
+use countersign_notary::{Error, Memory, Repository, RootPins, Step, TrustServer, Update};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use url::Url;

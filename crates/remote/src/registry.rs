@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_notary::{from_hex, to_hex};
-use countersign_policy::ImageReference;
+use countersign_image::{ImageReference, Sha256};
 use futures::FutureExt as _;
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
@@ -74,7 +73,7 @@ impl RegistryClient {
     ///
     /// # Errors
     /// The registry did not say.
-    pub async fn digest(&self, image: &ImageReference, login: &Login) -> Result<Option<[u8; 32]>, RegistryError> {
+    pub async fn digest(&self, image: &ImageReference, login: &Login) -> Result<Option<Sha256>, RegistryError> {
         let asked = image.digest().map(ToString::to_string);
         let tag = image.tag().unwrap_or("latest");
         self.look(image, asked.as_deref().unwrap_or(tag), login).await
@@ -84,12 +83,12 @@ impl RegistryClient {
     ///
     /// # Errors
     /// The registry did not say.
-    pub async fn has(&self, image: &ImageReference, sha256: &[u8; 32], login: &Login) -> Result<bool, RegistryError> {
-        let found = self.look(image, &format!("sha256:{}", to_hex(sha256)), login).await?;
+    pub async fn has(&self, image: &ImageReference, sha256: &Sha256, login: &Login) -> Result<bool, RegistryError> {
+        let found = self.look(image, &sha256.to_string(), login).await?;
         Ok(found.as_ref() == Some(sha256))
     }
 
-    async fn look(&self, image: &ImageReference, name: &str, login: &Login) -> Result<Option<[u8; 32]>, RegistryError> {
+    async fn look(&self, image: &ImageReference, name: &str, login: &Login) -> Result<Option<Sha256>, RegistryError> {
         // Docker Hub's registry has another name than its images say.
         let host = if image.host() == "docker.io" { "registry-1.docker.io" } else { image.host() };
         let repository = image.repository();
@@ -100,7 +99,7 @@ impl RegistryClient {
         let head = self.request(Method::HEAD, &url, &repository, login).await?;
         let digest = match (head.status, head.digest.as_deref()) {
             (404, _) => return Ok(None),
-            (200, Some(digest)) => digest.strip_prefix("sha256:").and_then(from_hex),
+            (200, Some(digest)) => Sha256::parse(digest),
             (200, None) => None,
             (status, _) => return Err(nonsense(&status.to_string())),
         };
@@ -112,10 +111,10 @@ impl RegistryClient {
             if whole.status != 200 || whole.body.len() as u64 > MAX_MANIFEST_BYTES {
                 return Err(nonsense("without a manifest that can be read"));
             }
-            countersign_notary::sha256(&whole.body)
+            Sha256::of(&whole.body)
         };
         if let Some(asked) = name.strip_prefix("sha256:")
-            && asked != to_hex(&digest)
+            && asked != digest.hex()
         {
             return Err(nonsense("with other content than was asked for"));
         }

@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_notary::{KeyId, Memory, RoleName, RootKey, RootRecord, Seen, from_hex, to_hex};
+use countersign_image::Sha256;
+use countersign_notary::{KeyId, Memory, RoleName, RootKey, RootRecord, Seen};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -329,7 +330,7 @@ impl StateDir {
 /// A name for what is remembered of a repository, made of hex digits alone.
 #[must_use]
 pub fn name(server: &str, gun: &str) -> String {
-    countersign_notary::name_hash(&[server, gun])
+    Sha256::of(format!("{server}\n{gun}").as_bytes()).hex()
 }
 
 /// The JSON text of what is remembered.
@@ -395,7 +396,7 @@ fn note(server: &str, gun: &str, remembered: &Remembered) -> File {
         keys: record.keys.iter().map(|key| [key.id.to_string(), key.canonical_id.to_string()]).collect(),
     };
     let seen = |(role, seen): (&RoleName, &Seen)| {
-        (role.to_string(), Version { version: seen.version, content: to_hex(&seen.content) })
+        (role.to_string(), Version { version: seen.version, content: seen.content.hex() })
     };
     File {
         server: server.to_owned(),
@@ -418,7 +419,7 @@ fn recall(file: File) -> Option<Remembered> {
         Some(RootRecord { version: record.version, threshold: record.threshold, keys })
     };
     let seen = |(role, seen): (String, Version)| {
-        Some((RoleName::parse(&role)?, Seen { version: seen.version, content: from_hex(&seen.content)? }))
+        Some((RoleName::parse(&role)?, Seen { version: seen.version, content: Sha256::from_hex(&seen.content)? }))
     };
     let memory = Memory {
         root: Some(root),

@@ -6,8 +6,7 @@ mod server;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_notary::RootPins;
-use countersign_policy::TrustServer;
+use countersign_notary::{RootPins, TrustServer};
 use countersign_remote::{Ask, Connections, HttpClient, Login, NotaryClient, Options};
 use forge::{Cert, Key, Repo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

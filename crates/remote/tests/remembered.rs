@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_notary::{Error, Repository, RootPins, Wanted};
-use countersign_policy::TrustServer;
+use countersign_image::Wanted;
+use countersign_notary::{Error, Repository, RootPins, TrustServer};
 use countersign_remote::{
     Ask, Committed, Failure, Login, NotaryClient, Options, Remembered, Saved, StateAction, StateDir, StateError,
     StateStore,
@@ -107,7 +107,7 @@ async fn seen(repo: &Repo) -> Remembered {
 }
 
 fn digest(repository: &Repository) -> [u8; 32] {
-    *repository.resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap().digest.sha256()
+    *repository.resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap().digest().bytes()
 }
 
 fn is_untrusted(found: &Result<Arc<Repository>, Failure>, expected: impl Fn(&Error) -> bool) -> bool {

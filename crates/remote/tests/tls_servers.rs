@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use countersign_notary::{Error, Repository, RootPins};
-use countersign_policy::TrustServer;
+use countersign_notary::{Error, Repository, RootPins, TrustServer};
 use countersign_remote::{
     Ask, AuthError, Authenticator, Connections, DockerConfig, Failure, HttpClient, HttpError, Login, NotaryClient,
     Options, PinnedCertificate,

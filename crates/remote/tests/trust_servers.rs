@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_notary::{Error, Wanted};
-use countersign_policy::TrustServer;
+use countersign_image::Wanted;
+use countersign_notary::{Error, TrustServer};
 use countersign_remote::{AuthError, Failure, HttpError, Options};
 use forge::{Files, digest_of};
 
@@ -102,7 +102,7 @@ async fn one_flight_for_all_and_none_while_it_is_fresh() {
     let all: Vec<_> = (0..50).map(|_| fetch(&fresh, &server.url)).collect();
     for found in futures::future::join_all(all).await {
         let resolved = found.unwrap().resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap();
-        assert_eq!(resolved.digest.sha256(), &digest_of("v1"));
+        assert_eq!(resolved.digest().bytes(), &digest_of("v1"));
     }
     // Root, timestamp, snapshot, targets: each once.
     assert_eq!(server.requests.load(Ordering::SeqCst), 4);

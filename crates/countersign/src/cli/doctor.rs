@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
-use countersign_notary::RootPins;
-use countersign_policy::verdict::shown;
-use countersign_policy::{ContainerImage, DenyReason, ImageReference, Need, TrustServer, plan};
+use countersign_image::{ImageReference, NotSha256, Wanted, shown};
+use countersign_notary::{RootPins, TrustServer};
+use countersign_policy::{ContainerImage, DenyReason, Need, plan};
 use countersign_remote::{Ask, AuthError, Failure, HttpError, Login};
 use tokio::net::TcpStream;
 use url::Url;
@@ -358,8 +358,9 @@ async fn verify<'a>(
             repository.roles().count()
         ),
     );
-    let wanted = countersign_policy::plan::wanted(&patient.image).map_err(|reason| {
-        ("signatures", Trouble { cause: reason.to_string(), cure: String::new(), code: exit::DENIED })
+    let wanted = Wanted::of(&patient.image).map_err(|NotSha256 { algorithm }| {
+        let cause = DenyReason::DigestAlgorithm { algorithm }.to_string();
+        ("signatures", Trouble { cause, cure: String::new(), code: exit::DENIED })
     })?;
     let resolved = repository.resolve(&wanted, &patient.demands.signers, (telemetry::wall_clock())());
     let resolved = resolved.map_err(|error| {
@@ -369,10 +370,11 @@ async fn verify<'a>(
         );
         ("signatures", Trouble { cause: reason, cure, code: exit::DENIED })
     })?;
+    let signers: Vec<_> = resolved.by().iter().map(|by| by.signer.as_str()).collect();
     Ok(format!(
         "{} by {}",
-        resolved.digest,
-        if resolved.signers.is_empty() { "the repository".to_owned() } else { resolved.signers.join(", ") }
+        resolved.digest(),
+        if signers.is_empty() { "the repository".to_owned() } else { signers.join(", ") }
     ))
 }
 
@@ -382,7 +384,7 @@ async fn compare(clients: &reach::Clients, patient: &Patient) -> Result<String, 
         "The image is signed, but a node may not be able to pull it. Look at the registry, and at its credentials.";
     let found = clients.registry.digest(&patient.image, &Login::none()).await;
     match found {
-        Ok(Some(digest)) => Ok(format!("the image is sha256:{} there", countersign_notary::to_hex(&digest))),
+        Ok(Some(digest)) => Ok(format!("the image is {digest} there")),
         Ok(None) => Err(trouble("the registry does not have the image", "Push the signed image again.")),
         Err(error) => Err(trouble(error.to_string(), cure)),
     }

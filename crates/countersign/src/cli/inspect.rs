@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use countersign_notary::metadata::{Metadata, Targets};
-use countersign_notary::{Repository, Status, to_hex};
-use countersign_policy::ImageReference;
-use countersign_policy::verdict::shown;
+use countersign_image::{ImageReference, shown};
+use countersign_notary::{
+    Repository, Status,
+    metadata::{Metadata, Targets},
+};
 use countersign_remote::{Ask, Login, RegistryClient};
 use serde_json::{Value, json};
 
@@ -102,7 +103,7 @@ async fn in_registry(
             Ok(named) => registry.digest(&named, &Login::none()).await.map_err(|error| error.to_string())?,
             Err(_) => None,
         };
-        found.insert(tag, digest.map(|digest| format!("sha256:{}", to_hex(&digest))));
+        found.insert(tag, digest.map(|digest| digest.to_string()));
     }
     Ok(found)
 }
@@ -175,7 +176,7 @@ fn tags(roles: &[Role<'_>], only: Option<&str>) -> BTreeMap<(String, String), Ve
     for role in roles {
         for (tag, target) in role.targets.iter().flat_map(|targets| &targets.targets) {
             if only.is_none_or(|only| only == tag) {
-                let digest = target.sha256.map_or_else(str::to_owned, |digest| format!("sha256:{}", to_hex(&digest)));
+                let digest = target.sha256.map_or_else(str::to_owned, |digest| digest.to_string());
                 tags.entry((tag.clone(), digest)).or_default().push(role.name.clone());
             }
         }

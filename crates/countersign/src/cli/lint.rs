@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolicy, TrustServer};
+use countersign_notary::TrustServer;
+use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolicy};
 
 use super::exit;
 use super::output::{print, table};

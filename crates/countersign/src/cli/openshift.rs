@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Subcommand, ValueEnum};
-use countersign_policy::verdict::shown;
+use countersign_image::shown;
 use serde_json::json;
 
 use super::exit;

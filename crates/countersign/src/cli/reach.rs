@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use countersign_notary::{RootPins, Signer};
-use countersign_policy::{ClusterSecrets, Defaults, ImageReference, TrustServer};
+use countersign_image::ImageReference;
+use countersign_notary::{RootPins, Signer, TrustServer};
+use countersign_policy::{ClusterSecrets, Defaults};
 use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use countersign_policy::verdict::shown;
+use countersign_image::shown;
 use countersign_policy::{EntryRef, ImageVerdict, Kinds, Outcome, Verdict, patch};
 use serde::Serialize;
 use serde_json::Value;

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use countersign_policy::{Defaults, Kinds, TrustServer};
+use countersign_notary::TrustServer;
+use countersign_policy::{Defaults, Kinds};
 use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};

@@ -4,10 +4,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
+use countersign_image::shown;
 use countersign_notary::{Memory, RoleName};
-use countersign_policy::verdict::shown;
-use countersign_remote::state::Remembered;
-use countersign_remote::{Ask, Login, StateDir, StateStore as _};
+use countersign_remote::{Ask, Login, StateDir, StateStore as _, state::Remembered};
 use kube::api::PostParams;
 
 use super::output::{print, table};

@@ -1,6 +1,6 @@
 //! `countersign verify`: one image, without policies.
 
-use countersign_policy::verdict::shown;
+use countersign_image::{NotSha256, Wanted, shown};
 use countersign_remote::{Ask, Login};
 use serde_json::json;
 
@@ -52,10 +52,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let server = reach::server(args.trust_server.as_deref(), &image)?;
     let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
     let pins = reach::root_pins(&args.root_key)?;
-    let wanted = match countersign_policy::plan::wanted(&image) {
-        Ok(wanted) => wanted,
-        Err(reason) => anyhow::bail!("{reason}"),
-    };
+    let wanted = Wanted::of(&image).map_err(|NotSha256 { algorithm }| {
+        anyhow::anyhow!("{}", countersign_policy::DenyReason::DigestAlgorithm { algorithm })
+    })?;
     let clients = args.reach.clients()?;
     let client = &clients.notary;
     let clock = crate::telemetry::wall_clock();
@@ -70,7 +69,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     });
     let there = args.registry.then(|| runtime.block_on(clients.registry.digest(&image, &Login::none()))).transpose();
     let there = match there {
-        Ok(there) => there.map(|digest| digest.map(|digest| format!("sha256:{}", countersign_notary::to_hex(&digest)))),
+        Ok(there) => there.map(|digest| digest.map(|digest| digest.to_string())),
         Err(problem) => {
             eprintln!("error: {problem}");
             return Ok(exit::UNDECIDED);
@@ -78,7 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     match (resolved, args.output) {
         (Ok(resolved), Format::Text) => {
-            let digest = resolved.digest.to_string();
+            let digest = resolved.digest().to_string();
             print(&format!("{digest}\n"));
             match there {
                 Some(None) => eprintln!("warning: the registry does not have {}", shown(&args.image)),
@@ -90,8 +89,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             Ok(exit::OK)
         }
         (Ok(resolved), Format::Json) => {
-            let digest = resolved.digest.to_string();
-            let mut answer = json!({"image": args.image, "digest": digest, "signers": resolved.signers});
+            let digest = resolved.digest().to_string();
+            let signers: Vec<_> = resolved.by().iter().map(|by| &by.signer).collect();
+            let mut answer = json!({"image": args.image, "digest": digest, "signers": signers});
             if let Some(there) = there {
                 answer["registry"] =
                     json!({"digest": there, "moved": there.as_ref().is_some_and(|there| *there != digest)});

@@ -1,7 +1,8 @@
 //! Where the images of the cluster's own pods come from (router, registry, deployers): `imageConfig.format` of the master's
 //! configuration.
 
-use countersign_policy::{ImageReference, Pattern};
+use countersign_image::ImageReference;
+use countersign_policy::Pattern;
 use serde_json::Value;
 
 /// What stands in the format for the name of a part of the cluster.

@@ -11,7 +11,7 @@ use axum::extract::State;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use countersign_policy::verdict::shown;
+use countersign_image::shown;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;

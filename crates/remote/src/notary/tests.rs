@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::mpsc::channel;
 
-use countersign_notary::Wanted;
+use countersign_image::Wanted;
 use forge::{Files, Repo, digest_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -104,5 +104,5 @@ async fn a_heavy_repository_does_not_hold_up_others() {
     assert!(futures::future::join_all(busy).await.into_iter().all(|done| done == Some(true)));
     let large = large.await.unwrap().unwrap();
     let resolved = large.resolve(&Wanted::Tag("v4999".into()), &[], forge::NOW).unwrap();
-    assert_eq!(resolved.digest.sha256(), &digest_of("v"));
+    assert_eq!(resolved.digest().bytes(), &digest_of("v"));
 }

@@ -5,8 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign_notary::{Repository, RootPins};
-use countersign_policy::TrustServer;
+use countersign_notary::{Repository, RootPins, TrustServer};
 use countersign_remote::{
     Ask, Authenticator, Committed, Connections, DockerConfig, Failure, HttpClient, Login, MAX_LOOKS, NotaryClient,
     Options, Seen, StateStore,

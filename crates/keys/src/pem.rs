@@ -8,15 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 
 /// One PEM block.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Block {
+pub struct Block {
     /// What stands behind `BEGIN`.
-    pub(crate) label: String,
+    pub label: String,
     /// The decoded bytes.
-    pub(crate) der: Vec<u8>,
+    pub der: Vec<u8>,
 }
 
 /// All blocks of a text; what stands between blocks is passed over. A block that is broken ends the list.
-pub(crate) fn blocks(text: &str) -> Vec<Block> {
+#[must_use]
+pub fn blocks(text: &str) -> Vec<Block> {
     let mut found = Vec::new();
     let mut lines = text.lines().map(str::trim_end);
     while let Some(line) = lines.next() {
@@ -47,7 +48,8 @@ pub(crate) fn blocks(text: &str) -> Vec<Block> {
 
 /// The PEM text of DER bytes: 64 columns, line feeds, a final newline, no headers. Go writes exactly this, and the id of
 /// a certificate's key is a hash over it.
-pub(crate) fn encode(label: &str, der: &[u8]) -> String {
+#[must_use]
+pub fn encode(label: &str, der: &[u8]) -> String {
     let body = STANDARD.encode(der);
     let mut text = format!("-----BEGIN {label}-----\n");
     let mut rest = body.as_str();

@@ -1,4 +1,4 @@
-//! The little that Notary asks of an X.509 certificate.
+//! The little of an X.509 certificate that decides whether its key may be used.
 
 use jiff::Timestamp;
 use x509_cert::Certificate as X509;
@@ -6,8 +6,8 @@ use x509_cert::der::asn1::ObjectIdentifier;
 use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::BasicConstraints;
 
-use crate::key::KeyProblem;
 use crate::pem;
+use crate::problem::KeyProblem;
 
 /// Signature algorithms that rest on SHA-1 or MD5, or that say nothing we know: not believed in a certificate.
 const WEAK_SIGNATURES: [ObjectIdentifier; 5] = [
@@ -22,25 +22,27 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// The leaf of a key's certificates, read as far as it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Certificate {
+pub struct Certificate {
     /// The key that is certified: DER of a `SubjectPublicKeyInfo`.
-    pub(crate) spki: Vec<u8>,
+    pub spki: Vec<u8>,
     /// The subject's only common name.
-    pub(crate) common_name: Option<String>,
+    pub common_name: Option<String>,
     /// In seconds since 1970.
-    pub(crate) not_before: i64,
+    pub not_before: i64,
     /// In seconds since 1970.
-    pub(crate) not_after: i64,
+    pub not_after: i64,
     /// Whether it was signed with a hash that can be forged.
-    pub(crate) weak_signature: bool,
-    /// Whether exactly one certificate of its bundle is not a CA, and that one stands first: what a root key must be
-    /// (`notary-v1.md` §7). Signers' certificates, often made with `openssl req -x509`, may call themselves a CA.
-    pub(crate) leads_bundle: bool,
+    pub weak_signature: bool,
+    /// Whether exactly one certificate of its bundle is not a CA, and that one stands first.
+    pub leads_bundle: bool,
 }
 
 impl Certificate {
     /// Reads PEM text of one or more certificates. The first is the one that holds the key.
-    pub(crate) fn of_bundle(pem_text: &str) -> Result<Self, KeyProblem> {
+    ///
+    /// # Errors
+    /// A text that holds anything else.
+    pub fn of_bundle(pem_text: &str) -> Result<Self, KeyProblem> {
         let mut first = None;
         let mut leaves = Vec::new();
         for (index, block) in pem::blocks(pem_text).iter().enumerate() {
@@ -60,7 +62,10 @@ impl Certificate {
     }
 
     /// Reads the DER of one certificate, of whatever sort.
-    pub(crate) fn from_der(der: &[u8]) -> Result<Self, KeyProblem> {
+    ///
+    /// # Errors
+    /// Bytes that are none.
+    pub fn from_der(der: &[u8]) -> Result<Self, KeyProblem> {
         Self::read(&X509::from_der(der).map_err(|_| KeyProblem::Malformed)?)
     }
 
@@ -81,8 +86,11 @@ impl Certificate {
         })
     }
 
-    /// Whether it may be used at a time. Clocks differ, so one that starts within a day is accepted, as Notary does.
-    pub(crate) fn check_time(&self, now: Timestamp) -> Result<(), KeyProblem> {
+    /// Whether it may be used at a time. Clocks differ, so one that starts within a day is accepted, as Notary's client does.
+    ///
+    /// # Errors
+    /// It has expired, or starts later.
+    pub fn check_time(&self, now: Timestamp) -> Result<(), KeyProblem> {
         const DAY: i64 = 24 * 60 * 60;
         if now.as_second() > self.not_after {
             return Err(KeyProblem::CertificateExpired);
@@ -91,15 +99,6 @@ impl Certificate {
             return Err(KeyProblem::CertificateNotYetValid);
         }
         Ok(())
-    }
-
-    /// Whether its common name stands for a repository: equal, or a prefix that ends in `*`. A lone `*`, which the Go
-    /// client takes, stands for every repository in the world and so for none here (`notary-v1.md` §11).
-    pub(crate) fn names(&self, gun: &str) -> bool {
-        let Some(name) = self.common_name.as_deref() else {
-            return false;
-        };
-        name == gun || name.strip_suffix('*').is_some_and(|prefix| !prefix.is_empty() && gun.starts_with(prefix))
     }
 }
 

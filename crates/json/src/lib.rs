@@ -362,7 +362,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The canonical form of a value: the bytes that a signature covers (`notary-v1.md` §4).
+/// The canonical form of a value: the bytes that a signature covers in TUF as Notary has it (`docker/go` `canonical/json`).
 ///
 /// # Errors
 /// A number without a canonical form.

@@ -10,6 +10,8 @@
 
 use thiserror::Error;
 
+use crate::digest::Sha256;
+
 /// The longest host and path together (`NameTotalLengthMax` of `distribution/reference`).
 const MAX_NAME_BYTES: usize = 255;
 /// The longest tag (same source).
@@ -19,11 +21,11 @@ const MAX_TAG_BYTES: usize = 128;
 pub const MAX_REFERENCE_BYTES: usize = 6 + MAX_NAME_BYTES + 1 + MAX_TAG_BYTES + 8 + 128;
 
 /// The registry of names that have no host.
-pub(crate) const DOCKER_HUB: &str = "docker.io";
+pub const DOCKER_HUB: &str = "docker.io";
 /// What Docker Hub was called once; Docker reads it as [`DOCKER_HUB`].
-pub(crate) const LEGACY_DOCKER_HUB: &str = "index.docker.io";
+pub const LEGACY_DOCKER_HUB: &str = "index.docker.io";
 /// Where Docker Hub keeps names of one component.
-pub(crate) const OFFICIAL: &str = "library/";
+pub const OFFICIAL: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 
 /// Why a text is no image reference.
@@ -100,10 +102,10 @@ impl Digest {
         &self.hex
     }
 
-    /// The 32 bytes of a sha256, and nothing for any other algorithm.
+    /// The sha256, and nothing for any other algorithm.
     #[must_use]
-    pub fn sha256(&self) -> Option<[u8; 32]> {
-        if self.algorithm == "sha256" { countersign_notary::from_hex(&self.hex) } else { None }
+    pub fn sha256(&self) -> Option<Sha256> {
+        if self.algorithm == "sha256" { Sha256::from_hex(&self.hex) } else { None }
     }
 }
 
@@ -249,7 +251,8 @@ impl ImageReference {
 }
 
 /// Splits a name without tag and digest into host and path, as Docker's `splitDockerDomain` does.
-pub(crate) fn normalise(name: &str) -> (String, String) {
+#[must_use]
+pub fn normalise(name: &str) -> (String, String) {
     let (host, path) = match name.split_once('/') {
         Some((LEGACY_DOCKER_HUB, path)) => (DOCKER_HUB, path),
         Some((first, path)) if is_host_like(first) => (first, path),
@@ -269,7 +272,8 @@ const DEFAULT_PORT: &str = ":443";
 
 /// The one form of a host: names of hosts know no case (RFC 4343), a registry without a port is at 443, and zeros before a port
 /// say nothing.
-pub(crate) fn canonical_host(host: &str) -> String {
+#[must_use]
+pub fn canonical_host(host: &str) -> String {
     let mut host = host.to_ascii_lowercase();
     if let Some((name, port)) = host.rsplit_once(':')
         && !port.is_empty()
@@ -284,11 +288,16 @@ pub(crate) fn canonical_host(host: &str) -> String {
 }
 
 /// Whether Docker takes the first of several components for a host.
-pub(crate) fn is_host_like(first: &str) -> bool {
+#[must_use]
+pub fn is_host_like(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.to_lowercase() != first
 }
 
-pub(crate) fn check_host(host: &str) -> Result<(), ReferenceError> {
+/// Checks a registry's host, with a port if it has one.
+///
+/// # Errors
+/// [`ReferenceError::Host`]
+pub fn check_host(host: &str) -> Result<(), ReferenceError> {
     let port_at = match host.strip_prefix('[') {
         Some(_) => host.find(']').map(|end| end + 1).ok_or(ReferenceError::Host)?,
         None => host.find(':').unwrap_or(host.len()),
@@ -310,7 +319,11 @@ fn is_host_component(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-pub(crate) fn check_path(path: &str) -> Result<(), ReferenceError> {
+/// Checks a repository's path.
+///
+/// # Errors
+/// [`ReferenceError::UpperCase`] or [`ReferenceError::Path`]
+pub fn check_path(path: &str) -> Result<(), ReferenceError> {
     if path.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return Err(ReferenceError::UpperCase);
     }
@@ -331,7 +344,9 @@ fn is_path_component(text: &str) -> bool {
         })
 }
 
-pub(crate) fn is_tag(text: &str) -> bool {
+/// Whether a text is a legal tag.
+#[must_use]
+pub fn is_tag(text: &str) -> bool {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     text.len() <= MAX_TAG_BYTES
         && text.bytes().next().is_some_and(word)
