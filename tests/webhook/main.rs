@@ -1,5 +1,7 @@
 //! `countersign serve` as an API server and an operator meet it: over TLS, with a real Notary server behind it.
 
+mod alternatives;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

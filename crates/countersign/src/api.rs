@@ -3,16 +3,19 @@
 //!
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
+mod entry;
+mod trust;
+
 use countersign_image::shown;
-use countersign_notary::TrustServer;
-use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind, TrustPolicy};
-use countersign_remote::PinnedCertificate;
+use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::cluster::is_object_name;
+pub(crate) use self::entry::schema as entry_schema;
+pub use self::entry::{Alternative, EntryPolicy, Repository};
+pub use self::trust::{SecretName, Trust};
 
 /// The group of the policies.
 pub const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
@@ -46,74 +49,6 @@ pub struct PolicySpec {
     pub repositories: Vec<Repository>,
 }
 
-/// An entry.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Repository {
-    /// The images that it is about, with `*` as a wildcard.
-    pub name: String,
-    /// What it asks of them; absent or empty: nothing, they are allowed.
-    #[serde(default)]
-    pub policy: Option<EntryPolicy>,
-}
-
-/// What an entry asks.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EntryPolicy {
-    /// Whether admitted images are pinned to their signed digest; true if absent.
-    #[serde(default)]
-    pub mutate_image: Option<bool>,
-    /// Whether the registry must have the signed content; goes with trust alone.
-    #[serde(default)]
-    pub require_present: Option<bool>,
-    /// Content trust.
-    #[serde(default, deserialize_with = "not_null")]
-    pub trust: Option<Trust>,
-    /// Read without complaint, and not enforced.
-    #[serde(default)]
-    pub va: Option<Value>,
-    /// Read without complaint, and not enforced.
-    #[serde(default)]
-    pub vulnerability: Option<Value>,
-}
-
-/// Content trust, as an entry asks for it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Trust {
-    /// Whether signatures are verified. Must be said.
-    pub enabled: bool,
-    /// The trust server; the registry's default if absent.
-    #[serde(default)]
-    pub trust_server: Option<String>,
-    /// The one certificate that the trust server must show, PEM.
-    #[serde(default)]
-    pub trust_server_certificate: Option<String>,
-    /// Secrets of signers, every one of which must have signed.
-    #[serde(default)]
-    pub signer_secrets: Vec<SecretName>,
-    /// Pinned root keys: ids or PEM.
-    #[serde(default)]
-    pub root_keys: Vec<String>,
-    /// Secrets whose `publicKey` is a pinned root key.
-    #[serde(default)]
-    pub root_secrets: Vec<SecretName>,
-}
-
-/// A secret, by name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct SecretName {
-    /// Its name.
-    pub name: String,
-}
-
-/// `trust:` with nothing behind it is no way to ask for trust, nor to do without.
-fn not_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Trust>, D::Error> {
-    Trust::deserialize(deserializer).map(Some)
-}
-
 /// A fault in a policy, with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{policy}: {place}: {problem}")]
@@ -134,9 +69,6 @@ pub struct Converted {
     /// What is read but not enforced.
     pub warnings: Vec<PolicyFault>,
 }
-
-/// How many signers or root keys an entry may name. Each is read, and kept, for every image that the entry is about.
-const MAX_ITEMS: usize = 64;
 
 /// How many entries a policy may have: each image is compared with all of them. The largest policies seen have some hundreds.
 const MAX_ENTRIES: usize = 2000;
@@ -214,36 +146,6 @@ pub fn in_one_line(problems: &[Problem]) -> String {
     told(&problems).join("; ")
 }
 
-fn convert_entry(repository: &Repository) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
-    let pattern = Pattern::parse(&repository.name).map_err(|error| ("name".to_owned(), error.to_string()));
-    let asked = repository.policy.clone().unwrap_or_default();
-    let ignored = [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
-        .iter()
-        .filter(|(_, value)| value.is_some())
-        .map(|(name, _)| (format!("policy.{name}"), "is not enforced by Countersign".to_owned()))
-        .collect();
-    let require_present = asked.require_present.unwrap_or_default();
-    let (check, problems) = match asked.trust.filter(|trust| trust.enabled) {
-        None if require_present => {
-            let problem = "says which signed content must be there, so it needs trust.enabled".to_owned();
-            (Check::Nothing, vec![("policy.requirePresent".to_owned(), problem)])
-        }
-        None => (Check::Nothing, Vec::new()),
-        Some(trust) => {
-            let (trust, problems) = convert_trust(&trust);
-            let trust = TrustPolicy { require_present, ..trust };
-            let placed = |(member, problem)| (format!("policy.trust.{member}"), problem);
-            (Check::Trust(trust), problems.into_iter().map(placed).collect())
-        }
-    };
-    match pattern {
-        Ok(pattern) if problems.is_empty() => {
-            Ok((Entry { pattern, mutate_image: asked.mutate_image.unwrap_or(true), check }, ignored))
-        }
-        pattern => Err(pattern.err().into_iter().chain(problems).collect()),
-    }
-}
-
 /// What a policy comes to as it is written, faults included.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Read {
@@ -295,11 +197,7 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
             "" => (place.clone(), problem),
             member => (format!("{place}.{member}"), problem),
         };
-        let converted = only_objects(value)
-            .and_then(|()| Repository::deserialize(value).map_err(|error| error.to_string()))
-            .map_err(|problem| vec![(String::new(), problem)])
-            .and_then(|repository| convert_entry(&repository));
-        let found = match converted {
+        let found = match entry::read(value) {
             Ok((entry, ignored)) => {
                 read.policy.entries.push(entry);
                 read.warnings.extend(ignored.into_iter().map(placed));
@@ -311,7 +209,7 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
         match value.get("name").and_then(Value::as_str).map(Pattern::parse) {
             Some(Ok(pattern)) => {
                 let check = Check::Unusable(in_one_line(&found));
-                read.policy.entries.push(Entry { pattern, mutate_image: true, check });
+                read.policy.entries.push(Entry { pattern, mutate_image: true, require_present: false, check });
             }
             _ => whole = true,
         }
@@ -323,85 +221,13 @@ pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
     read
 }
 
-/// Fails where a list stands in place of an object: the reader takes its items for the members in their order, and an empty one for an
-/// object without members.
-fn only_objects(entry: &Value) -> Result<(), String> {
-    let is_object = |value: &Value, at: &str, nullable: bool| match value {
-        Value::Object(_) => Ok(()),
-        Value::Null if nullable => Ok(()),
-        _ => Err(format!("{at} is not an object")),
-    };
-    is_object(entry, "the entry", false)?;
-    let policy = entry.get("policy").unwrap_or(&Value::Null);
-    is_object(policy, "policy", true)?;
-    let trust = policy.get("trust").unwrap_or(&Value::Null);
-    is_object(trust, "policy.trust", true)?;
-    for list in ["signerSecrets", "rootSecrets"] {
-        for item in trust.get(list).and_then(Value::as_array).into_iter().flatten() {
-            is_object(item, &format!("an item of policy.trust.{list}"), false)?;
-        }
-    }
-    Ok(())
-}
-
-fn convert_trust(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
-    let mut faults = Vec::new();
-    for (member, count) in [
-        ("signerSecrets", trust.signer_secrets.len()),
-        ("rootKeys", trust.root_keys.len()),
-        ("rootSecrets", trust.root_secrets.len()),
-    ] {
-        if count > MAX_ITEMS {
-            faults.push((member.to_owned(), format!("has {count} items, and {MAX_ITEMS} are the limit")));
-            return (TrustPolicy::default(), faults);
-        }
-    }
-    let trust_server = trust.trust_server.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
-        TrustServer::parse(text).map_err(|error| faults.push(("trustServer".to_owned(), error.to_string()))).ok()
-    });
-    let mut names = |member: &str, secrets: &[SecretName]| {
-        for (index, secret) in secrets.iter().enumerate() {
-            if secret.name.is_empty() {
-                faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
-            } else if !is_object_name(&secret.name) {
-                faults.push((format!("{member}[{index}].name"), "cannot be the name of a secret".to_owned()));
-            }
-        }
-        secrets.iter().map(|secret| secret.name.clone()).collect()
-    };
-    let (signer_secrets, root_secrets) =
-        (names("signerSecrets", &trust.signer_secrets), names("rootSecrets", &trust.root_secrets));
-    let mut pins = countersign_notary::RootPins::none();
-    for (index, key) in trust.root_keys.iter().enumerate() {
-        if let Err(error) = pins.add(key) {
-            faults.push((
-                format!("rootKeys[{index}]"),
-                format!("is neither a key id nor a key or certificate in PEM: {error}"),
-            ));
-        }
-    }
-    let certificate = trust.trust_server_certificate.as_deref().filter(|text| !text.is_empty());
-    if let Some(Err(error)) = certificate.map(PinnedCertificate::parse) {
-        faults.push(("trustServerCertificate".to_owned(), error.to_string()));
-    }
-    let server_certificate = certificate.map(str::to_owned);
-    (
-        TrustPolicy {
-            trust_server,
-            server_certificate,
-            signer_secrets,
-            root_keys: trust.root_keys.clone(),
-            root_secrets,
-            require_present: false,
-        },
-        faults,
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
+    use countersign_policy::{ProofPolicy, Requirement};
+
+    use super::trust::MAX_ITEMS;
     use super::*;
 
     fn convert(text: &str) -> Result<Converted, String> {
@@ -431,10 +257,61 @@ mod tests {
         let converted = convert(&with_repositories(text)).unwrap();
         let entry = &converted.policy.entries[0];
         assert!(!entry.mutate_image);
-        let Check::Trust(trust) = &entry.check else { panic!("{entry:?}") };
+        let Some(ProofPolicy::Trust(trust)) = entry.check.proofs().next() else { panic!("{entry:?}") };
         assert_eq!(trust.signer_secrets, ["signername"]);
         assert_eq!(trust.trust_server.as_ref().unwrap().host_port(), "10.0.0.1:8443");
         assert_eq!(converted.warnings[0].place, "spec.repositories[0].policy.va");
+    }
+
+    #[test]
+    fn alternatives_are_read() {
+        let policy = |policy: &str| convert(&with_repositories(&format!("  - name: h.io/*\n    policy: {policy}\n")));
+        let check = |text: &str| policy(text).unwrap().policy.entries[0].check.clone();
+        let trust = |server: &str| format!("trust: {{enabled: true, trustServer: \"https://{server}\"}}");
+        let servers = |check: &Check| -> Vec<String> {
+            let host = |proof: &ProofPolicy| match proof {
+                ProofPolicy::Trust(trust) => trust.trust_server.as_ref().unwrap().host().to_owned(),
+            };
+            check.proofs().map(host).collect()
+        };
+        let any = check(&format!("{{anyOf: [{{{}}}, {{{}}}]}}", trust("new.io"), trust("old.io")));
+        assert!(matches!(&any, Check::Proof(Requirement::Any(parts)) if parts.len() == 2), "{any:?}");
+        assert_eq!(servers(&any), ["new.io", "old.io"]);
+        let beside = check(&format!("{{{}, anyOf: [{{{}}}]}}", trust("both.io"), trust("old.io")));
+        assert!(matches!(&beside, Check::Proof(Requirement::All(parts)) if parts.len() == 2), "{beside:?}");
+        assert_eq!(servers(&beside), ["both.io", "old.io"]);
+        let off =
+            check(&format!("{{requirePresent: true, trust: {{enabled: false}}, anyOf: [{{{}}}]}}", trust("old.io")));
+        assert_eq!(servers(&off), ["old.io"]);
+        // What asks for nothing would hold for every image.
+        let many = vec![format!("{{{}}}", trust("old.io")); 9].join(", ");
+        for (text, expected) in [
+            ("{anyOf: }", "anyOf"),
+            ("{anyOf: []}", "policy.anyOf: is empty"),
+            ("{anyOf: {}}", "sequence"),
+            ("{anyOf: [{}]}", "policy.anyOf[0]: asks for nothing"),
+            ("{anyOf: [{trust: }]}", "expected mapping"),
+            ("{anyOf: [{trust: {enabled: false}}]}", "policy.anyOf[0].trust.enabled: is false"),
+            ("{anyOf: [{trust: {enabled: true, trustServer: x}}]}", "policy.anyOf[0].trust.trustServer"),
+            ("{anyOf: [{trsut: {enabled: true}}]}", "trsut"),
+            ("{anyOf: [{anyOf: []}]}", "anyOf"),
+            ("{anyof: [{trust: {enabled: true}}]}", "anyof"),
+            (&format!("{{anyOf: [{many}]}}"), "policy.anyOf: has 9 alternatives"),
+        ] {
+            let error = policy(text).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        for entry in [
+            json!({"anyOf": []}),
+            json!({"anyOf": [{}]}),
+            json!({"anyOf": [[]]}),
+            json!({"anyOf": [{"trust": [true]}]}),
+            json!({"anyOf": [{"trust": {"enabled": false}}]}),
+        ] {
+            let object = json!({"spec": {"repositories": [{"name": "h.io/*", "policy": entry}]}});
+            let read = read_stored(PolicyKind::Cluster, "p", &object);
+            assert!(matches!(read.policy.entries[0].check, Check::Unusable(_)), "{object}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::api::GROUP;
+use crate::api::{GROUP, entry_schema};
 
 /// Which APIs a cluster has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -181,88 +181,10 @@ pub(crate) fn schema(kind: &str) -> Value {
                 "properties": {"repositories": {
                     "type": "array",
                     "description": "The entries. The most exact one that matches an image applies to it: one without a wildcard before any with, else the one with the most characters that are no wildcard. An image that no entry matches is denied.",
-                    "items": repository(),
+                    "items": entry_schema(),
                 }},
             },
             "status": status(),
-        },
-    })
-}
-
-fn repository() -> Value {
-    json!({
-        "type": "object",
-        "description": "An entry: images, and what is asked of them.",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "required": ["name"],
-        "properties": {
-            "name": {
-                "type": "string", "minLength": 1, "maxLength": 1024, "pattern": r"^[^\s:/]([^\s:]|:[^\s/]|:$)*$",
-                "description": "The images: a registry host, a path and perhaps a tag, with * for any run of characters, also across slashes. Without a tag it means every tag. The wildcards of the host match in the host alone. Examples: registry.example.com:5000/payments/*, docker.io/library/nginx:1.*, *",
-            },
-            "policy": {
-                "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
-                "description": "What is asked of the images: trust, that they are signed on a Notary server; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
-                "properties": {
-                    "mutateImage": {
-                        "type": "boolean", "nullable": true,
-                        "description": "Whether an admitted image is pinned to the digest that was signed. True if absent. Without it the kubelet may pull other content than was verified.",
-                    },
-                    "requirePresent": {
-                        "type": "boolean", "nullable": true,
-                        "description": "Whether the registry must have the signed content as well. False if absent: then it is the kubelet that finds it missing.",
-                    },
-                    "trust": trust(),
-                    "va": {
-                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
-                        "description": "Vulnerability Advisor of IBM Cloud Private: kept, and not enforced.",
-                    },
-                    "vulnerability": {
-                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
-                        "description": "Vulnerability checks of older policies: kept, and not enforced.",
-                    },
-                },
-            },
-        },
-    })
-}
-
-fn trust() -> Value {
-    let secrets = |description: &str| {
-        json!({
-            "type": "array",
-            "description": description,
-            "items": {
-                "type": "object",
-                "description": "A secret, by name.",
-                "x-kubernetes-preserve-unknown-fields": true,
-                "required": ["name"],
-                "properties": {"name": {"type": "string", "minLength": 1, "description": "The secret's name."}},
-            },
-        })
-    };
-    json!({
-        "type": "object",
-        "description": "Docker Content Trust: signatures that are kept on a Notary server.",
-        "x-kubernetes-preserve-unknown-fields": true,
-        "required": ["enabled"],
-        "properties": {
-            "enabled": {"type": "boolean", "description": "Whether signatures are verified."},
-            "trustServer": {
-                "type": "string", "pattern": "^$|^https?://[^/?#@]+",
-                "description": "The Notary server, with a port and a path where it has them: https://notary.example.com:8443/notary. If absent: the registry's own host at port 4443, and https://quay.io for quay.io. docker.io has none.",
-            },
-            "trustServerCertificate": {
-                "type": "string",
-                "description": "The one certificate that the trust server must show, PEM: for a server whose certificate no strict client takes (a CA used as its own leaf, a common name alone, expired). No other is taken then, and nothing else is asked of this one.",
-            },
-            "signerSecrets": secrets("Secrets of signers, every one of whom must have signed the image. Each has the data keys name (the signer, as registered in the repository) and publicKey (PEM). Those of an ImagePolicy are in its namespace, those of a ClusterImagePolicy in Countersign's own. If there are none, whatever the repository has released counts."),
-            "rootKeys": {
-                "type": "array",
-                "description": "Keys that the repository's root must be signed with, or rotated from: key ids in hex, or public keys or certificates in PEM. Without pins the first root that is seen is believed, and remembered.",
-                "items": {"type": "string", "minLength": 1, "description": "A key id in hex, or a public key or certificate in PEM."},
-            },
-            "rootSecrets": secrets("Secrets whose publicKey is such a root key, in the namespaces of the signer secrets."),
         },
     })
 }
@@ -304,7 +226,7 @@ mod tests {
     use serde::Deserialize as _;
 
     use super::*;
-    use crate::api::{EntryPolicy, PolicySpec, Repository, SecretName, Trust};
+    use crate::api::{Alternative, EntryPolicy, PolicySpec, Repository, SecretName, Trust};
 
     /// The members that a type knows, as it lists them itself.
     fn known<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {
@@ -328,6 +250,9 @@ mod tests {
         assert_eq!(described(entry), known::<Repository>());
         assert_eq!(described(policy), known::<EntryPolicy>());
         assert_eq!(described(trust), known::<Trust>());
+        let alternative = &policy["properties"]["anyOf"]["items"];
+        assert_eq!(described(alternative), known::<Alternative>());
+        assert_eq!(&alternative["properties"]["trust"], trust);
         assert_eq!(described(&trust["properties"]["signerSecrets"]["items"]), known::<SecretName>());
     }
 

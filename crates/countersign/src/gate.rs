@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use countersign_image::shown;
-use countersign_policy::{DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Workload, patch};
+use countersign_image::{quoted, shown};
+use countersign_policy::{DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Warning, Workload, patch};
 use countersign_remote::DENIAL_AGE;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::children::{Child, Children, Note};
 use crate::config::Mode;
 use crate::enforce::{Engine, Job};
-use crate::metrics::Outcome;
+use crate::journal::{self, ReviewOutcome};
 use crate::reading::Reading;
 use crate::review::{Answer, Request};
 
@@ -52,14 +52,6 @@ impl Webhook {
         match self {
             Self::Mutate => DENIAL_AGE,
             Self::Validate => Duration::ZERO,
-        }
-    }
-
-    /// The audit annotations' names: those of the validating webhook differ, as the API server keeps both.
-    fn annotations(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Mutate => ("verdict", "reason"),
-            Self::Validate => ("validate-verdict", "validate-reason"),
         }
     }
 }
@@ -130,15 +122,15 @@ impl Decision {
 
     /// What it counts as, whatever the mode makes of it.
     #[must_use]
-    pub fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> ReviewOutcome {
         let proven = |image: &countersign_policy::ImageVerdict| {
             matches!(image.outcome, ImageOutcome::Proven(_) | ImageOutcome::PutBack(_))
         };
         match &self.denied {
-            Some(_) if self.undecided => Outcome::Undecided,
-            Some(_) => Outcome::Denied,
-            None if self.verdict.images.iter().any(proven) => Outcome::Verified,
-            None => Outcome::Unchecked,
+            Some(_) if self.undecided => ReviewOutcome::Undecided,
+            Some(_) => ReviewOutcome::Denied,
+            None if self.verdict.images.iter().any(proven) => ReviewOutcome::Verified,
+            None => ReviewOutcome::Unchecked,
         }
     }
 }
@@ -248,15 +240,15 @@ impl Gate {
 
     /// The answer that the mode makes of a decision, and what it counts as.
     #[must_use]
-    pub fn answer(&self, webhook: Webhook, decision: Decision) -> (Outcome, Answer) {
+    pub fn answer(&self, webhook: Webhook, decision: Decision) -> (ReviewOutcome, Answer) {
         let outcome = decision.outcome();
-        let (verdict, reason) = webhook.annotations();
-        let mut answer = Answer { patch: decision.patch, ..Answer::default() };
-        answer.audit.push((verdict, outcome.label().to_owned()));
+        let audit = journal::annotations(webhook, outcome, decision.denied.as_deref());
+        let signed_by = decision.verdict.signers();
+        let mut answer = Answer { patch: decision.patch, audit, signed_by, ..Answer::default() };
         let Some(message) = decision.denied else {
+            answer.warnings = decision.verdict.warnings().map(|(image, warning)| told(image, warning)).collect();
             return (outcome, answer);
         };
-        answer.audit.push((reason, message.clone()));
         answer.reason = Some(message.clone());
         match self.mode {
             Mode::Enforce if !decision.runs_already => {
@@ -266,7 +258,7 @@ impl Gate {
             Mode::Warn => answer.warnings = message.lines().map(warning).collect(),
             Mode::Enforce | Mode::Audit => {}
         }
-        (Outcome::Tolerated, answer)
+        (ReviewOutcome::Tolerated, answer)
     }
 }
 
@@ -295,7 +287,15 @@ fn is_mirror(request: &Request<'_>, object: &Value) -> bool {
 
 /// A line of a denial as a warning.
 fn warning(line: &str) -> String {
-    let whole = format!("would be denied: {line}");
+    short(format!("would be denied: {line}"))
+}
+
+/// What is to be known of an image that is allowed, as a warning.
+fn told(image: &str, warning: &Warning) -> String {
+    short(format!("{}: {warning}", quoted(image)))
+}
+
+fn short(whole: String) -> String {
     if whole.chars().count() <= MAX_WARNING {
         return whole;
     }

@@ -54,6 +54,7 @@ pub struct Metrics {
     registry: Registry,
     reviews: Family<OutcomeLabels, Counter>,
     denials: Family<ReasonLabels, Counter>,
+    alternatives: Family<ReasonLabels, Counter>,
     duration: Histogram,
     reload_failures: Counter,
     policies_stale: Gauge,
@@ -71,43 +72,17 @@ pub struct Metrics {
     refused_clients: Family<ReasonLabels, Counter>,
 }
 
-/// What a review came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Outcome {
-    /// Allowed without asking anybody.
-    Unchecked,
-    /// Allowed after verification.
-    Verified,
-    /// Denied by a policy or a signature.
-    Denied,
-    /// Denied since it could not be decided.
-    Undecided,
-    /// Would have been denied, but the mode only warns or logs, or a node runs the pod already.
-    Tolerated,
-    /// No review at all: answered with HTTP 400.
-    BadRequest,
-}
-
-impl Outcome {
-    /// The label's value.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Unchecked => "unchecked",
-            Self::Verified => "verified",
-            Self::Denied => "denied",
-            Self::Undecided => "undecided",
-            Self::Tolerated => "tolerated",
-            Self::BadRequest => "bad-request",
-        }
-    }
-}
-
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("countersign");
         let reviews = Family::default();
         let denials = Family::default();
+        let alternatives = Family::default();
+        registry.register(
+            "alternatives",
+            "Images allowed by one of several alternatives where an earlier one was undecided, or a later one proves another digest",
+            alternatives.clone(),
+        );
         let duration = Histogram::new(exponential_buckets(0.0005, 2.0, 15));
         let reload_failures = Counter::default();
         let policies_stale = Gauge::default();
@@ -180,6 +155,7 @@ impl Default for Metrics {
             registry,
             reviews,
             denials,
+            alternatives,
             duration,
             reload_failures,
             policies_stale,
@@ -200,15 +176,21 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A review of one of the webhooks was answered, after some seconds.
-    pub fn review(&self, webhook: &'static str, outcome: Outcome, seconds: f64) {
-        self.reviews.get_or_create(&OutcomeLabels { webhook, outcome: outcome.label() }).inc();
+    /// A review of one of the webhooks was answered, after some seconds; `outcome` comes from `ReviewOutcome::label`.
+    pub fn review(&self, webhook: &'static str, outcome: &'static str, seconds: f64) {
+        self.reviews.get_or_create(&OutcomeLabels { webhook, outcome }).inc();
         self.duration.observe(seconds);
     }
 
     /// An image was denied; `reason` comes from `DenyReason::label`.
     pub fn denied_image(&self, reason: &'static str) {
         self.denials.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// An image was allowed by one of several alternatives, and something is to be known of another; `reason` comes from
+    /// `Warning::label`.
+    pub fn alternative(&self, reason: &'static str) {
+        self.alternatives.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Policies were loaded.
@@ -301,7 +283,8 @@ mod tests {
     #[test]
     fn text_has_what_was_counted() {
         let metrics = Metrics::default();
-        metrics.review("mutate", Outcome::Denied, 0.01);
+        metrics.review("mutate", "denied", 0.01);
+        metrics.alternative("differ");
         metrics.denied_image("not-listed");
         metrics.policies_failed();
         metrics.verifying(Load { flights: 2, late: 3, ..Load::default() });
@@ -310,6 +293,7 @@ mod tests {
         for line in [
             "countersign_reviews_total{webhook=\"mutate\",outcome=\"denied\"} 1",
             "countersign_denied_images_total{reason=\"not-listed\"} 1",
+            "countersign_alternatives_total{reason=\"differ\"} 1",
             "countersign_policies_stale 1",
             "countersign_repositories{state=\"verified\"} 2",
             "countersign_late_turns_total 3",

@@ -267,6 +267,8 @@ pub struct Answer {
     pub audit: Vec<(&'static str, String)>,
     /// Why the object is denied, or would be if the mode were another: for the log.
     pub reason: Option<String>,
+    /// Who signed the images: for the log.
+    pub signed_by: Vec<String>,
 }
 
 #[derive(Serialize)]

@@ -8,6 +8,13 @@ use thiserror::Error;
 use crate::key::KeyId;
 use crate::role::RoleName;
 
+/// What helps against an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// To accept the repository as it is now, whatever was seen of it before.
+    Accept,
+}
+
 /// Why a key of a root cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -415,51 +422,38 @@ pub enum Error {
 }
 
 impl Error {
-    /// The variant's name in kebab case: a closed set, fit for a metric label and for the names of fixtures.
+    /// Whether it answers what was asked about a tag or a digest, and names the repository; anything else says that the repository
+    /// as a whole, or a signer's part of it, is not trusted.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::NotSigned { .. } | Self::DigestNotSigned { .. } | Self::DigestDiffers { .. })
+    }
+
+    /// How near to a proof it was, to sort several reasons for a reader: 0 where signatures are there and do not do, 1 where
+    /// nobody signed what was asked for, 2 where there is nothing at all.
+    #[must_use]
+    pub fn rank(&self) -> u8 {
         match self {
-            Self::NoTrustData { .. } => "no-trust-data",
-            Self::Json { .. } => "json",
-            Self::CaseVariantMember { .. } => "case-variant-member",
-            Self::MissingMember { .. } => "missing-member",
-            Self::BadMember { .. } => "bad-member",
-            Self::WrongType { .. } => "wrong-type",
-            Self::BadVersion { .. } => "bad-version",
-            Self::BadTime { .. } => "bad-time",
-            Self::TooLong { .. } => "too-long",
-            Self::HashMismatch { .. } => "hash-mismatch",
-            Self::NoSha256 { .. } => "no-sha256",
-            Self::NotInSnapshot { .. } => "not-in-snapshot",
-            Self::MissingFile { .. } => "missing-file",
-            Self::TooManySignatures { .. } => "too-many-signatures",
-            Self::TooManyDelegations { .. } => "too-many-delegations",
-            Self::KeyIdMismatch { .. } => "key-id-mismatch",
-            Self::UnknownKey { .. } => "unknown-key",
-            Self::BadThreshold { .. } => "bad-threshold",
-            Self::BadRoleName { .. } => "bad-role-name",
-            Self::DuplicateDelegation { .. } => "duplicate-delegation",
-            Self::ThresholdNotMet { .. } => "threshold-not-met",
-            Self::Expired { .. } => "expired",
-            Self::Rollback { .. } => "rollback",
-            Self::SameVersionOtherContent { .. } => "same-version-other-content",
-            Self::Withdrawn { .. } => "withdrawn",
-            Self::RootCertificate { .. } => "root-certificate",
-            Self::RootNotPinned { .. } => "root-not-pinned",
-            Self::RootNotChained { .. } => "root-not-chained",
-            Self::TooMuchToRemember { .. } => "too-much-to-remember",
-            Self::RootTooFar { .. } => "root-too-far",
-            Self::NotSigned { .. } => "not-signed",
-            Self::DigestNotSigned { .. } => "digest-not-signed",
-            Self::DigestDiffers { .. } => "digest-differs",
-            Self::BadTarget { .. } => "bad-target",
-            Self::ReleasesInvalid { .. } => "releases-invalid",
-            Self::SignerNotDelegated { .. } => "signer-not-delegated",
-            Self::SignerNotPublished { .. } => "signer-not-published",
-            Self::SignerInvalid { .. } => "signer-invalid",
-            Self::SignerKeyDidNotSign { .. } => "signer-key-did-not-sign",
-            Self::SignersDisagree { .. } => "signers-disagree",
+            Self::NoTrustData { .. } => 2,
+            Self::NotSigned { .. } | Self::DigestNotSigned { .. } => 1,
+            _ => 0,
         }
+    }
+
+    /// What an administrator can do who knows that all is as it should be.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Remedy> {
+        // What was seen before is kept on purpose; only somebody who knows better may say that it counts no more.
+        let is_remembered = matches!(
+            self,
+            Self::Rollback { .. }
+                | Self::SameVersionOtherContent { .. }
+                | Self::Withdrawn { .. }
+                | Self::RootNotChained { .. }
+                | Self::RootTooFar { .. }
+                | Self::TooMuchToRemember { .. }
+        );
+        is_remembered.then_some(Remedy::Accept)
     }
 
     /// Whether the failure leaves only its own delegation out, rather than condemning the whole repository

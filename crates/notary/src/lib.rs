@@ -21,7 +21,7 @@ mod signed;
 mod update;
 
 pub use collection::{Proof, Repository, RoleState, SignedBy, Status};
-pub use error::{Error, RootKeyProblem};
+pub use error::{Error, Remedy, RootKeyProblem};
 pub use key::{KeyId, PublicKey, Signer, SignerError};
 pub use memory::{MAX_SEEN, Memory, Seen};
 pub use role::RoleName;

@@ -1,21 +1,32 @@
 //! What an operator's image policies say about the images of a workload.
 //!
-//! Pure: objects and policies go in; a plan of the evidence that is needed comes out, and with that evidence a verdict and
-//! a patch. Who brings the evidence is none of this crate's business.
+//! Pure: objects and policies go in; a plan of the proofs that are needed comes out, and with what asking for them brought a
+//! verdict and a patch. Who asks is none of this crate's business.
 
 #![forbid(unsafe_code)]
 
+mod evidence;
+mod judge;
 pub mod patch;
-pub mod pattern;
+mod pattern;
 pub mod plan;
-pub mod policies;
-pub mod reviewed;
-pub mod verdict;
-pub mod workload;
+mod policies;
+mod reason;
+mod requirement;
+mod reviewed;
+mod secret;
+mod verdict;
+mod workload;
 
+pub use evidence::{Cause, Evidence, Identity, Proof, Refusal};
+pub use judge::{Proven, Warning};
 pub use pattern::{Pattern, PatternError};
-pub use plan::{ClusterSecrets, Defaults, Need, PinStyle, PlannedImage, SecretRef, TrustNeed, plan};
-pub use policies::{Applies, Check, Entry, Match, Policy, PolicyKind, PolicySet, TrustPolicy};
+pub use plan::notary::NotaryAsk;
+pub use plan::{Ask, ClusterSecrets, Defaults, Need, NeededProof, PinStyle, PlannedImage, plan};
+pub use policies::{Applies, Check, Entry, EntryRef, Match, Policy, PolicyKind, PolicySet, ProofPolicy, TrustPolicy};
+pub use reason::{DenyReason, Reason};
+pub use requirement::Requirement;
 pub use reviewed::Reviewed;
-pub use verdict::{DenyReason, EntryRef, ImageVerdict, Outcome, Proof, SecretProblem, Verdict};
+pub use secret::{SecretProblem, SecretRef, SecretUse};
+pub use verdict::{ImageVerdict, Outcome, Pinned, Verdict, denial};
 pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError, is_revision};

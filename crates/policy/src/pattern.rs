@@ -3,7 +3,6 @@
 //! Host and path of an entry are matched apart, so that a `*` in the one never swallows part of the other. `*` stands for
 //! any run of characters, in the path also across `/`. Hosts are compared in their canonical form: lower case, no default port.
 
-use std::cmp::Ordering;
 use std::fmt;
 
 use countersign_image::reference::{Digest, ImageReference, canonical_host, check_host, check_path, is_tag};
@@ -303,15 +302,14 @@ impl fmt::Display for Glob {
     }
 }
 
-/// Which of two entries names an image more exactly; the greater wins.
-#[must_use]
-pub fn more_specific(one: &Pattern, other: &Pattern) -> Ordering {
-    one.specificity().cmp(&other.specificity())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Which of two entries names an image more exactly; the greater wins.
+    fn more_specific(one: &Pattern, other: &Pattern) -> std::cmp::Ordering {
+        one.specificity().cmp(&other.specificity())
+    }
 
     const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
@@ -447,14 +445,14 @@ mod tests {
             ["*", "*/x", "docker.io/*", "docker.io/library/*", "nginx", "docker.io/library/nginx:1*", "nginx:1"];
         for pair in ascending.windows(2) {
             let parse = |text| Pattern::parse(text).unwrap();
-            assert_eq!(more_specific(&parse(pair[0]), &parse(pair[1])), Ordering::Less, "{pair:?}");
+            assert_eq!(more_specific(&parse(pair[0]), &parse(pair[1])), std::cmp::Ordering::Less, "{pair:?}");
         }
         // An entry without wildcard beats a longer one with.
         let parse = |text| Pattern::parse(text).unwrap();
-        assert_eq!(more_specific(&parse("h.io/a"), &parse("h.io/a*:verylongtag*")), Ordering::Greater);
+        assert_eq!(more_specific(&parse("h.io/a"), &parse("h.io/a*:verylongtag*")), std::cmp::Ordering::Greater);
         // An entry for some tags of a repository beats the one for all of them.
-        assert_eq!(more_specific(&parse("h.io/app:prod-*"), &parse("h.io/app")), Ordering::Greater);
-        assert_eq!(more_specific(&parse("h.io/app:v1"), &parse("h.io/app:v1*")), Ordering::Greater);
+        assert_eq!(more_specific(&parse("h.io/app:prod-*"), &parse("h.io/app")), std::cmp::Ordering::Greater);
+        assert_eq!(more_specific(&parse("h.io/app:v1"), &parse("h.io/app:v1*")), std::cmp::Ordering::Greater);
     }
 
     #[test]

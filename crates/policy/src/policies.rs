@@ -8,6 +8,8 @@ use countersign_image::ImageReference;
 use countersign_notary::TrustServer;
 
 use crate::pattern::Pattern;
+use crate::requirement::Requirement;
+use crate::secret::SecretUse;
 
 /// Whose policy it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +75,8 @@ pub struct Entry {
     pub pattern: Pattern,
     /// Whether an admitted image is pinned to its signed digest.
     pub mutate_image: bool,
+    /// Whether the registry must have the signed content too.
+    pub require_present: bool,
     /// What it asks of a matching image.
     pub check: Check,
 }
@@ -94,10 +98,40 @@ impl Entry {
 pub enum Check {
     /// Nothing: the image is allowed.
     Nothing,
-    /// Verified content trust.
-    Trust(TrustPolicy),
+    /// Proofs.
+    Proof(Requirement<ProofPolicy>),
     /// Nobody can tell, for this reason: what the entry matches is denied.
     Unusable(String),
+}
+
+/// What an entry asks of one signature format.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProofPolicy {
+    /// Docker Content Trust.
+    Trust(TrustPolicy),
+}
+
+impl ProofPolicy {
+    /// The names of the secrets that it takes, and what for.
+    pub fn secrets(&self) -> impl Iterator<Item = (&str, SecretUse)> {
+        match self {
+            Self::Trust(trust) => {
+                let signers = trust.signer_secrets.iter().map(|name| (name.as_str(), SecretUse::Signer));
+                signers.chain(trust.root_secrets.iter().map(|name| (name.as_str(), SecretUse::RootKey)))
+            }
+        }
+    }
+}
+
+impl Check {
+    /// What is asked of each signature format, in the order of the policy.
+    pub fn proofs(&self) -> impl Iterator<Item = &ProofPolicy> {
+        let requirement = match self {
+            Self::Proof(requirement) => Some(requirement),
+            Self::Nothing | Self::Unusable(_) => None,
+        };
+        requirement.into_iter().flat_map(Requirement::asks)
+    }
 }
 
 /// What an entry with trust asks.
@@ -113,13 +147,11 @@ pub struct TrustPolicy {
     pub root_keys: Vec<String>,
     /// Names of secrets that hold pinned root keys.
     pub root_secrets: Vec<String>,
-    /// Whether the registry must have the signed content too.
-    pub require_present: bool,
 }
 
 /// How many entries all policies of one namespace may have together: five policies of the greatest length. To find the one
 /// that applies, each is compared with each image, and who may write policies must not take a processor for themselves.
-pub const MAX_ENTRIES_OF_NAMESPACE: usize = 10_000;
+pub(crate) const MAX_ENTRIES_OF_NAMESPACE: usize = 10_000;
 
 /// All policies of a moment, ready to be asked.
 #[derive(Debug, Clone, Default)]
@@ -160,6 +192,32 @@ pub struct Match<'a> {
     pub index: usize,
     /// The entry.
     pub entry: &'a Entry,
+}
+
+/// The entry that applied to an image, as reports name it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct EntryRef {
+    /// `ImagePolicy` or `ClusterImagePolicy`.
+    pub kind: &'static str,
+    /// The policy's namespace, if it has one.
+    pub namespace: Option<String>,
+    /// The policy's name.
+    pub name: String,
+    /// The name of the entry.
+    pub entry: String,
+}
+
+impl EntryRef {
+    /// Names an entry.
+    #[must_use]
+    pub fn of(found: &Match<'_>) -> Self {
+        Self {
+            kind: found.policy.kind.kind(),
+            namespace: found.policy.kind.namespace().map(str::to_owned),
+            name: found.policy.name.clone(),
+            entry: found.entry.pattern.written().to_owned(),
+        }
+    }
 }
 
 /// Which entry applies to an image.
@@ -305,6 +363,7 @@ mod tests {
         let entry = |pattern: &&str| Entry {
             pattern: Pattern::parse(pattern).unwrap(),
             mutate_image: true,
+            require_present: false,
             check: Check::Nothing,
         };
         Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect(), unusable: None }
@@ -372,7 +431,7 @@ mod tests {
         assert_eq!(answer(&set, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app (+0)");
         assert_eq!(answer(&set, "n", &format!("h.io/all:v1@{digest}")), "ClusterImagePolicy a h.io/all:* (+0)");
         let mut checked = policy(None, "a", &["h.io/app:v1"]);
-        checked.entries[0].check = Check::Trust(TrustPolicy::default());
+        checked.entries[0].check = Check::Proof(Requirement::One(ProofPolicy::Trust(TrustPolicy::default())));
         let checked = PolicySet::new([checked]);
         assert_eq!(answer(&checked, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app:v1 (+0)");
     }

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 /// How many images one object may have. Pods are limited by their size; a thousand containers are far beyond any.
-pub const MAX_IMAGES: usize = 1000;
+pub(crate) const MAX_IMAGES: usize = 1000;
 
 /// Lists of containers in a pod spec.
 const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use countersign_image::{ImageReference, NotSha256, Wanted, shown};
-use countersign_notary::{RootPins, TrustServer};
-use countersign_policy::{ContainerImage, DenyReason, Need, plan};
-use countersign_remote::{Ask, AuthError, Failure, HttpError, Login};
+use countersign_notary::TrustServer;
+use countersign_policy::{Ask, ContainerImage, DenyReason, Need, NotaryAsk, Refusal, Requirement, plan};
+use countersign_remote::{AuthError, Failure, HttpError, Login};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -19,7 +19,7 @@ use super::output::print;
 use super::{exit, reach};
 use crate::cluster::Cluster;
 use crate::config::ClusterPolicySecrets;
-use crate::enforce::{self, Demands};
+use crate::prove::notary::{Demands, Question};
 use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::source::{Moment, Source};
@@ -141,41 +141,71 @@ async fn walk(args: &Args) -> anyhow::Result<u8> {
     Ok(if code == exit::OK && !sound { exit::UNDECIDED } else { code })
 }
 
-/// The way from an image to its registry.
+/// The way from an image to its registry, once for each thing that is asked for.
 async fn walk_to(args: &Args, image: ImageReference, walk: &mut Walk) -> anyhow::Result<u8> {
     let clients = args.reach.clients()?;
-    let patient = match examine(args, image).await? {
+    let examined = match examine(args, &image).await? {
+        Ok(Some(examined)) => examined,
         Ok(None) => {
             walk.step("policy", "the entry that applies asks for no trust: the image is allowed with no further check");
             return Ok(exit::OK);
         }
-        Ok(Some((patient, said))) => {
-            walk.step("policy", &said);
-            patient
-        }
         Err(trouble) => return Ok(walk.end("policy", &trouble)),
     };
+    let mut codes = Vec::new();
+    for found in examined.found {
+        codes.push(match found {
+            Ok((patient, said)) => {
+                walk.step("policy", &said);
+                treat(&clients, &patient, walk).await
+            }
+            Err(trouble) => walk.end("policy", &trouble),
+        });
+    }
+    Ok(together(&examined.requirement, &mut codes.into_iter()))
+}
+
+/// The way to one trust server and to the registry; gives the exit code.
+async fn treat(clients: &reach::Clients, patient: &Patient, walk: &mut Walk) -> u8 {
     let steps = async {
         let said = resolve_name(&patient.server).await.map_err(|trouble| ("name", trouble))?;
         walk.step("name", &said);
         let said = connect(&patient.server).await.map_err(|trouble| ("connection", trouble))?;
         walk.step("connection", &said);
-        let said = greet(&clients, &patient).await.map_err(|trouble| ("https", trouble))?;
+        let said = greet(clients, patient).await.map_err(|trouble| ("https", trouble))?;
         walk.step("https", &said);
-        let said = verify(&clients, &patient, walk).await?;
+        let said = verify(clients, patient, walk).await?;
         walk.step("signatures", &said);
-        let said = compare(&clients, &patient).await.map_err(|trouble| ("registry", trouble))?;
+        let said = compare(clients, patient).await.map_err(|trouble| ("registry", trouble))?;
         walk.step("registry", &said);
         Ok::<_, (&str, Trouble)>(())
     };
     match steps.await {
-        Ok(()) => Ok(exit::OK),
-        Err((name, trouble)) => Ok(walk.end(name, &trouble)),
+        Ok(()) => exit::OK,
+        Err((name, trouble)) => walk.end(name, &trouble),
     }
 }
 
-/// Finds the server, the signers and the pins: from policies, or from what was typed.
-async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Option<(Patient, String)>, Trouble>> {
+/// The exit code of a requirement, by those of its asks.
+fn together<A>(requirement: &Requirement<A>, codes: &mut impl Iterator<Item = u8>) -> u8 {
+    let (parts, order) = match requirement {
+        Requirement::One(_) => return codes.next().unwrap_or(exit::UNDECIDED),
+        Requirement::All(parts) => (parts, [exit::DENIED, exit::UNDECIDED, exit::OK]),
+        Requirement::Any(parts) => (parts, [exit::OK, exit::UNDECIDED, exit::DENIED]),
+    };
+    let codes: Vec<u8> = parts.iter().map(|part| together(part, &mut *codes)).collect();
+    order.into_iter().find(|code| codes.contains(code)).unwrap_or(exit::UNDECIDED)
+}
+
+/// What is asked for, and for each ask whom to look at.
+struct Examined {
+    requirement: Requirement<()>,
+    /// With what is said of it, in the order of [`Requirement::asks`].
+    found: Vec<Result<(Patient, String), Trouble>>,
+}
+
+/// Finds servers, signers and pins: from policies, or from what was typed.
+async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<Option<Examined>, Trouble>> {
     let moment: Arc<dyn Moment> = if let Some(folder) = &args.policies {
         let loaded = crate::source::files::Loaded::read(folder).with_context(|| folder.display().to_string())?;
         FileSource::fixed(loaded).now()?
@@ -188,11 +218,10 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
             }
         }
     } else {
-        let server = reach::server(args.trust_server.as_deref(), &image)?;
-        let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let server = reach::server(args.trust_server.as_deref(), image)?;
         let said = format!("none asked; trust server {server}");
-        let demands = Demands { signers, pins: RootPins::none(), certificate: None };
-        return Ok(Ok(Some((Patient { image, server, demands }, said))));
+        let patient = Patient { image: image.clone(), server, demands: reach::demands(&args.signer)? };
+        return Ok(Ok(Some(Examined { requirement: Requirement::One(()), found: vec![Ok((patient, said))] })));
     };
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
@@ -202,24 +231,42 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
     let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: image.as_written().to_owned() };
     let now = (telemetry::wall_clock())().as_second();
     let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
-    let denied = |cause: String, cure: &str| Ok(Err(Trouble { cause, cure: cure.to_owned(), code: exit::DENIED }));
     let need = match planned.need {
         Need::Nothing => return Ok(Ok(None)),
-        Need::Denied(reason) => {
-            return denied(
-                reason.to_string(),
-                "countersign explain shows which entries there are, and which would match.",
-            );
-        }
-        Need::Trust(need) => need,
+        Need::Denied(reason) => return Ok(Err(of_the_policy(&reason))),
+        Need::Proof(need) => need,
     };
-    let demands = match Demands::read(moment.as_ref(), &need).await {
+    let entry =
+        planned.entry.map_or_else(String::new, |entry| format!("{} {}, entry {}", entry.kind, entry.name, entry.entry));
+    let mut found = Vec::new();
+    for ask in need.requirement.asks() {
+        found.push(match ask {
+            Ok(Ask::Notary(ask)) => examine_notary(moment.as_ref(), ask, image, &entry).await?,
+            Err(refusal) => Err(of_the_policy(&refusal.clone().into())),
+        });
+    }
+    Ok(Ok(Some(Examined { requirement: need.requirement.map(&mut |_| ()), found })))
+}
+
+/// Nobody need be asked: the policies deny.
+fn of_the_policy(reason: &DenyReason) -> Trouble {
+    let cure = "countersign explain shows which entries there are, and which would match.".to_owned();
+    Trouble { cause: reason.to_string(), cure, code: exit::DENIED }
+}
+
+async fn examine_notary(
+    moment: &dyn Moment,
+    ask: &NotaryAsk,
+    image: &ImageReference,
+    entry: &str,
+) -> anyhow::Result<Result<(Patient, String), Trouble>> {
+    let demands = match Demands::read(moment, ask).await {
         Ok(demands) => demands,
-        Err(DenyReason::Undecided { cause }) => bail!(cause),
-        Err(reason) => {
-            let cure = match &reason {
-                DenyReason::SignerSecret { secret, .. } | DenyReason::SignerKey { secret, .. }
-                    if !need.root_secrets.contains(secret) =>
+        Err(Refusal::Undecided { cause }) => bail!(cause),
+        Err(refusal) => {
+            let cure = match &refusal {
+                Refusal::SignerSecret { secret, .. } | Refusal::SignerKey { secret, .. }
+                    if !ask.root_secrets.contains(secret) =>
                 {
                     format!(
                         "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",
@@ -228,13 +275,11 @@ async fn examine(args: &Args, image: ImageReference) -> anyhow::Result<Result<Op
                 }
                 _ => "Put the root's key or certificate into publicKey, as PEM.".to_owned(),
             };
-            return denied(reason.to_string(), &cure);
+            return Ok(Err(Trouble { cause: refusal.to_string(), cure, code: exit::DENIED }));
         }
     };
-    let entry =
-        planned.entry.map_or_else(String::new, |entry| format!("{} {}, entry {}", entry.kind, entry.name, entry.entry));
-    let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), need.server);
-    Ok(Ok(Some((Patient { image, server: need.server.clone(), demands }, said))))
+    let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), ask.server);
+    Ok(Ok((Patient { image: image.clone(), server: ask.server.clone(), demands }, said)))
 }
 
 async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
@@ -315,12 +360,9 @@ async fn verify<'a>(
     patient: &Patient,
     walk: &mut Walk,
 ) -> Result<String, (&'a str, Trouble)> {
-    let (gun, login) = (patient.image.repository(), Login::none());
-    let ask = Ask {
-        certificate: patient.demands.certificate.as_ref(),
-        ..Ask::new(&patient.server, &gun, &patient.demands.pins, &login)
-    };
-    let repository = match clients.notary.repository(ask).await {
+    let gun = patient.image.repository();
+    let question = Question { server: &patient.server, gun: &gun, demands: &patient.demands };
+    let repository = match question.repository(&clients.notary).await {
         Ok(repository) => repository,
         Err(Failure::Auth(error)) => {
             let cure = match &error {
@@ -343,7 +385,7 @@ async fn verify<'a>(
         }
         Err(failure) => {
             let denied = !failure.is_undecided();
-            let reason = enforce::deny(patient.server.host_port(), failure).to_string();
+            let reason = question.refusal(failure).to_string();
             let code = if denied { exit::DENIED } else { exit::UNDECIDED };
             let cure = "countersign inspect shows what a repository holds; docs/messages.md says what helps with each message.".to_owned();
             return Err(("metadata", Trouble { cause: reason, cure, code }));
@@ -362,9 +404,8 @@ async fn verify<'a>(
         let cause = DenyReason::DigestAlgorithm { algorithm }.to_string();
         ("signatures", Trouble { cause, cure: String::new(), code: exit::DENIED })
     })?;
-    let resolved = repository.resolve(&wanted, &patient.demands.signers, (telemetry::wall_clock())());
-    let resolved = resolved.map_err(|error| {
-        let reason = countersign_policy::DenyReason::untrusted(patient.server.host_port(), error).to_string();
+    let resolved = question.resolve(&repository, &wanted, (telemetry::wall_clock())()).map_err(|refusal| {
+        let reason = refusal.to_string();
         let cure = format!(
             "countersign inspect {gun} shows who signed what. To sign: docker trust sign IMAGE, as each of the signers."
         );

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use countersign_policy::{Applies, Check, Match, PolicyKind};
+use countersign_policy::{Applies, Check, Match, PolicyKind, ProofPolicy, Requirement, TrustPolicy};
 
 use super::output::{print, table};
 use super::{exit, reach};
@@ -75,22 +75,48 @@ fn applies(best: &Match<'_>, others: &[Match<'_>], args: &Args) -> String {
     text.push_str(&match &best.entry.check {
         Check::Unusable(problem) => format!("  denied, since the entry cannot be used: {problem}\n"),
         Check::Nothing => "It asks nothing: the image is allowed with no further check.\n".to_owned(),
-        Check::Trust(trust) => {
-            let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);
-            let namespace = match &best.policy.kind {
-                PolicyKind::Image { namespace } => namespace,
-                PolicyKind::Cluster => &args.secrets_namespace,
-            };
-            let signers = if trust.signer_secrets.is_empty() {
-                "none required: the released digest counts".to_owned()
-            } else {
-                format!("{} (secrets in namespace {namespace})", trust.signer_secrets.join(", "))
-            };
+        Check::Proof(requirement) => {
             let pinned = if best.entry.mutate_image { "yes" } else { "no (mutateImage: false)" };
-            format!("It asks for content trust.\n  trust server    {server}\n  signer secrets  {signers}\n  pinned          {pinned}\n")
+            format!("{}  pinned          {pinned}\n", asks_for(requirement, best, args))
         }
     });
     text
+}
+
+fn asks_for(requirement: &Requirement<ProofPolicy>, best: &Match<'_>, args: &Args) -> String {
+    match requirement {
+        Requirement::One(ProofPolicy::Trust(trust)) => {
+            format!("It asks for content trust.\n{}", content_trust(trust, best, args))
+        }
+        Requirement::All(parts) => {
+            let parts: Vec<_> = parts.iter().map(|part| asks_for(part, best, args)).collect();
+            format!("All of this must hold, for one digest.\n{}", parts.join(""))
+        }
+        Requirement::Any(parts) => {
+            let mut text = format!(
+                "One of {} alternatives is enough; of those that hold, the first gives the digest.\n",
+                parts.len()
+            );
+            for (number, part) in (1..).zip(parts) {
+                text.push_str(&format!("Alternative {number}: {}", asks_for(part, best, args)));
+            }
+            text
+        }
+    }
+}
+
+fn content_trust(trust: &TrustPolicy, best: &Match<'_>, args: &Args) -> String {
+    let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);
+    let namespace = match &best.policy.kind {
+        PolicyKind::Image { namespace } => namespace,
+        PolicyKind::Cluster => &args.secrets_namespace,
+    };
+    let signers = if trust.signer_secrets.is_empty() {
+        "none required: the released digest counts".to_owned()
+    } else {
+        format!("{} (secrets in namespace {namespace})", trust.signer_secrets.join(", "))
+    };
+    format!("  trust server    {server}\n  signer secrets  {signers}\n")
 }
 
 fn row(verb: &str, found: &Match<'_>, why: String) -> Vec<String> {

@@ -7,12 +7,12 @@ use countersign_notary::{
     Repository, Status,
     metadata::{Metadata, Targets},
 };
-use countersign_remote::{Ask, Login, RegistryClient};
+use countersign_remote::{Login, RegistryClient};
 use serde_json::{Value, json};
 
 use super::output::{print, table};
 use super::{exit, reach};
-use crate::enforce;
+use crate::prove::notary::{Demands, Question};
 
 /// Show who signed which tags of a repository, with which keys, and until when
 #[derive(Debug, clap::Args)]
@@ -51,16 +51,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
     let clients = args.reach.clients()?;
-    let client = &clients.notary;
-    let pins = countersign_notary::RootPins::none();
-    let (gun, login) = (image.repository(), Login::none());
-    let ask = Ask::new(&server, &gun, &pins, &login);
+    let (gun, demands) = (image.repository(), Demands::none());
+    let question = Question { server: &server, gun: &gun, demands: &demands };
     let runtime = reach::runtime()?;
-    let found = runtime.block_on(client.repository(ask));
+    let found = runtime.block_on(question.repository(&clients.notary));
     let repository = match found {
         Ok(repository) => repository,
         Err(failure) => {
-            let reason = enforce::deny(server.host_port(), failure);
+            let reason = question.refusal(failure);
             eprintln!("error: {}: {reason}", shown(&args.image));
             return Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED });
         }

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use countersign_notary::TrustServer;
-use countersign_policy::{Check, Match, Policy, PolicyKind, SecretRef, TrustPolicy};
+use countersign_policy::{Check, Match, Policy, PolicyKind, ProofPolicy, SecretRef, TrustPolicy};
 
 use super::exit;
 use super::output::{print, table};
 use crate::config::Pin;
 use crate::documents::{self, Document, Names};
-use crate::enforce::read_signer;
+use crate::prove::notary::read_signer;
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
 
@@ -144,15 +144,17 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
                         .into(),
                 );
             }
-            if let Check::Trust(_) = &entry.check
+            if let Check::Proof(_) = &entry.check
                 && pin == Pin::Digest
                 && entry.mutate_image
                 && entry.pattern.is_about_tags()
             {
                 say(Severity::Warning, "with --pin=digest a pinned image has no tag, so this entry does not match it when the validating webhook looks at it; name the repository without a tag".into());
             }
-            if let Check::Trust(trust) = &entry.check {
-                lint_trust(trust, &found, loaded, secrets_namespace, &mut say);
+            for proof in entry.check.proofs() {
+                match proof {
+                    ProofPolicy::Trust(trust) => lint_trust(trust, &found, loaded, secrets_namespace, &mut say),
+                }
             }
         }
     }
@@ -212,7 +214,7 @@ fn lint_server(server: Option<&TrustServer>, found: &Match<'_>, say: &mut impl F
             );
         }
         Some(server) => {
-            if let Some((host, day)) = countersign_policy::plan::retirement(server) {
+            if let Some((host, day)) = countersign_policy::plan::notary::retirement(server) {
                 say(
                     Severity::Warning,
                     format!("the trust server {host} is shut down from {day} on; images are denied then"),

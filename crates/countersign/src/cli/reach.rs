@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-use countersign_image::ImageReference;
+use countersign_image::{ImageReference, NotSha256, Wanted};
 use countersign_notary::{RootPins, Signer, TrustServer};
-use countersign_policy::{ClusterSecrets, Defaults};
+use countersign_policy::{ClusterSecrets, Defaults, DenyReason};
 use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
+use crate::prove::notary::Demands;
 use crate::telemetry;
 
 use super::helpers;
@@ -179,18 +180,29 @@ pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
 pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
     match given {
         Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::default_trust_server(image.matched_host(), &BTreeMap::new())
+        None => countersign_policy::plan::notary::default_trust_server(image.matched_host(), &BTreeMap::new())
             .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
     }
 }
 
 /// `NAME=KEYFILE`
-pub(crate) fn signer(text: &str) -> anyhow::Result<Signer> {
+fn signer(text: &str) -> anyhow::Result<Signer> {
     let Some((name, path)) = text.split_once('=') else {
         bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
     };
     let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
     Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
+}
+
+/// What the signers of the command line demand of a repository.
+pub(crate) fn demands(signers: &[String]) -> anyhow::Result<Demands> {
+    let signers = signers.iter().map(|text| signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Demands { signers, ..Demands::none() })
+}
+
+/// What an image on the command line asks for.
+pub(crate) fn wanted(image: &ImageReference) -> anyhow::Result<Wanted> {
+    Wanted::of(image).map_err(|NotSha256 { algorithm }| anyhow!("{}", DenyReason::DigestAlgorithm { algorithm }))
 }
 
 /// A root key id, or a file with a key or certificate in PEM.

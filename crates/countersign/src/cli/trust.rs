@@ -6,13 +6,14 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
 use countersign_notary::{Memory, RoleName};
-use countersign_remote::{Ask, Login, StateDir, StateStore as _, state::Remembered};
+use countersign_remote::{StateDir, StateStore as _, state::Remembered};
 use kube::api::PostParams;
 
 use super::output::{print, table};
 use super::{exit, reach};
 use crate::cluster::{self, Cluster};
-use crate::{enforce, records, telemetry};
+use crate::prove::notary::{Demands, Question};
+use crate::{records, telemetry};
 
 /// Show what is remembered of repositories, and accept a change deliberately
 #[derive(Debug, clap::Args)]
@@ -84,15 +85,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Command::Accept { image, trust_server, root_key, place, reach: flags } => {
             let image = reach::image(image)?;
             let server = reach::server(trust_server.as_deref(), &image)?;
-            let pins = reach::root_pins(root_key)?;
-            let (gun, login) = (image.repository(), Login::none());
+            let demands = Demands { pins: reach::root_pins(root_key)?, ..Demands::none() };
+            let gun = image.repository();
+            let question = Question { server: &server, gun: &gun, demands: &demands };
             let client = flags.clients()?.notary;
             runtime.block_on(async {
-                let ask = Ask::new(&server, &gun, &pins, &login);
-                let repository = match client.repository(ask).await {
+                let repository = match question.repository(&client).await {
                     Ok(repository) => repository,
                     Err(failure) => {
-                        let reason = enforce::deny(server.host_port(), failure);
+                        let reason = question.refusal(failure);
                         eprintln!("error: {}: {reason}; nothing is changed", shown(&gun));
                         return Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED });
                     }

@@ -1,12 +1,13 @@
 //! `countersign verify`: one image, without policies.
 
-use countersign_image::{NotSha256, Wanted, shown};
-use countersign_remote::{Ask, Login};
+use countersign_image::shown;
+use countersign_policy::DenyReason;
+use countersign_remote::Login;
 use serde_json::json;
 
 use super::output::print;
 use super::{exit, reach};
-use crate::enforce;
+use crate::prove::notary::{Demands, Question};
 
 /// Verify one image without policies, and print its signed digest
 #[derive(Debug, clap::Args)]
@@ -50,22 +51,16 @@ enum Format {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let image = reach::image(&args.image)?;
     let server = reach::server(args.trust_server.as_deref(), &image)?;
-    let signers = args.signer.iter().map(|text| reach::signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    let pins = reach::root_pins(&args.root_key)?;
-    let wanted = Wanted::of(&image).map_err(|NotSha256 { algorithm }| {
-        anyhow::anyhow!("{}", countersign_policy::DenyReason::DigestAlgorithm { algorithm })
-    })?;
+    let demands = Demands { pins: reach::root_pins(&args.root_key)?, ..reach::demands(&args.signer)? };
+    let wanted = reach::wanted(&image)?;
     let clients = args.reach.clients()?;
-    let client = &clients.notary;
-    let clock = crate::telemetry::wall_clock();
+    let gun = image.repository();
+    let question = Question { server: &server, gun: &gun, demands: &demands };
+    let now = (crate::telemetry::wall_clock())();
     let runtime = reach::runtime()?;
     let resolved = runtime.block_on(async {
-        let (gun, login) = (image.repository(), Login::none());
-        let ask = Ask::new(&server, &gun, &pins, &login);
-        let repository = client.repository(ask).await;
-        let repository = repository.map_err(|failure| enforce::deny(server.host_port(), failure))?;
-        let resolved = repository.resolve(&wanted, &signers, clock());
-        resolved.map_err(|error| countersign_policy::DenyReason::untrusted(server.host_port(), error))
+        let repository = question.repository(&clients.notary).await.map_err(|failure| question.refusal(failure))?;
+        question.resolve(&repository, &wanted, now)
     });
     let there = args.registry.then(|| runtime.block_on(clients.registry.digest(&image, &Login::none()))).transpose();
     let there = match there {
@@ -99,8 +94,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             print(&format!("{answer}\n"));
             Ok(exit::OK)
         }
-        (Err(reason), format) => {
-            let line = format!("Deny \"{}\", {reason}", shown(&args.image));
+        (Err(refusal), format) => {
+            let reason = DenyReason::from(refusal);
+            let line = countersign_policy::denial(&args.image, &reason);
             if format == Format::Json {
                 let none: [&str; 0] = [];
                 print(&format!("{}\n", json!({"image": args.image, "digest": null, "signers": none, "reason": line})));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_policy::{Check, DenyReason, Policy, PolicyKind, SecretRef};
+use countersign_policy::{Policy, PolicyKind, ProofPolicy, Refusal, SecretRef, SecretUse};
 use jiff::Timestamp;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use super::cluster::{ClusterSource, StoredPolicy, policies};
 use super::definitions::CURE;
-use crate::enforce::{read_pin, read_signer};
+use crate::prove::notary::check_secret;
 use crate::{api, cluster};
 
 /// How often the secrets of other namespaces are looked at when nothing was told.
@@ -62,13 +62,12 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
         return (ACCEPTED, IN_FORCE.to_owned());
     };
     let mut problems = Vec::new();
-    for (name, root) in secret_names(&stored.policy) {
+    for (name, purpose) in secret_names(&stored.policy) {
         let secret = SecretRef { namespace: namespace.to_owned(), name: name.to_owned() };
         let problem = match source.read_secret(&secret).await {
             // Nothing is known of it now; what was said before stays until something is.
             Err(_) => continue,
-            Ok(data) if root => read_pin(&secret, data.as_ref()).err(),
-            Ok(data) => read_signer(&secret, data.as_ref()).err(),
+            Ok(data) => check_secret(&secret, purpose, data.as_ref()).err(),
         };
         if let Some(problem) = problem {
             problems.push(format!("secret {name} in namespace {namespace}: {}", short(&problem)));
@@ -77,26 +76,17 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
     if problems.is_empty() { (ACCEPTED, IN_FORCE.to_owned()) } else { ("SecretUnusable", problems.join("; ")) }
 }
 
-fn short(reason: &DenyReason) -> String {
-    match reason {
-        DenyReason::SignerSecret { problem, .. } => problem.to_string(),
-        DenyReason::SignerKey { problem, .. } => problem.to_string(),
+fn short(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::SignerSecret { problem, .. } => problem.to_string(),
+        Refusal::SignerKey { problem, .. } => problem.to_string(),
         other => other.to_string(),
     }
 }
 
-/// The secrets of a policy, and whether each holds a root key.
-fn secret_names(policy: &Policy) -> std::collections::BTreeSet<(&str, bool)> {
-    let trusts = policy.entries.iter().filter_map(|entry| match &entry.check {
-        Check::Trust(trust) => Some(trust),
-        _ => None,
-    });
-    trusts
-        .flat_map(|trust| {
-            let signers = trust.signer_secrets.iter().map(|name| (name.as_str(), false));
-            signers.chain(trust.root_secrets.iter().map(|name| (name.as_str(), true)))
-        })
-        .collect()
+/// The secrets of a policy, and what each is for.
+fn secret_names(policy: &Policy) -> std::collections::BTreeSet<(&str, SecretUse)> {
+    policy.entries.iter().flat_map(|entry| entry.check.proofs()).flat_map(ProofPolicy::secrets).collect()
 }
 
 /// The status to write; nothing if it is there already.

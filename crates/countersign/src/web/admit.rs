@@ -16,14 +16,15 @@ use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::answer::AnswerBody;
 use super::bodies::{Bodies, NoRoom, Room, SMALL};
 use super::bytes::Bytes;
 use super::seats::Seat;
 use crate::gate::{Decision, Gate, Submitted, Webhook};
-use crate::metrics::{Outcome, SharedMetrics};
+use crate::journal::{Journal, Record, ReviewOutcome};
+use crate::metrics::SharedMetrics;
 use crate::policy_review;
 use crate::reading;
 use crate::review::{Answer, Request, Review};
@@ -52,6 +53,7 @@ const MUCH: usize = 16 << 10;
 #[derive(Debug)]
 pub struct Reviewer {
     gate: Gate,
+    journal: Journal,
     metrics: SharedMetrics,
     bodies: Bodies,
     readers: Semaphore,
@@ -62,7 +64,8 @@ impl Reviewer {
     #[must_use]
     pub fn new(gate: Gate, metrics: SharedMetrics) -> Arc<Self> {
         let readers = Semaphore::new(LARGE_READERS);
-        Arc::new(Self { gate, metrics, bodies: Bodies::default(), readers })
+        let journal = Journal::new(Arc::clone(&metrics));
+        Arc::new(Self { gate, journal, metrics, bodies: Bodies::default(), readers })
     }
 
     /// Brings the metrics of room for bodies up to date.
@@ -126,7 +129,7 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     let (review, asking, room) = match reviewer.read(asked, body, seat.as_ref()).await {
         Ok(read) => read,
         Err((status, problem)) => {
-            reviewer.metrics.review(webhook, Outcome::BadRequest, started.elapsed().as_secs_f64());
+            reviewer.journal.bad_request(webhook, started.elapsed().as_secs_f64());
             warn!(webhook, problem = %shown(&problem), "refused a request that is no review");
             return (status, problem + "\n").into_response();
         }
@@ -136,8 +139,7 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
         Asking::Policy(reviewed) => policy_answer(reviewed),
     };
     let seconds = started.elapsed().as_secs_f64();
-    reviewer.metrics.review(webhook, outcome, seconds);
-    log(webhook, &review.request, outcome, &answer, seconds);
+    reviewer.journal.review(&Record { webhook, request: &review.request, outcome, answer: &answer, seconds });
     let bytes = review.answer(&answer);
     drop((review, answer));
     let body = match reviewer.answer_body(bytes, room, seat).await {
@@ -238,16 +240,14 @@ impl Reviewer {
     }
 
     /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
-    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (Outcome, Answer) {
+    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (ReviewOutcome, Answer) {
         let decided = AssertUnwindSafe(self.gate.decide(webhook, request, submitted)).catch_unwind().await;
         let decision = decided.unwrap_or_else(|_| {
             error!(uid = ?request.uid, "a review ended in a panic");
             let fault = Decision::denied("could not be decided because of a fault in Countersign".to_owned());
             Decision { undecided: true, ..fault }
         });
-        for reason in decision.verdict.denied() {
-            self.metrics.denied_image(reason.label());
-        }
+        self.journal.images(&decision);
         self.gate.answer(webhook, decision)
     }
 }
@@ -262,12 +262,12 @@ fn review_policy(request: &Request<'_>) -> Result<Vec<String>, String> {
     policy_review::review_write(&object.unwrap_or_default(), read(request.old_object).unwrap_or_default().as_ref())
 }
 
-fn policy_answer(reviewed: Result<Vec<String>, String>) -> (Outcome, Answer) {
+fn policy_answer(reviewed: Result<Vec<String>, String>) -> (ReviewOutcome, Answer) {
     match reviewed {
-        Ok(warnings) => (Outcome::Unchecked, Answer { warnings, ..Answer::default() }),
+        Ok(warnings) => (ReviewOutcome::Unchecked, Answer { warnings, ..Answer::default() }),
         Err(message) => {
             let answer = Answer { denied: Some(message.clone()), reason: Some(message), ..Answer::default() };
-            (Outcome::Denied, answer)
+            (ReviewOutcome::Denied, answer)
         }
     }
 }
@@ -298,24 +298,4 @@ async fn read_body(mut body: Body, length: usize, most: usize, room: &Room) -> R
         }
     }
     if fits { Ok(bytes) } else { Err((StatusCode::BAD_REQUEST, format!("the body is larger than {} MiB", most >> 20))) }
-}
-
-/// One line a decision. Texts of users stand in quotes and escaped, so that none of them can pass for another line.
-fn log(webhook: &'static str, request: &Request<'_>, outcome: Outcome, answer: &Answer, seconds: f64) {
-    info!(
-        webhook,
-        outcome = outcome.label(),
-        operation = ?shown(&request.operation),
-        kind = ?shown(&request.kind.kind),
-        sub_resource = ?shown(request.sub_resource.as_deref().unwrap_or_default()),
-        namespace = ?shown(request.namespace.as_deref().unwrap_or_default()),
-        name = ?shown(request.name.as_deref().unwrap_or_default()),
-        user = ?shown(&request.user_info.username),
-        uid = ?shown(&request.uid),
-        dry_run = request.dry_run.unwrap_or_default(),
-        pinned = answer.patch.is_some(),
-        reason = ?answer.reason.as_deref().unwrap_or_default(),
-        seconds,
-        "review"
-    );
 }

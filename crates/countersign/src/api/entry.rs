@@ -1,0 +1,227 @@
+//! One entry of a policy: which images, and what is asked of them.
+
+use countersign_policy::{Check, Entry, Pattern, ProofPolicy, Requirement};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
+
+use super::Problem;
+use super::trust::{self, Trust};
+
+/// How many alternatives an entry may have. All of them are asked for each image; two are what a move from one format to
+/// another takes.
+const MAX_ALTERNATIVES: usize = 8;
+
+/// An entry.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Repository {
+    /// The images that it is about, with `*` as a wildcard.
+    pub name: String,
+    /// What it asks of them; absent or empty: nothing, they are allowed.
+    #[serde(default)]
+    pub policy: Option<EntryPolicy>,
+}
+
+/// What an entry asks.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EntryPolicy {
+    /// Whether admitted images are pinned to their signed digest; true if absent.
+    #[serde(default)]
+    pub mutate_image: Option<bool>,
+    /// Whether the registry must have the signed content; goes with trust alone.
+    #[serde(default)]
+    pub require_present: Option<bool>,
+    /// Content trust, needed in any case.
+    #[serde(default, deserialize_with = "not_null")]
+    pub trust: Option<Trust>,
+    /// Alternatives, one of which is enough; the first that holds gives the digest.
+    #[serde(default, deserialize_with = "not_null")]
+    pub any_of: Option<Vec<Alternative>>,
+    /// Read without complaint, and not enforced.
+    #[serde(default)]
+    pub va: Option<Value>,
+    /// Read without complaint, and not enforced.
+    #[serde(default)]
+    pub vulnerability: Option<Value>,
+}
+
+/// One of several alternatives. What stands in it must all hold, for one digest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Alternative {
+    /// Content trust.
+    #[serde(default, deserialize_with = "not_null")]
+    pub trust: Option<Trust>,
+}
+
+/// A member with nothing behind it (`trust:`) is no way to ask for something, nor to do without.
+fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Reads an entry: the engine's form, and what of it is not enforced.
+///
+/// # Errors
+/// Every problem, by the member of the entry.
+pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>> {
+    let repository = only_objects(value)
+        .and_then(|()| Repository::deserialize(value).map_err(|error| error.to_string()))
+        .map_err(|problem| vec![(String::new(), problem)])?;
+    let pattern = Pattern::parse(&repository.name).map_err(|error| ("name".to_owned(), error.to_string()));
+    let asked = repository.policy.unwrap_or_default();
+    let ignored = [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
+        .iter()
+        .filter(|(_, value)| value.is_some())
+        .map(|(name, _)| (format!("policy.{name}"), "is not enforced by Countersign".to_owned()))
+        .collect();
+    let mut problems = Vec::new();
+    let requirement = requirement(&asked, &mut problems);
+    let require_present = asked.require_present.unwrap_or_default();
+    if require_present && requirement.is_none() && problems.is_empty() {
+        let problem = "says which signed content must be there, so it needs trust.enabled".to_owned();
+        problems.push(("policy.requirePresent".to_owned(), problem));
+    }
+    match pattern {
+        Ok(pattern) if problems.is_empty() => {
+            let check = requirement.map_or(Check::Nothing, Check::Proof);
+            let mutate_image = asked.mutate_image.unwrap_or(true);
+            Ok((Entry { pattern, mutate_image, require_present, check }, ignored))
+        }
+        pattern => Err(pattern.err().into_iter().chain(problems).collect()),
+    }
+}
+
+/// What all sections together require; nothing, if there is none that asks for something.
+fn requirement(asked: &EntryPolicy, problems: &mut Vec<Problem>) -> Option<Requirement<ProofPolicy>> {
+    let mut parts = Vec::new();
+    if let Some(trust) = asked.trust.as_ref().filter(|trust| trust.enabled) {
+        parts.push(section(trust, "policy.trust", problems));
+    }
+    if let Some(alternatives) = &asked.any_of {
+        let place = "policy.anyOf";
+        let problem = match alternatives.len() {
+            0 => Some("is empty; list at least one alternative".to_owned()),
+            count if count > MAX_ALTERNATIVES => {
+                Some(format!("has {count} alternatives, and {MAX_ALTERNATIVES} are the limit"))
+            }
+            _ => None,
+        };
+        problems.extend(problem.map(|problem| (place.to_owned(), problem)));
+        let read = |(index, alternative): (usize, &Alternative)| {
+            alternative_requirement(alternative, &format!("{place}[{index}]"), problems)
+        };
+        let alternatives: Vec<_> = alternatives.iter().take(MAX_ALTERNATIVES).enumerate().filter_map(read).collect();
+        parts.extend(Requirement::any(alternatives));
+    }
+    Requirement::all(parts)
+}
+
+/// What an alternative requires. One that asks for nothing would hold for every image.
+fn alternative_requirement(
+    alternative: &Alternative,
+    place: &str,
+    problems: &mut Vec<Problem>,
+) -> Option<Requirement<ProofPolicy>> {
+    match &alternative.trust {
+        None => {
+            problems.push((place.to_owned(), "asks for nothing; give it trust".to_owned()));
+            None
+        }
+        Some(trust) if !trust.enabled => {
+            let problem = "is false, so that the alternative asks for nothing; delete the alternative".to_owned();
+            problems.push((format!("{place}.trust.enabled"), problem));
+            None
+        }
+        Some(trust) => Requirement::all(vec![section(trust, &format!("{place}.trust"), problems)]),
+    }
+}
+
+fn section(trust: &Trust, place: &str, problems: &mut Vec<Problem>) -> Requirement<ProofPolicy> {
+    let (policy, found) = trust::convert(trust);
+    problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.{member}"), problem)));
+    Requirement::One(ProofPolicy::Trust(policy))
+}
+
+/// Fails where a list stands in place of an object: the reader takes its items for the members in their order, and an empty one for an
+/// object without members.
+fn only_objects(entry: &Value) -> Result<(), String> {
+    is_object(entry, "the entry", false)?;
+    let policy = entry.get("policy").unwrap_or(&Value::Null);
+    is_object(policy, "policy", true)?;
+    only_objects_in_trust(policy, "policy")?;
+    for (index, alternative) in policy.get("anyOf").and_then(Value::as_array).into_iter().flatten().enumerate() {
+        let place = format!("policy.anyOf[{index}]");
+        is_object(alternative, &place, false)?;
+        only_objects_in_trust(alternative, &place)?;
+    }
+    Ok(())
+}
+
+fn only_objects_in_trust(section: &Value, place: &str) -> Result<(), String> {
+    let trust = section.get("trust").unwrap_or(&Value::Null);
+    is_object(trust, &format!("{place}.trust"), true)?;
+    for list in ["signerSecrets", "rootSecrets"] {
+        for item in trust.get(list).and_then(Value::as_array).into_iter().flatten() {
+            is_object(item, &format!("an item of {place}.trust.{list}"), false)?;
+        }
+    }
+    Ok(())
+}
+
+fn is_object(value: &Value, place: &str, nullable: bool) -> Result<(), String> {
+    match value {
+        Value::Object(_) => Ok(()),
+        Value::Null if nullable => Ok(()),
+        _ => Err(format!("{place} is not an object")),
+    }
+}
+
+/// The schema of an entry.
+pub(crate) fn schema() -> Value {
+    json!({
+        "type": "object",
+        "description": "An entry: images, and what is asked of them.",
+        "x-kubernetes-preserve-unknown-fields": true,
+        "required": ["name"],
+        "properties": {
+            "name": {
+                "type": "string", "minLength": 1, "maxLength": 1024, "pattern": r"^[^\s:/]([^\s:]|:[^\s/]|:$)*$",
+                "description": "The images: a registry host, a path and perhaps a tag, with * for any run of characters, also across slashes. Without a tag it means every tag. The wildcards of the host match in the host alone. Examples: registry.example.com:5000/payments/*, docker.io/library/nginx:1.*, *",
+            },
+            "policy": {
+                "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
+                "description": "What is asked of the images: trust, that they are signed on a Notary server; anyOf, that one of several alternatives holds; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
+                "properties": {
+                    "mutateImage": {
+                        "type": "boolean", "nullable": true,
+                        "description": "Whether an admitted image is pinned to the digest that was signed. True if absent. Without it the kubelet may pull other content than was verified.",
+                    },
+                    "requirePresent": {
+                        "type": "boolean", "nullable": true,
+                        "description": "Whether the registry must have the signed content as well. False if absent: then it is the kubelet that finds it missing.",
+                    },
+                    "trust": trust::schema(),
+                    "anyOf": {
+                        "type": "array",
+                        "description": "Alternatives: one of them is enough. All are asked at once; of those that hold, the first in this list gives the digest. What stands beside anyOf is needed as well, for the same digest.",
+                        "items": {
+                            "type": "object",
+                            "description": "An alternative. What stands in it must all hold, for one digest.",
+                            "x-kubernetes-preserve-unknown-fields": true,
+                            "properties": {"trust": trust::schema()},
+                        },
+                    },
+                    "va": {
+                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
+                        "description": "Vulnerability Advisor of IBM Cloud Private: kept, and not enforced.",
+                    },
+                    "vulnerability": {
+                        "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
+                        "description": "Vulnerability checks of older policies: kept, and not enforced.",
+                    },
+                },
+            },
+        },
+    })
+}

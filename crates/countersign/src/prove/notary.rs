@@ -1,0 +1,237 @@
+//! Docker Content Trust: what a trust server has signed of an image.
+
+use std::time::Duration;
+
+use countersign_image::Wanted;
+use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
+use countersign_policy::{NotaryAsk, Proof, Refusal, SecretProblem, SecretRef, SecretUse};
+use countersign_remote::{Ask, Failure, Login, NotaryClient, PinnedCertificate, Seen};
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{Found, Search};
+use crate::source::{Moment, SecretData};
+
+/// What is demanded of a repository on a trust server, read from the secrets and keys that say it.
+#[derive(Debug, Clone)]
+pub struct Demands {
+    /// Signers who must have signed.
+    pub signers: Vec<Signer>,
+    /// Root keys that the repository must stand under.
+    pub pins: RootPins,
+    /// The one certificate that the trust server must show, if one is pinned.
+    pub certificate: Option<PinnedCertificate>,
+}
+
+impl Demands {
+    /// Nothing but sound metadata.
+    #[must_use]
+    pub fn none() -> Self {
+        Self { signers: Vec::new(), pins: RootPins::none(), certificate: None }
+    }
+
+    /// Reads what an entry names.
+    ///
+    /// # Errors
+    /// The first secret or key that is not there, or of no use.
+    pub async fn read(moment: &dyn Moment, ask: &NotaryAsk) -> Result<Self, Refusal> {
+        let mut signers = Vec::new();
+        for secret in &ask.signer_secrets {
+            signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
+        }
+        let mut pins = RootPins::none();
+        for key in &ask.root_keys {
+            pins.add(key).map_err(|_| Refusal::RootKey { origin: "an item of rootKeys".to_owned() })?;
+        }
+        for secret in &ask.root_secrets {
+            let data = read_secret(moment, secret).await?;
+            pins.extend(read_pin(secret, data.as_ref())?);
+        }
+        let certificate = ask.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
+        let certificate = certificate.map_err(|error| Refusal::Undecided { cause: error.to_string() })?;
+        Ok(Self { signers, pins, certificate })
+    }
+}
+
+/// A question to a trust server: whoever asks one, asks this way.
+#[derive(Debug, Clone, Copy)]
+pub struct Question<'a> {
+    /// The server.
+    pub server: &'a TrustServer,
+    /// The repository's name there.
+    pub gun: &'a str,
+    /// What is demanded of it.
+    pub demands: &'a Demands,
+}
+
+impl Question<'_> {
+    /// The repository, asked for with the configured credentials only, and for no namespace.
+    ///
+    /// # Errors
+    /// What kept it from being verified; see [`Self::refusal`].
+    pub async fn repository(&self, client: &NotaryClient) -> Result<Seen, Failure> {
+        let login = Login::none();
+        client.repository(self.ask(&login, "", None)).await
+    }
+
+    fn ask<'a>(&'a self, login: &'a Login, namespace: &'a str, max_age: Option<Duration>) -> Ask<'a> {
+        Ask {
+            server: self.server,
+            gun: self.gun,
+            pins: &self.demands.pins,
+            certificate: self.demands.certificate.as_ref(),
+            login,
+            namespace,
+            max_age,
+        }
+    }
+
+    /// What a repository proves for an image.
+    ///
+    /// # Errors
+    /// Why it proves nothing.
+    pub fn resolve(&self, repository: &Repository, wanted: &Wanted, now: Timestamp) -> Result<NotaryProof, Refusal> {
+        let resolved = repository.resolve(wanted, &self.demands.signers, now);
+        resolved.map_err(|error| Refusal::notary(self.server.host_port(), error))
+    }
+
+    /// What a failure of the client means for an image.
+    #[must_use]
+    pub fn refusal(&self, failure: Failure) -> Refusal {
+        match failure {
+            Failure::Untrusted(error) => Refusal::notary(self.server.host_port(), *error),
+            other => Refusal::Undecided { cause: other.to_string() },
+        }
+    }
+}
+
+impl Search<'_> {
+    pub(crate) async fn prove_by_notary(&self, ask: &NotaryAsk, wanted: &Wanted) -> Found {
+        match self.in_turn(ask, wanted).await {
+            Ok((proof, seen)) => Found { evidence: Ok(Proof::Notary(proof)), seen: Some(seen) },
+            Err(refusal) => Found { evidence: Err(refusal), seen: None },
+        }
+    }
+
+    /// Proves an image once the namespace has a turn, as long as there is time.
+    async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
+        let (engine, job) = (self.engine, self.job);
+        let (server, seconds) = (ask.server.host_port(), engine.deadline.as_secs_f32());
+        let no_turn = || {
+            let cause = format!(
+                "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
+                job.namespace
+            );
+            Err(Refusal::Undecided { cause })
+        };
+        // Past its time a review of a thousand images does not stand in line a thousand times.
+        if Instant::now() >= job.until {
+            return no_turn();
+        }
+        let Ok(Ok(_turn)) = tokio::time::timeout_at(job.until, engine.notary.proof(job.namespace)).await else {
+            return no_turn();
+        };
+        // It is large, and only those that have a turn are to take room.
+        let proven = Box::pin(self.look_up(ask, wanted));
+        tokio::time::timeout_at(job.until, proven).await.unwrap_or_else(|_| {
+            let certificate = ask.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem).ok());
+            if engine.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
+                return no_turn();
+            }
+            Err(Refusal::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
+        })
+    }
+
+    async fn look_up(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
+        let demands = Demands::read(self.moment, ask).await?;
+        let question = Question { server: &ask.server, gun: &ask.gun, demands: &demands };
+        let resolve = |repository: &Repository| question.resolve(repository, wanted, self.now);
+        let mut seen = self.ask_server(ask, &question, None).await.map_err(|failure| question.refusal(failure))?;
+        let mut resolved = resolve(&seen);
+        if resolved.is_err() {
+            // An older answer may allow; a denial rests on one that was asked for just now.
+            let asked = self.ask_server(ask, &question, Some(self.job.denial_age)).await;
+            seen = asked.map_err(|failure| question.refusal(failure))?;
+            resolved = resolve(&seen);
+        }
+        // Another replica, which has not asked again yet, may have pinned the image a moment ago to what the tag was before.
+        if resolved.is_err()
+            && wanted.digest().is_some()
+            && let Some(former) = seen.former()
+            && let Ok(before) = resolve(&former)
+        {
+            resolved = Ok(before);
+        }
+        Ok((resolved?, seen))
+    }
+
+    /// Asks without the pod's credentials first, as most of what is kept was verified already; where somebody wants a
+    /// login, or what one login brought is not for everybody, with them.
+    async fn ask_server(
+        &self,
+        ask: &NotaryAsk,
+        question: &Question<'_>,
+        max_age: Option<Duration>,
+    ) -> Result<Seen, Failure> {
+        let send = async |login: &Login| {
+            let login = login
+                .at_tenants_server(ask.named_by_tenant)
+                .with_tenants_certificate(question.demands.certificate.is_some());
+            self.engine.notary.repository(question.ask(&login, self.pull.namespace(), max_age)).await
+        };
+        if !self.engine.private {
+            let asked = send(&Login::none()).await;
+            if !matches!(asked, Err(Failure::Auth(_))) || self.pull.login().await.is_empty() {
+                return asked;
+            }
+        }
+        send(self.pull.login().await).await
+    }
+}
+
+async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, Refusal> {
+    moment.secret(secret).await.map_err(|error| Refusal::Undecided { cause: error.to_string() })
+}
+
+fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {
+    Refusal::SignerSecret { secret: secret.clone(), problem }
+}
+
+/// Whether a secret holds what it is for.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&SecretData>) -> Result<(), Refusal> {
+    match purpose {
+        SecretUse::Signer => read_signer(secret, data).map(|_| ()),
+        SecretUse::RootKey => read_pin(secret, data).map(|_| ()),
+    }
+}
+
+/// The signer that a secret describes.
+///
+/// # Errors
+/// A secret that is not there, or is incomplete or of no use.
+pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, Refusal> {
+    let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    let present = |bytes: &Option<Vec<u8>>| bytes.clone().filter(|bytes| !bytes.trim_ascii().is_empty());
+    let name = present(&data.name).ok_or_else(|| problem(secret, SecretProblem::NoName))?;
+    let key = present(&data.public_key).ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    // A name that came from a file usually ends in a line feed.
+    let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
+    Signer::new(&name, &key).map_err(|problem| Refusal::SignerKey { secret: secret.clone(), problem })
+}
+
+/// The root key that a secret pins.
+///
+/// # Errors
+/// A secret that is not there, or holds no key.
+fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, Refusal> {
+    let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    let key = data.public_key.as_deref().filter(|key| !key.trim_ascii().is_empty());
+    let key = key.ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    let bad = || Refusal::RootKey { origin: format!("secret {}", secret.name) };
+    let mut pins = RootPins::none();
+    pins.add(std::str::from_utf8(key).map_err(|_| bad())?).map_err(|_| bad())?;
+    Ok(pins)
+}

@@ -1,0 +1,215 @@
+//! What asking brings: a proof of one of the signature formats, or why there is none.
+
+use countersign_image::{Sha256, shown};
+use countersign_notary::{Error as NotaryError, Proof as NotaryProof, Remedy, SignerError};
+use thiserror::Error;
+
+use crate::secret::{SecretProblem, SecretRef};
+
+/// What one ask came to.
+pub type Evidence = Result<Proof, Refusal>;
+
+/// A proof that a digest is signed as a policy asks. Only the verifier of its format makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Docker Content Trust.
+    Notary(NotaryProof),
+}
+
+/// Somebody who signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The signer's name, as the format has it.
+    pub name: String,
+    /// The ids of the keys that signed, as the tools of the format print them.
+    pub keys: Vec<String>,
+}
+
+impl Proof {
+    /// The repository whose content is proven, by its canonical name: what is proven for one says nothing of another.
+    #[must_use]
+    pub fn repository(&self) -> &str {
+        match self {
+            Self::Notary(proof) => proof.repository(),
+        }
+    }
+
+    /// The digest.
+    #[must_use]
+    pub fn digest(&self) -> Sha256 {
+        match self {
+            Self::Notary(proof) => proof.digest(),
+        }
+    }
+
+    /// The tag that is signed with the digest, where the format signs tags.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        match self {
+            Self::Notary(proof) => Some(proof.tag()),
+        }
+    }
+
+    /// Who signed.
+    #[must_use]
+    pub fn by(&self) -> Vec<Identity> {
+        match self {
+            Self::Notary(proof) => {
+                let identity = |by: &countersign_notary::SignedBy| Identity {
+                    name: by.signer.clone(),
+                    keys: by.keys.iter().map(ToString::to_string).collect(),
+                };
+                proof.by().iter().map(identity).collect()
+            }
+        }
+    }
+}
+
+/// Why an answer is no proof, by the format that it is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// Docker Content Trust.
+    Notary(Box<NotaryError>),
+}
+
+/// Why there is no proof.
+///
+/// The wording is part of the product: people search for it, and runbooks quote it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Whoever was asked answered, and the answer is no proof.
+    #[error("{}", not_trusted(at, cause))]
+    NotTrusted {
+        /// `HOST:PORT` of who was asked.
+        at: String,
+        /// Why not.
+        cause: Cause,
+    },
+    /// A signer secret is missing or incomplete.
+    #[error("could not get signerSecret from your cluster, name, or publicKey field in secret {} is empty ({problem})", shown(&secret.name))]
+    SignerSecret {
+        /// The secret.
+        secret: SecretRef,
+        /// What is wrong with it.
+        problem: SecretProblem,
+    },
+    /// A signer secret is complete, but of no use.
+    #[error(
+        "failed to get content trust information: signer secret {} in namespace {}: {problem}",
+        shown(&secret.name),
+        shown(&secret.namespace)
+    )]
+    SignerKey {
+        /// The secret.
+        secret: SecretRef,
+        /// What is wrong with it.
+        problem: SignerError,
+    },
+    /// A pinned root key is of no use.
+    #[error(
+        "failed to get content trust information: {} holds no root key id and no key or certificate in PEM",
+        shown(origin)
+    )]
+    RootKey {
+        /// Where the pin is written.
+        origin: String,
+    },
+    /// The trust server is shut down for good.
+    #[error(
+        "failed to get content trust information: the trust server {host} was shut down on {day}; sign the image on a Notary server of your own and name it as trustServer in the policy"
+    )]
+    Retired {
+        /// Its host.
+        host: String,
+        /// When.
+        day: &'static str,
+    },
+    /// A namespace's policy names a trust server that the administrator does not allow there.
+    #[error(
+        "failed to get content trust information: the ImagePolicy names the trust server {host}, which is not one that policies of namespaces may name; ask an administrator to allow it, or to put the entry into a ClusterImagePolicy"
+    )]
+    TrustServerNotAllowed {
+        /// `HOST:PORT`
+        host: String,
+    },
+    /// The registry has no trust server, and the policy names none.
+    #[error(
+        "failed to get content trust information: {host} has no trust server (Docker retires notary.docker.io on 2026-12-08); sign the image on a Notary server of your own and name it as trustServer in the policy"
+    )]
+    NoTrustServer {
+        /// The registry's host.
+        host: String,
+    },
+    /// More repositories on trust servers than one review may ask for.
+    #[error(
+        "failed to get content trust information: the object has images of more than {limit} signed repositories, which is the limit for one review; split it into several objects"
+    )]
+    TooManyRepositories {
+        /// How many one review may ask for.
+        limit: usize,
+    },
+    /// It could not be decided.
+    #[error("failed to get content trust information: {}", shown(cause))]
+    Undecided {
+        /// Why not.
+        cause: String,
+    },
+}
+
+impl Refusal {
+    /// What it comes to when a trust server was asked.
+    #[must_use]
+    pub fn notary(server: &str, error: NotaryError) -> Self {
+        Self::NotTrusted { at: server.to_owned(), cause: Cause::Notary(Box::new(error)) }
+    }
+
+    /// The kind of refusal: a closed set, so that a hostile image name cannot mint new time series.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotTrusted { cause: Cause::Notary(error), .. } => match **error {
+                NotaryError::NoTrustData { .. } => "no-trust-data",
+                _ => "untrusted",
+            },
+            Self::SignerSecret { .. } => "signer-secret",
+            Self::SignerKey { .. } => "signer-key",
+            Self::RootKey { .. } => "root-key",
+            Self::Retired { .. } | Self::NoTrustServer { .. } => "no-trust-server",
+            Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
+            Self::TooManyRepositories { .. } => "too-many-repositories",
+            Self::Undecided { .. } => "undecided",
+        }
+    }
+
+    /// Whether nothing was decided.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        matches!(self, Self::Undecided { .. })
+    }
+
+    /// Of several reasons which is read first: the lower, the nearer the image was to a proof, or the more there is to mend.
+    #[must_use]
+    pub(crate) fn rank(&self) -> u8 {
+        match self {
+            Self::Undecided { .. } => 0,
+            Self::NotTrusted { cause: Cause::Notary(error), .. } => 2 + error.rank(),
+            _ => 1,
+        }
+    }
+}
+
+/// Answers about a tag name the repository already; anything else is told with the server that it came from.
+fn not_trusted(at: &str, cause: &Cause) -> String {
+    let Cause::Notary(error) = cause;
+    let words = match &**error {
+        NotaryError::NoTrustData { gun } => format!("{at} does not have trust data for {gun}"),
+        error if error.is_answer() => shown(&error.to_string()),
+        error => format!("{} (trust server {at})", shown(&error.to_string())),
+    };
+    let cure = match error.remedy() {
+        Some(Remedy::Accept) => "; if that is intended, an administrator accepts it with countersign trust accept",
+        None => "",
+    };
+    format!("failed to get content trust information: {words}{cure}")
+}

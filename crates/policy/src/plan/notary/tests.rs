@@ -1,0 +1,127 @@
+use super::*;
+use crate::pattern::Pattern;
+use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, plan};
+use crate::policies::{Check, Entry, Policy, PolicySet, ProofPolicy};
+use crate::reason::DenyReason;
+use crate::requirement::Requirement;
+use crate::workload::ContainerImage;
+
+/// The only thing that is asked.
+fn asked(need: &Need) -> &NotaryAsk {
+    let Need::Proof(need) = need else { panic!("{need:?}") };
+    match &need.requirement {
+        Requirement::One(Ok(Ask::Notary(ask))) => ask,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn trust(kind: PolicyKind, server: Option<&str>) -> PolicySet {
+    let trust = TrustPolicy {
+        trust_server: server.map(|server| TrustServer::parse(server).unwrap()),
+        signer_secrets: vec!["alice".into()],
+        ..TrustPolicy::default()
+    };
+    let check = Check::Proof(Requirement::One(ProofPolicy::Trust(trust)));
+    let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, require_present: false, check };
+    PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
+}
+
+fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {
+    let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
+    let defaults =
+        Defaults { cluster_secrets, trust_servers: BTreeMap::new(), tenants_may_name: None, pin: PinStyle::default() };
+    plan(policies, "work", &[image], &defaults, now).remove(0).need
+}
+
+fn own() -> ClusterSecrets {
+    ClusterSecrets::OwnNamespace("countersign".into())
+}
+
+#[test]
+fn where_secrets_are_read() {
+    let secret_of = |kind, secrets| match need(&trust(kind, Some("https://n:1")), "h.io/a", secrets, 0) {
+        need @ Need::Proof(_) => asked(&need).signer_secrets[0].namespace.clone(),
+        other => panic!("{other:?}"),
+    };
+    let image = || PolicyKind::Image { namespace: "work".into() };
+    assert_eq!(secret_of(image(), own()), "work");
+    assert_eq!(secret_of(PolicyKind::Cluster, own()), "countersign");
+    assert_eq!(secret_of(PolicyKind::Cluster, ClusterSecrets::WorkloadNamespaceChosenByTenants), "work");
+}
+
+#[test]
+fn default_servers() {
+    let cases = [
+        ("quay.io/a/b", Ok("https://quay.io")),
+        ("registry.example.com/a", Ok("https://registry.example.com:4443")),
+        ("registry.example.com:5000/a", Ok("https://registry.example.com:4443")),
+        ("[::1]:5000/a", Ok("https://[::1]:4443")),
+        ("[::1]/a", Ok("https://[::1]:4443")),
+        ("nginx", Err(Refusal::NoTrustServer { host: "docker.io".into() })),
+        ("Docker.io:443/x", Err(Refusal::NoTrustServer { host: "docker.io".into() })),
+        ("registry-1.docker.io/x", Err(Refusal::NoTrustServer { host: "registry-1.docker.io".into() })),
+    ];
+    for (image, expected) in cases {
+        let found = match need(&trust(PolicyKind::Cluster, None), image, own(), 0) {
+            need @ Need::Proof(_) => Ok(asked(&need).server.as_str().to_owned()),
+            Need::Denied(DenyReason::Refused(refusal)) => Err(refusal),
+            other => panic!("{image}: {other:?}"),
+        };
+        assert_eq!(found, expected.map(str::to_owned), "{image}");
+    }
+}
+
+#[test]
+fn tenants_name_only_what_they_may() {
+    let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
+    let allowed = |kind, server| {
+        let hosts = vec!["good.io".to_owned(), "other.io:4443".to_owned()];
+        let defaults = Defaults {
+            cluster_secrets: own(),
+            trust_servers: BTreeMap::new(),
+            tenants_may_name: Some(hosts),
+            pin: PinStyle::default(),
+        };
+        let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
+        matches!(planned.need, Need::Proof(_))
+    };
+    let tenant = || PolicyKind::Image { namespace: "work".into() };
+    assert!(allowed(tenant(), Some("https://good.io:1")) && allowed(tenant(), Some("https://other.io:4443")));
+    assert!(!allowed(tenant(), Some("https://other.io:1")) && !allowed(tenant(), Some("https://127.0.0.1:1")));
+    // The registry's own default is nobody's choice, and an administrator may choose freely.
+    assert!(allowed(tenant(), None) && allowed(PolicyKind::Cluster, Some("https://127.0.0.1:1")));
+}
+
+#[test]
+fn who_names_a_server() {
+    let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
+    let by_tenant = |kind, server, tenants_may_name| {
+        let configured = BTreeMap::from([("other.io".to_owned(), TrustServer::parse("https://n.other.io").unwrap())]);
+        let defaults =
+            Defaults { cluster_secrets: own(), trust_servers: configured, tenants_may_name, pin: PinStyle::default() };
+        let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
+        asked(&planned.need).named_by_tenant
+    };
+    let tenant = || PolicyKind::Image { namespace: "work".into() };
+    assert!(by_tenant(tenant(), Some("https://notary.h.io"), None));
+    assert!(by_tenant(tenant(), Some("https://h.io:4444"), None));
+    assert!(!by_tenant(tenant(), Some("https://h.io:4443"), None), "that is the registry's own");
+    assert!(!by_tenant(tenant(), None, None));
+    assert!(!by_tenant(tenant(), Some("https://notary.h.io"), Some(vec!["notary.h.io".into()])));
+    assert!(by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io".into()])));
+    assert!(!by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io:30443".into()])));
+    assert!(!by_tenant(PolicyKind::Cluster, Some("https://notary.h.io"), None));
+}
+
+#[test]
+fn retired_servers() {
+    let docker = trust(PolicyKind::Cluster, Some("https://notary.docker.io"));
+    assert!(matches!(need(&docker, "nginx", own(), 1_796_687_999), Need::Proof(_)));
+    let retired = Refusal::Retired { host: "notary.docker.io".into(), day: "2026-12-08" };
+    assert_eq!(need(&docker, "nginx", own(), 1_796_688_000), Need::Denied(retired.into()));
+    let azure = trust(PolicyKind::Cluster, Some("https://acme.azurecr.io"));
+    assert!(matches!(
+        need(&azure, "nginx", own(), 1_838_073_600),
+        Need::Denied(DenyReason::Refused(Refusal::Retired { .. }))
+    ));
+}

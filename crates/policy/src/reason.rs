@@ -1,0 +1,183 @@
+//! Why an image may not run, in the published words.
+
+use countersign_image::{quoted, shown};
+use thiserror::Error;
+
+use crate::evidence::Refusal;
+use crate::policies::Policy;
+
+/// Why an image may not run.
+///
+/// The wording is part of the product: people search for it, and runbooks quote it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// The namespace has no policy, and no cluster policy lists the image.
+    #[error(
+        "no matching repositories in ClusterImagePolicy and no ImagePolicies in the {} namespace",
+        quoted(namespace)
+    )]
+    NotListedInCluster {
+        /// The namespace.
+        namespace: String,
+    },
+    /// The namespace has policies, and none lists the image.
+    #[error("no matching repositories in the ImagePolicies")]
+    NotListedInNamespace,
+    /// There is no policy at all.
+    #[error("no image policies or cluster polices")]
+    NoPolicies,
+    /// A policy that counts, or the entry that applies, is at fault.
+    #[error("{policy} cannot be used: {}; correct or delete it", shown(problem))]
+    PolicyUnusable {
+        /// Kind and name.
+        policy: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Signatures are over sha256.
+    #[error(
+        "failed to get content trust information: the image is named by a {algorithm} digest, but only sha256 digests are signed"
+    )]
+    DigestAlgorithm {
+        /// The algorithm.
+        algorithm: String,
+    },
+    /// There is no proof.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// There is none, for several reasons.
+    #[error("{}", joined(reasons))]
+    Several {
+        /// Each of them; at least one.
+        reasons: Vec<Reason>,
+        /// Whether something else might come out once all could be decided.
+        undecided: bool,
+    },
+    /// The content is signed, and the registry does not have it.
+    #[error(
+        "failed to get content trust information: {digest} is signed, but the registry {host} does not have it; push the signed image again"
+    )]
+    NotPresent {
+        /// `sha256:…`
+        digest: String,
+        /// `HOST:PORT`
+        host: String,
+    },
+    /// The image is proven, and stands in a revision, which cannot be pinned.
+    #[error("the image must be named by its digest here, as nothing else can be put in its place: {pinned}")]
+    RevisionNotPinned {
+        /// How it must be named.
+        pinned: String,
+    },
+    /// The image is proven, but reached the validating webhook without its digest.
+    #[error(
+        "not pinned to its signed digest {digest}: another webhook changed it after Countersign; let that webhook run earlier (webhooks of one kind run in the order of their configurations' names), or set mutateImage: false for the images that it adds"
+    )]
+    LostPin {
+        /// `sha256:…`
+        digest: String,
+    },
+    /// The text is no image reference.
+    #[error("invalid image name")]
+    InvalidName,
+}
+
+/// One of several reasons.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reason {
+    /// A part that is needed in any case is not proven.
+    Part(Refusal),
+    /// An alternative is not proven.
+    Alternative {
+        /// Which it is, from 1.
+        number: usize,
+        /// How many there are.
+        of: usize,
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// Parts that must all hold prove different digests.
+    Differ {
+        /// `sha256:…` of the first.
+        one: String,
+        /// `sha256:…` of another one.
+        other: String,
+    },
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Part(refusal) => refusal.fmt(f),
+            Self::Alternative { number, of, refusal } => {
+                write!(f, "{refusal} (alternative {number} of {of}; one of them is enough)")
+            }
+            Self::Differ { one, other } => write!(
+                f,
+                "failed to get content trust information: what the entry asks for must all hold for one digest, but {one} and {other} are signed; sign the same content everywhere"
+            ),
+        }
+    }
+}
+
+fn joined(reasons: &[Reason]) -> String {
+    reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+impl DenyReason {
+    /// The kind of reason: a closed set, so that a hostile image name cannot mint new time series.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::NotListedInCluster { .. } => "not-listed-in-cluster",
+            Self::NotListedInNamespace => "not-listed-in-namespace",
+            Self::NoPolicies => "no-policies",
+            Self::PolicyUnusable { .. } => "policy-unusable",
+            Self::DigestAlgorithm { .. } => "digest-algorithm",
+            Self::Refused(refusal) => refusal.label(),
+            Self::Several { undecided: true, .. } => "undecided",
+            Self::Several { undecided: false, .. } => "several",
+            Self::NotPresent { .. } => "not-present",
+            Self::RevisionNotPinned { .. } | Self::LostPin { .. } => "not-pinned",
+            Self::InvalidName => "invalid-name",
+        }
+    }
+
+    /// It could not be decided, for this reason.
+    #[must_use]
+    pub fn undecided(cause: impl Into<String>) -> Self {
+        Self::Refused(Refusal::Undecided { cause: cause.into() })
+    }
+
+    /// What a policy that is at fault comes to.
+    #[must_use]
+    pub fn unusable(policy: &Policy, problem: &str) -> Self {
+        Self::PolicyUnusable { policy: policy.title(), problem: problem.to_owned() }
+    }
+
+    /// Whether nothing was decided.
+    #[must_use]
+    pub fn is_undecided(&self) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.is_undecided(),
+            Self::Several { undecided, .. } => *undecided,
+            _ => false,
+        }
+    }
+
+    /// A text for each reason.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        match self {
+            Self::Several { reasons, .. } => reasons.iter().map(ToString::to_string).collect(),
+            other => vec![other.to_string()],
+        }
+    }
+}
+
+impl From<Refusal> for DenyReason {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
