@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use countersign_policy::{Kinds, Reviewed, Workload};
+use countersign_policy::{Kinds, KnownKind, Reviewed, Workload, known_kind};
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{Api, DynamicObject, GetParams};
@@ -31,31 +31,35 @@ const MAX_STATES: usize = 8;
 /// The label that names the revision that a pod of a `StatefulSet` was made from.
 pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
-/// A kind of owner: its group, its kind, and its resource.
-type OwnerKind = (&'static str, &'static str, &'static str);
+/// A kind of owner, by its group and kind.
+type OwnerKind = (&'static str, &'static str);
 
-const REPLICA_SET: [OwnerKind; 2] =
-    [("apps", "ReplicaSet", "replicasets"), ("extensions", "ReplicaSet", "replicasets")];
-const DAEMON_SET: [OwnerKind; 2] = [("apps", "DaemonSet", "daemonsets"), ("extensions", "DaemonSet", "daemonsets")];
-const DEPLOYMENT: [OwnerKind; 2] = [("apps", "Deployment", "deployments"), ("extensions", "Deployment", "deployments")];
-const STATEFUL_SET: OwnerKind = ("apps", "StatefulSet", "statefulsets");
-const REPLICATION_CONTROLLER: OwnerKind = ("", "ReplicationController", "replicationcontrollers");
-const JOB: OwnerKind = ("batch", "Job", "jobs");
-const CRON_JOB: OwnerKind = ("batch", "CronJob", "cronjobs");
-const REVISION: OwnerKind = ("apps", "ControllerRevision", "controllerrevisions");
+const REPLICA_SET: [OwnerKind; 2] = [("apps", "ReplicaSet"), ("extensions", "ReplicaSet")];
+const DAEMON_SET: [OwnerKind; 2] = [("apps", "DaemonSet"), ("extensions", "DaemonSet")];
+const DEPLOYMENT: [OwnerKind; 2] = [("apps", "Deployment"), ("extensions", "Deployment")];
+const STATEFUL_SET: OwnerKind = ("apps", "StatefulSet");
+const REPLICATION_CONTROLLER: OwnerKind = ("", "ReplicationController");
+const JOB: OwnerKind = ("batch", "Job");
+const CRON_JOB: OwnerKind = ("batch", "CronJob");
+const REVISION: OwnerKind = ("apps", "ControllerRevision");
 
 /// The kinds that make children of a kind.
 ///
 /// OpenShift's `DeploymentConfig` makes replication controllers, and is not among them: its subresource `instantiate` writes images into it
 /// that no webhook is asked about, so that it stands there is no review.
-fn makers(group: &str, kind: &str) -> Vec<OwnerKind> {
-    match (group, kind) {
+fn makers(group: &str, kind: &str) -> Vec<&'static KnownKind> {
+    let makers = match (group, kind) {
         ("", "Pod") => [&REPLICA_SET[..], &DAEMON_SET, &[STATEFUL_SET, REPLICATION_CONTROLLER, JOB]].concat(),
         ("apps" | "extensions", "ReplicaSet") => DEPLOYMENT.to_vec(),
         ("batch", "Job") => vec![CRON_JOB],
         ("apps", "ControllerRevision") => [&DAEMON_SET[..], &[STATEFUL_SET]].concat(),
         _ => Vec::new(),
-    }
+    };
+    known(&makers)
+}
+
+fn known(kinds: &[OwnerKind]) -> Vec<&'static KnownKind> {
+    kinds.iter().filter_map(|(group, kind)| known_kind(group, kind)).collect()
 }
 
 /// Every kind whose objects are fetched, with its group and resource: what the right to `get` is needed for.
@@ -63,7 +67,8 @@ fn makers(group: &str, kind: &str) -> Vec<OwnerKind> {
 pub fn fetched() -> Vec<(&'static str, &'static str)> {
     let kinds = ["Pod", "ReplicaSet", "Job", "ControllerRevision"];
     let of = |kind| ["", "apps", "batch"].into_iter().flat_map(move |group| makers(group, kind));
-    let mut all: Vec<_> = kinds.into_iter().flat_map(of).chain([REVISION]).map(|kind| (kind.0, kind.2)).collect();
+    let all = kinds.into_iter().flat_map(of).chain(known(&[REVISION]));
+    let mut all: Vec<_> = all.map(|kind| (kind.group, kind.resource)).collect();
     all.sort_unstable();
     all.dedup();
     all
@@ -221,12 +226,13 @@ impl Owner {
         if !is_version || !cluster::is_object_name(name) {
             return None;
         }
-        let maker = makers(child.group, child.kind).into_iter().find(|maker| (maker.0, maker.1) == (group, kind))?;
+        let maker =
+            makers(child.group, child.kind).into_iter().find(|maker| (maker.group, maker.kind) == (group, kind))?;
         let asked = Asked {
             group: group.to_owned(),
             version: version.to_owned(),
-            kind: maker.1,
-            resource: maker.2,
+            kind: maker.kind,
+            resource: maker.resource,
             namespace: child.namespace.to_owned(),
             name: name.to_owned(),
         };
@@ -243,7 +249,7 @@ impl Owner {
             return None;
         }
         let name = child.object.pointer("/metadata/labels")?.get(REVISION_LABEL)?.as_str()?;
-        let (_, kind, resource) = REVISION;
+        let &KnownKind { kind, resource, .. } = known_kind(REVISION.0, REVISION.1)?;
         cluster::is_object_name(name).then(|| Asked { kind, resource, name: name.to_owned(), ..self.asked.clone() })
     }
 }

@@ -106,8 +106,17 @@ impl Engine {
         };
         limit_repositories(&mut planned);
         let pull = PullSecrets::of(moment.as_ref(), job.namespace, job.workload);
-        let search = Search { engine: self, moment: moment.as_ref(), pull: &pull, job, now };
-        let search = &search;
+        let search = &Search {
+            notary: &self.notary,
+            private: self.private,
+            moment: moment.as_ref(),
+            pull: &pull,
+            namespace: job.namespace,
+            until: job.until,
+            deadline: self.deadline,
+            denial_age: job.denial_age,
+            now,
+        };
         // One after the other: what it takes to prove an image is not made before its turn comes.
         let judged =
             stream::iter(planned).map(|planned| async move { self.judge_image(planned, search).await }.boxed());
@@ -180,10 +189,10 @@ impl Engine {
         digest: Sha256,
         search: &Search<'_>,
     ) -> Result<(), DenyReason> {
-        let registry = self.registry.for_namespace(search.job.namespace);
+        let registry = self.registry.for_namespace(search.namespace);
         let host = RegistryClient::host(reference);
         let asked = async { registry.has(reference, &digest, search.pull.login().await).await };
-        match tokio::time::timeout_at(search.job.until, asked).await {
+        match tokio::time::timeout_at(search.until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
             Ok(Err(error)) => Err(DenyReason::undecided(error.to_string())),

@@ -3,19 +3,17 @@
 //! Everything that decides asks here: the mutating webhook, the validating webhook, and the command line. So the same object
 //! gets the same answer from all of them. `docs/security.md` argues from this file why nothing unproven can be persisted.
 
-use std::time::Duration;
-
 use countersign_image::{quoted, shown};
 use countersign_policy::{DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Warning, Workload, patch};
-use countersign_remote::DENIAL_AGE;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::children::{Child, Children, Note};
 use crate::config::Mode;
+use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::enforce::{Engine, Job};
-use crate::journal::{self, ReviewOutcome};
+use crate::journal;
 use crate::reading::Reading;
 use crate::review::{Answer, Request};
 
@@ -24,37 +22,6 @@ pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// How long a line of an admission warning may be: the API server cuts what is longer.
 const MAX_WARNING: usize = 256;
-
-/// Who asks the gate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Webhook {
-    /// The mutating webhook: denies what is not proven, and pins the rest.
-    Mutate,
-    /// The validating webhook, which sees the object as it will be stored: denies what is not proven, or not pinned where a
-    /// pin is due, and changes nothing.
-    Validate,
-}
-
-impl Webhook {
-    /// As logs and metrics name it.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Mutate => "mutate",
-            Self::Validate => "validate",
-        }
-    }
-
-    /// How old the metadata may be that a denial rests on. The validating webhook looks at what another replica may have pinned
-    /// this very moment, so it asks anew each time before it denies. The mutating one has sorted out the rest by then, so that
-    /// this is no way to make it ask at will.
-    fn denial_age(self) -> Duration {
-        match self {
-            Self::Mutate => DENIAL_AGE,
-            Self::Validate => Duration::ZERO,
-        }
-    }
-}
 
 /// Decides about objects.
 #[derive(Debug)]
@@ -73,23 +40,6 @@ pub struct Gate {
     pub mode: Mode,
 }
 
-/// What the gate has decided, before the mode is looked at.
-#[derive(Debug, Default)]
-pub struct Decision {
-    /// What the judged images came to; images that stand unchanged are not among them.
-    pub verdict: Verdict,
-    /// Why the object is denied.
-    pub denied: Option<String>,
-    /// Whether it is only denied because something could not be decided.
-    pub undecided: bool,
-    /// The JSON patch that pins the images.
-    pub patch: Option<Vec<u8>>,
-    /// Whether a denial would stop nothing: the pod runs already.
-    pub runs_already: bool,
-    /// Whether the object holds images at all, judged or not.
-    pub has_images: bool,
-}
-
 /// What is needed of the objects of a request.
 #[derive(Debug, Clone)]
 pub struct Submitted {
@@ -106,32 +56,6 @@ impl Submitted {
     #[must_use]
     pub fn size(&self) -> usize {
         self.object.as_ref().map_or_else(String::len, Reading::size) + self.before.size()
-    }
-}
-
-impl Decision {
-    fn unchanged(has_images: bool) -> Self {
-        Self { has_images, ..Self::default() }
-    }
-
-    /// A denial of the whole object.
-    #[must_use]
-    pub fn denied(message: String) -> Self {
-        Self { denied: Some(message), has_images: true, ..Self::default() }
-    }
-
-    /// What it counts as, whatever the mode makes of it.
-    #[must_use]
-    pub fn outcome(&self) -> ReviewOutcome {
-        let proven = |image: &countersign_policy::ImageVerdict| {
-            matches!(image.outcome, ImageOutcome::Proven(_) | ImageOutcome::PutBack(_))
-        };
-        match &self.denied {
-            Some(_) if self.undecided => ReviewOutcome::Undecided,
-            Some(_) => ReviewOutcome::Denied,
-            None if self.verdict.images.iter().any(proven) => ReviewOutcome::Verified,
-            None => ReviewOutcome::Unchecked,
-        }
     }
 }
 

@@ -3,41 +3,9 @@
 use countersign_image::shown;
 use tracing::info;
 
-use crate::gate::{Decision, Webhook};
+use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::metrics::SharedMetrics;
 use crate::review::{Answer, Request};
-
-/// What a review came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReviewOutcome {
-    /// Allowed without asking anybody.
-    Unchecked,
-    /// Allowed after verification.
-    Verified,
-    /// Denied by a policy or a signature.
-    Denied,
-    /// Denied since it could not be decided.
-    Undecided,
-    /// Would have been denied, but the mode only warns or logs, or a node runs the pod already.
-    Tolerated,
-    /// No review at all: answered with HTTP 400.
-    BadRequest,
-}
-
-impl ReviewOutcome {
-    /// The label's value.
-    #[must_use]
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Unchecked => "unchecked",
-            Self::Verified => "verified",
-            Self::Denied => "denied",
-            Self::Undecided => "undecided",
-            Self::Tolerated => "tolerated",
-            Self::BadRequest => "bad-request",
-        }
-    }
-}
 
 /// Writes down what was decided.
 #[derive(Debug, Clone)]

@@ -3,12 +3,15 @@
 pub mod notary;
 mod pull_secrets;
 
+use std::time::Duration;
+
+use countersign_image::Wanted;
 use countersign_policy::{Ask, Evidence};
-use countersign_remote::Seen;
+use countersign_remote::{NotaryClient, Seen};
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 pub(crate) use self::pull_secrets::PullSecrets;
-use crate::enforce::{Engine, Job};
 use crate::source::Moment;
 
 /// What one ask came to.
@@ -19,18 +22,31 @@ pub(crate) struct Found {
     pub(crate) seen: Option<Seen>,
 }
 
-/// What is known to everybody who looks for proofs for one review.
+/// Who can be asked, and on whose behalf: the same for all images of one review.
 pub(crate) struct Search<'a> {
-    pub(crate) engine: &'a Engine,
+    /// Where signatures come from.
+    pub(crate) notary: &'a NotaryClient,
+    /// Whether what one login brought is kept from those who have not shown that they may read it too.
+    pub(crate) private: bool,
+    /// Where secrets come from.
     pub(crate) moment: &'a dyn Moment,
+    /// The credentials of the workload.
     pub(crate) pull: &'a PullSecrets<'a>,
-    pub(crate) job: &'a Job<'a>,
+    /// The namespace that it is asked for.
+    pub(crate) namespace: &'a str,
+    /// When there must be an answer.
+    pub(crate) until: Instant,
+    /// How long a review may take in all, for messages.
+    pub(crate) deadline: Duration,
+    /// How old the metadata may be that a denial rests on.
+    pub(crate) denial_age: Duration,
+    /// The time at which everything is judged.
     pub(crate) now: Timestamp,
 }
 
 impl Search<'_> {
     /// Looks for the proof that is asked for of an image.
-    pub(crate) async fn prove(&self, ask: &Ask, wanted: &countersign_image::Wanted) -> Found {
+    pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted) -> Found {
         match ask {
             Ask::Notary(ask) => self.prove_by_notary(ask, wanted).await,
         }

@@ -3,23 +3,22 @@
 pub mod cluster;
 pub mod definitions;
 pub mod files;
-pub mod status;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_policy::{PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use thiserror::Error;
 
-/// The data of a secret that a policy names. Never shown: the same type holds whatever else the secret has.
+/// The keys of a secret's data that are read, besides that of a pull secret: a secret may hold anything else.
+const KEYS: [&str; 2] = ["name", "publicKey"];
+
+/// What is read of a secret that a policy or a workload names. Never shown: it may hold whatever a secret has.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct SecretData {
-    /// The signer's name.
-    pub name: Option<Vec<u8>>,
-    /// The signer's key.
-    pub public_key: Option<Vec<u8>>,
-    /// Credentials, of a pull secret.
-    pub pull: Option<PullData>,
+    values: BTreeMap<&'static str, Vec<u8>>,
+    pull: Option<PullData>,
 }
 
 /// The data of a pull secret, by its type.
@@ -32,12 +31,12 @@ pub enum PullData {
 }
 
 /// The data key of a pull secret, and what to make of its value.
-pub type PullForm = (&'static str, fn(Vec<u8>) -> PullData);
+type PullForm = (&'static str, fn(Vec<u8>) -> PullData);
 
 impl PullData {
     /// The data key of a type of Secret that holds credentials, and what its value is; nothing for any other type.
     #[must_use]
-    pub fn form(secret_type: &str) -> Option<PullForm> {
+    fn form(secret_type: &str) -> Option<PullForm> {
         match secret_type {
             "kubernetes.io/dockerconfigjson" => Some((".dockerconfigjson", Self::Config)),
             "kubernetes.io/dockercfg" => Some((".dockercfg", Self::Legacy)),
@@ -47,26 +46,59 @@ impl PullData {
 }
 
 impl SecretData {
+    /// Takes what is read of a secret of a type; `value` gives the value of a key, if there is one.
+    ///
+    /// # Errors
+    /// Whatever `value` fails with.
+    pub fn read<E>(secret_type: &str, mut value: impl FnMut(&str) -> Result<Option<Vec<u8>>, E>) -> Result<Self, E> {
+        let mut read = Self::default();
+        for key in KEYS {
+            if let Some(found) = value(key)? {
+                read.values.insert(key, found);
+            }
+        }
+        if let Some((key, form)) = PullData::form(secret_type) {
+            read.pull = value(key)?.map(form);
+        }
+        Ok(read)
+    }
+
+    /// The signer's name, if there is one that is not empty.
+    #[must_use]
+    pub fn name(&self) -> Option<&[u8]> {
+        self.present("name")
+    }
+
+    /// The signer's key, or a root key, if there is one that is not empty.
+    #[must_use]
+    pub fn public_key(&self) -> Option<&[u8]> {
+        self.present("publicKey")
+    }
+
+    /// Credentials, of a pull secret.
+    #[must_use]
+    pub fn pull(&self) -> Option<&PullData> {
+        self.pull.as_ref()
+    }
+
+    fn present(&self, key: &str) -> Option<&[u8]> {
+        self.values.get(key).map(Vec::as_slice).filter(|value| !value.trim_ascii().is_empty())
+    }
+
     /// How many bytes it takes, with its place.
     #[must_use]
     pub fn size(&self) -> usize {
         let pull = self.pull.as_ref().map_or(0, |pull| match pull {
             PullData::Config(bytes) | PullData::Legacy(bytes) => bytes.len(),
         });
-        size_of::<Self>()
-            + 256
-            + pull
-            + [&self.name, &self.public_key].into_iter().flatten().map(Vec::len).sum::<usize>()
+        size_of::<Self>() + 256 + pull + self.values.values().map(Vec::len).sum::<usize>()
     }
 }
 
 impl std::fmt::Debug for SecretData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SecretData")
-            .field("name", &self.name.is_some())
-            .field("public_key", &self.public_key.is_some())
-            .field("pull", &self.pull.is_some())
-            .finish()
+        let keys: Vec<_> = self.values.keys().collect();
+        f.debug_struct("SecretData").field("keys", &keys).field("pull", &self.pull.is_some()).finish()
     }
 }
 

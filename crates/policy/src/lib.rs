@@ -7,6 +7,7 @@
 
 mod evidence;
 mod judge;
+mod kinds;
 pub mod patch;
 mod pattern;
 pub mod plan;
@@ -20,6 +21,7 @@ mod workload;
 
 pub use evidence::{Cause, Evidence, Identity, Proof, Refusal};
 pub use judge::{Proven, Warning};
+pub use kinds::{KNOWN_KINDS, KindError, Kinds, KnownKind, is_revision, known_kind};
 pub use pattern::{Pattern, PatternError};
 pub use plan::notary::NotaryAsk;
 pub use plan::{Ask, ClusterSecrets, Defaults, Need, NeededProof, PinStyle, PlannedImage, plan};
@@ -29,4 +31,4 @@ pub use requirement::Requirement;
 pub use reviewed::Reviewed;
 pub use secret::{SecretProblem, SecretRef, SecretUse};
 pub use verdict::{ImageVerdict, Outcome, Pinned, Verdict, denial};
-pub use workload::{ContainerImage, KindError, Kinds, Workload, WorkloadError, is_revision};
+pub use workload::{ContainerImage, Workload, WorkloadError};

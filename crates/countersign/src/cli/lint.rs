@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use countersign_notary::TrustServer;
-use countersign_policy::{Check, Match, Policy, PolicyKind, ProofPolicy, SecretRef, TrustPolicy};
+use countersign_policy::{Check, Match, Policy, PolicyKind, ProofPolicy, SecretRef, SecretUse, TrustPolicy};
 
 use super::exit;
 use super::output::{print, table};
 use crate::config::Pin;
 use crate::documents::{self, Document, Names};
-use crate::prove::notary::read_signer;
+use crate::prove::notary::{check_secret, read_signer};
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
 
@@ -192,9 +192,7 @@ fn lint_trust(
         }
     }
     for name in &trust.root_secrets {
-        let key = loaded.secret_now(&secret(name)).and_then(|data| data.public_key.clone());
-        let text = key.and_then(|key| String::from_utf8(key).ok()).unwrap_or_default();
-        if countersign_notary::RootPins::none().add(&text).is_err() {
+        if check_secret(&secret(name), SecretUse::RootKey, loaded.secret_now(&secret(name))).is_err() {
             say(
                 Severity::Error,
                 format!(

@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::output::{print, table, verdict_word};
 use super::{exit, reach};
 use crate::config::{ClusterPolicySecrets, Mode};
+use crate::decision::Webhook;
 use crate::documents::{self, Document, Names};
 use crate::enforce::Engine;
-use crate::gate::{Gate, Webhook};
+use crate::gate::Gate;
 use crate::review::{GroupVersionKind, Request};
 use crate::source::files::{FileSource, Loaded};
 

@@ -115,27 +115,26 @@ impl Search<'_> {
 
     /// Proves an image once the namespace has a turn, as long as there is time.
     async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
-        let (engine, job) = (self.engine, self.job);
-        let (server, seconds) = (ask.server.host_port(), engine.deadline.as_secs_f32());
+        let (server, seconds) = (ask.server.host_port(), self.deadline.as_secs_f32());
         let no_turn = || {
             let cause = format!(
                 "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
-                job.namespace
+                self.namespace
             );
             Err(Refusal::Undecided { cause })
         };
         // Past its time a review of a thousand images does not stand in line a thousand times.
-        if Instant::now() >= job.until {
+        if Instant::now() >= self.until {
             return no_turn();
         }
-        let Ok(Ok(_turn)) = tokio::time::timeout_at(job.until, engine.notary.proof(job.namespace)).await else {
+        let Ok(Ok(_turn)) = tokio::time::timeout_at(self.until, self.notary.proof(self.namespace)).await else {
             return no_turn();
         };
         // It is large, and only those that have a turn are to take room.
         let proven = Box::pin(self.look_up(ask, wanted));
-        tokio::time::timeout_at(job.until, proven).await.unwrap_or_else(|_| {
+        tokio::time::timeout_at(self.until, proven).await.unwrap_or_else(|_| {
             let certificate = ask.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem).ok());
-            if engine.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
+            if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
                 return no_turn();
             }
             Err(Refusal::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
@@ -150,7 +149,7 @@ impl Search<'_> {
         let mut resolved = resolve(&seen);
         if resolved.is_err() {
             // An older answer may allow; a denial rests on one that was asked for just now.
-            let asked = self.ask_server(ask, &question, Some(self.job.denial_age)).await;
+            let asked = self.ask_server(ask, &question, Some(self.denial_age)).await;
             seen = asked.map_err(|failure| question.refusal(failure))?;
             resolved = resolve(&seen);
         }
@@ -177,9 +176,9 @@ impl Search<'_> {
             let login = login
                 .at_tenants_server(ask.named_by_tenant)
                 .with_tenants_certificate(question.demands.certificate.is_some());
-            self.engine.notary.repository(question.ask(&login, self.pull.namespace(), max_age)).await
+            self.notary.repository(question.ask(&login, self.namespace, max_age)).await
         };
-        if !self.engine.private {
+        if !self.private {
             let asked = send(&Login::none()).await;
             if !matches!(asked, Err(Failure::Auth(_))) || self.pull.login().await.is_empty() {
                 return asked;
@@ -214,12 +213,11 @@ pub fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&Secret
 /// A secret that is not there, or is incomplete or of no use.
 pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
-    let present = |bytes: &Option<Vec<u8>>| bytes.clone().filter(|bytes| !bytes.trim_ascii().is_empty());
-    let name = present(&data.name).ok_or_else(|| problem(secret, SecretProblem::NoName))?;
-    let key = present(&data.public_key).ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    let name = data.name().ok_or_else(|| problem(secret, SecretProblem::NoName))?;
+    let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
     // A name that came from a file usually ends in a line feed.
     let name = String::from_utf8_lossy(name.trim_ascii()).into_owned();
-    Signer::new(&name, &key).map_err(|problem| Refusal::SignerKey { secret: secret.clone(), problem })
+    Signer::new(&name, key).map_err(|problem| Refusal::SignerKey { secret: secret.clone(), problem })
 }
 
 /// The root key that a secret pins.
@@ -228,8 +226,7 @@ pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Sign
 /// A secret that is not there, or holds no key.
 fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
-    let key = data.public_key.as_deref().filter(|key| !key.trim_ascii().is_empty());
-    let key = key.ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
+    let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
     let bad = || Refusal::RootKey { origin: format!("secret {}", secret.name) };
     let mut pins = RootPins::none();
     pins.add(std::str::from_utf8(key).map_err(|_| bad())?).map_err(|_| bad())?;

@@ -27,11 +27,6 @@ impl<'a> PullSecrets<'a> {
         Self { moment, namespace, workload, login: OnceCell::new() }
     }
 
-    /// The namespace.
-    pub(crate) fn namespace(&self) -> &str {
-        self.namespace
-    }
-
     /// Those of the pod, then those of its service account, as the kubelet has them. What is not there, or cannot be read,
     /// is left out, as the kubelet does; the denial that may come of it says what was missing.
     pub(crate) async fn login(&self) -> &Login {
@@ -54,9 +49,11 @@ impl<'a> PullSecrets<'a> {
         for name in names {
             let secret = SecretRef { namespace: self.namespace.to_owned(), name: name.clone() };
             let read = match self.moment.secret(&secret).await {
-                Ok(Some(SecretData { pull: Some(PullData::Config(text)), .. })) => DockerConfig::parse(&text),
-                Ok(Some(SecretData { pull: Some(PullData::Legacy(text)), .. })) => DockerConfig::parse_legacy(&text),
-                Ok(_) => continue,
+                Ok(data) => match data.as_ref().and_then(SecretData::pull) {
+                    Some(PullData::Config(text)) => DockerConfig::parse(text),
+                    Some(PullData::Legacy(text)) => DockerConfig::parse_legacy(text),
+                    None => continue,
+                },
                 Err(problem) => {
                     warn!(problem = ?problem.to_string(), "a pull secret is left out");
                     continue;

@@ -1,5 +1,6 @@
 //! The entries that Countersign answers, and what should stand in them.
 
+use countersign_policy::KNOWN_KINDS;
 use kube::api::DynamicObject;
 use serde_json::{Value, json};
 
@@ -89,18 +90,13 @@ impl Aim {
             }
             rule
         };
-        let set = ["daemonsets", "deployments", "replicasets", "statefulsets"];
-        // Controllers of StatefulSets make pods from their revisions.
-        let apps = [&["controllerrevisions"][..], &set].concat();
-        // Before version 3.6 the deployment configs of OpenShift were in the group without a name, and 3.11 still serves them there.
-        let core = ["pods", "pods/ephemeralcontainers", "podtemplates", "replicationcontrollers", "deploymentconfigs"];
-        let mut workloads = vec![
-            rule("", &core, "Namespaced"),
-            rule("apps", &apps, "Namespaced"),
-            rule("extensions", &set, "Namespaced"),
-            rule("batch", &["cronjobs", "jobs"], "Namespaced"),
-            rule("apps.openshift.io", &["deploymentconfigs"], "Namespaced"),
-        ];
+        let mut workloads: Vec<Value> = KNOWN_KINDS
+            .chunk_by(|one, other| one.group == other.group)
+            .map(|kinds| {
+                let resources: Vec<_> = kinds.iter().map(|kind| kind.resource).collect();
+                rule(kinds[0].group, &resources, "Namespaced")
+            })
+            .collect();
         let further = kinds.iter().filter_map(|kind| Some(rule(&kind.group, &[kind.resource.as_deref()?], "*")));
         workloads.extend(further);
         Self {

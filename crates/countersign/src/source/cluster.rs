@@ -5,6 +5,7 @@
 //! take the right to list all that a cluster keeps secret.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::definitions::{self, CURE};
-use super::{Moment, PullData, SecretData, Source, SourceError};
+use super::{Moment, SecretData, Source, SourceError};
 use crate::api::{self, GROUP, Problem};
 use crate::cluster::{self, News};
 use crate::metrics::SharedMetrics;
@@ -44,7 +45,7 @@ const DEFINITIONS_AGAIN: Duration = Duration::from_secs(60);
 const KINDS: [(&str, &str); 2] = [("ImagePolicy", "imagepolicies"), ("ClusterImagePolicy", "clusterimagepolicies")];
 
 /// The API resource of a kind of policy.
-pub(super) fn policies(kind: &PolicyKind) -> ApiResource {
+pub(crate) fn policies(kind: &PolicyKind) -> ApiResource {
     let (kind, plural) = KINDS[usize::from(*kind == PolicyKind::Cluster)];
     cluster::resource(GROUP, "v1beta1", kind, plural)
 }
@@ -383,10 +384,8 @@ fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
 
 fn secret_data(secret: Secret) -> (String, SecretData) {
     let mut data = secret.data.unwrap_or_default();
-    let mut value = |key: &str| data.remove(key).map(|bytes| bytes.0);
-    let form = PullData::form(secret.type_.as_deref().unwrap_or_default());
-    let pull = form.and_then(|(key, form)| value(key).map(form));
-    let found = SecretData { name: value("name"), public_key: value("publicKey"), pull };
+    let value = |key: &str| Ok::<_, Infallible>(data.remove(key).map(|bytes| bytes.0));
+    let Ok(found) = SecretData::read(secret.type_.as_deref().unwrap_or_default(), value);
     (secret.metadata.name.unwrap_or_default(), found)
 }
 

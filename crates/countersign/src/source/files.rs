@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Moment, PullData, SecretData, Source, SourceError};
+use super::{Moment, SecretData, Source, SourceError};
 use crate::api::{self, PolicyDocument, PolicyFault};
 use crate::documents::{self, Document, DocumentError, Names};
 use crate::metrics::SharedMetrics;
@@ -204,11 +204,7 @@ fn read_secret(document: &Document) -> Result<(SecretRef, SecretData), LoadError
             Some(_) => Err(failed(format!("data.{key} is not a string"))),
         }
     };
-    let pull = match PullData::form(document.text_of("/type")) {
-        Some((key, form)) => value_of(key)?.map(form),
-        None => None,
-    };
-    let data = SecretData { name: value_of("name")?, public_key: value_of("publicKey")?, pull };
+    let data = SecretData::read(document.text_of("/type"), value_of)?;
     Ok((SecretRef { namespace: namespace_of(document).to_owned(), name: name.clone() }, data))
 }
 
@@ -323,7 +319,7 @@ mod tests {
         let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ns}\ndata: {name: YWxpY2U=, publicKey: eA==}\nstringData: {publicKey: key}\n";
         let loaded = load(text).unwrap();
         let data = loaded.secret_now(&SecretRef { namespace: "ns".into(), name: "s".into() }).unwrap();
-        assert_eq!((data.name.as_deref(), data.public_key.as_deref()), (Some(&b"alice"[..]), Some(&b"key"[..])));
+        assert_eq!((data.name(), data.public_key()), (Some(&b"alice"[..]), Some(&b"key"[..])));
         assert!(!format!("{data:?}").contains("alice"));
     }
 

@@ -11,9 +11,9 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use super::cluster::{ClusterSource, StoredPolicy, policies};
-use super::definitions::CURE;
 use crate::prove::notary::check_secret;
+use crate::source::cluster::{ClusterSource, StoredPolicy, policies};
+use crate::source::definitions::CURE;
 use crate::{api, cluster};
 
 /// How often the secrets of other namespaces are looked at when nothing was told.
