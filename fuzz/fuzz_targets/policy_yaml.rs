@@ -3,10 +3,10 @@
 
 use libfuzzer_sys::fuzz_target;
 
-use countersign::source::files::Loaded;
+use countersign::Loaded;
 
 fuzz_target!(|text: &str| {
-    if let Ok(documents) = countersign::documents::parse("fuzz.yaml", text) {
+    if let Ok(documents) = countersign::parse_documents("fuzz.yaml", text) {
         let _ = Loaded::of(&documents);
     }
 });

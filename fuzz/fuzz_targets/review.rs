@@ -4,8 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 
-use countersign::reading::Reading;
-use countersign::review::{Answer, Review};
+use countersign::{Answer, Reading, Review};
 use countersign_policy::Kinds;
 
 fuzz_target!(|data: &[u8]| {

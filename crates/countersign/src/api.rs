@@ -3,8 +3,8 @@
 //!
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
-mod entry;
-mod trust;
+pub(crate) mod entry;
+pub(crate) mod trust;
 
 use countersign_image::shown;
 use countersign_policy::{Check, Entry, Pattern, Policy, PolicyKind};
@@ -13,20 +13,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use thiserror::Error;
 
+pub(crate) use self::entry::Repository;
 pub(crate) use self::entry::schema as entry_schema;
-pub use self::entry::{Alternative, EntryPolicy, Repository};
-pub use self::trust::{SecretName, Trust};
 
 /// The group of the policies.
-pub const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
+pub(crate) const GROUP: &str = "securityenforcement.admission.cloud.ibm.com";
 
 /// Group and version of the policies, as documents say it.
-pub const API_VERSION: &str = "securityenforcement.admission.cloud.ibm.com/v1beta1";
+pub(crate) const API_VERSION: &str = "securityenforcement.admission.cloud.ibm.com/v1beta1";
 
 /// An ImagePolicy or a ClusterImagePolicy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct PolicyDocument {
+pub(crate) struct PolicyDocument {
     /// [`API_VERSION`].
     pub api_version: String,
     /// `ImagePolicy` or `ClusterImagePolicy`.
@@ -44,7 +43,7 @@ pub struct PolicyDocument {
 /// What a policy says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct PolicySpec {
+pub(crate) struct PolicySpec {
     /// Entries; the most exact that matches an image applies to it.
     pub repositories: Vec<Repository>,
 }
@@ -63,7 +62,7 @@ pub struct PolicyFault {
 
 /// What a policy document comes to.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Converted {
+pub(crate) struct Converted {
     /// The policy.
     pub policy: Policy,
     /// What is read but not enforced.
@@ -78,7 +77,7 @@ const ROOT: [&str; 5] = ["apiVersion", "kind", "metadata", "spec", "status"];
 
 /// Kind, namespace and name of a policy as somebody wrote it, for messages.
 #[must_use]
-pub fn title(object: &Value) -> String {
+pub(crate) fn title(object: &Value) -> String {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let kind = text("/kind").unwrap_or_default();
     // A name that the API server is yet to make is there as its beginning.
@@ -93,7 +92,7 @@ pub fn title(object: &Value) -> String {
 ///
 /// # Errors
 /// Every fault, not only the first.
-pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
+pub(crate) fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
     let kind = text("/kind").unwrap_or_default();
     let namespace = text("/metadata/namespace");
@@ -124,14 +123,14 @@ pub fn check(object: &Value) -> Result<Converted, Vec<PolicyFault>> {
 }
 
 /// A member and what is wrong with it, or what is not enforced of it.
-pub type Problem = (String, String);
+pub(crate) type Problem = (String, String);
 
 /// How many problems of one policy are told. Whoever mends them finds the others.
 const MAX_TOLD: usize = 20;
 
 /// The first of several problems, escaped and cut, and how many more there are.
 #[must_use]
-pub fn told<T: std::fmt::Display>(problems: &[T]) -> Vec<String> {
+pub(crate) fn told<T: std::fmt::Display>(problems: &[T]) -> Vec<String> {
     let mut lines: Vec<_> = problems.iter().take(MAX_TOLD).map(|problem| shown(&problem.to_string())).collect();
     if problems.len() > MAX_TOLD {
         lines.push(format!("and {} more", problems.len() - MAX_TOLD));
@@ -141,14 +140,14 @@ pub fn told<T: std::fmt::Display>(problems: &[T]) -> Vec<String> {
 
 /// Several problems in one line, as short as a status may be.
 #[must_use]
-pub fn in_one_line(problems: &[Problem]) -> String {
+pub(crate) fn in_one_line(problems: &[Problem]) -> String {
     let problems: Vec<_> = problems.iter().map(|(place, problem)| format!("{place} {problem}")).collect();
     told(&problems).join("; ")
 }
 
 /// What a policy comes to as it is written, faults included.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Read {
+pub(crate) struct Read {
     /// The engine's form of it: what is at fault denies.
     pub policy: Policy,
     /// What is wrong with it.
@@ -161,7 +160,7 @@ pub struct Read {
 /// denies the images that it is about: those that an entry matches whose name can be read, else all images of the policy's scope.
 /// `object` is the whole object; `apiVersion`, `kind` and `metadata` may be left out.
 #[must_use]
-pub fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
+pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
     let policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), unusable: None };
     let mut read = Read { policy, problems: Vec::new(), warnings: Vec::new() };
     let unknown = |value: Option<&Value>, known: &[&str], at: &str| -> Vec<Problem> {

@@ -64,7 +64,7 @@ fn known(kinds: &[OwnerKind]) -> Vec<&'static KnownKind> {
 
 /// Every kind whose objects are fetched, with its group and resource: what the right to `get` is needed for.
 #[must_use]
-pub fn fetched() -> Vec<(&'static str, &'static str)> {
+pub(crate) fn fetched() -> Vec<(&'static str, &'static str)> {
     let kinds = ["Pod", "ReplicaSet", "Job", "ControllerRevision"];
     let of = |kind| ["", "apps", "batch"].into_iter().flat_map(move |group| makers(group, kind));
     let all = kinds.into_iter().flat_map(of).chain(known(&[REVISION]));
@@ -75,7 +75,7 @@ pub fn fetched() -> Vec<(&'static str, &'static str)> {
 }
 
 /// Reads owners.
-pub trait Owners: Send + Sync {
+pub(crate) trait Owners: Send + Sync {
     /// An object as it is stored; `None` if there is none of that name.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ pub trait Owners: Send + Sync {
 
 /// The object that is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// Its group; empty for the core group.
     pub group: String,
     /// The version in which its controller named it.
@@ -104,7 +104,7 @@ pub struct Asked {
 const FETCHES: usize = 8;
 
 /// Owners in a cluster.
-pub struct ClusterOwners {
+pub(crate) struct ClusterOwners {
     client: Client,
     turns: Semaphore,
 }
@@ -112,7 +112,7 @@ pub struct ClusterOwners {
 impl ClusterOwners {
     /// Reads them from here.
     #[must_use]
-    pub fn new(client: Client) -> Self {
+    pub(crate) fn new(client: Client) -> Self {
         Self { client, turns: Semaphore::new(FETCHES) }
     }
 }
@@ -137,7 +137,7 @@ impl Owners for ClusterOwners {
 
 /// What the owner of a child says about it.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Excuse {
+pub(crate) struct Excuse {
     /// The images that the owner has.
     pub reviewed: Reviewed,
     /// What a denial says of an image that is not among them: why it was judged. `None` if there is no owner that counts.
@@ -146,7 +146,7 @@ pub struct Excuse {
 
 /// Why an image of a child was judged.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Note {
+pub(crate) enum Note {
     /// The owner has no such image.
     NotThere {
         /// Kind and name.
@@ -164,7 +164,7 @@ pub enum Note {
 impl Note {
     /// The words for an image at a place such as `containers/web`.
     #[must_use]
-    pub fn of(&self, path: &str) -> String {
+    pub(crate) fn of(&self, path: &str) -> String {
         match self {
             Self::NotThere { owner } => format!(
                 "{path} is not in the template of {owner}, or not with this image: another webhook added or changed it, so it is judged like any image; sign it, or list it in a policy"
@@ -177,7 +177,7 @@ impl Note {
 }
 
 /// The owners of children, and what was seen of them lately.
-pub struct Children {
+pub(crate) struct Children {
     owners: Arc<dyn Owners>,
     seen: Mutex<Seen>,
 }
@@ -190,7 +190,7 @@ impl std::fmt::Debug for Children {
 
 /// A child, as its review has it.
 #[derive(Debug, Clone, Copy)]
-pub struct Child<'a> {
+pub(crate) struct Child<'a> {
     /// The group of its kind.
     pub group: &'a str,
     /// Its kind.
@@ -257,7 +257,7 @@ impl Owner {
 impl Children {
     /// Reads owners from here.
     #[must_use]
-    pub fn new(owners: Arc<dyn Owners>) -> Self {
+    pub(crate) fn new(owners: Arc<dyn Owners>) -> Self {
         Self { owners, seen: Mutex::default() }
     }
 
@@ -266,7 +266,7 @@ impl Children {
     }
 
     /// What the owner of a child excuses. The caller has made sure that one of the cluster's own controllers asks.
-    pub async fn excuse(&self, kinds: &Kinds, child: Child<'_>) -> Excuse {
+    pub(crate) async fn excuse(&self, kinds: &Kinds, child: Child<'_>) -> Excuse {
         let Some(owner) = Owner::of(&child) else {
             return Excuse::default();
         };

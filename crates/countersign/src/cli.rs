@@ -1,14 +1,15 @@
 //! The command line: one file a subcommand.
 
+mod arguments;
+pub(crate) mod clients;
+mod credential_helpers;
 mod doctor;
 mod explain;
-mod helpers;
 mod inspect;
 mod lint;
 mod manifests;
 mod openshift;
 mod output;
-pub(crate) mod reach;
 mod review;
 mod serve;
 mod trust;
@@ -19,21 +20,21 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 /// Exit codes, which scripts rely on.
-pub mod exit {
+pub(crate) mod exit {
     /// Allowed, verified, without fault.
-    pub const OK: u8 = 0;
+    pub(crate) const OK: u8 = 0;
     /// Denied, not verified, or faults were found.
-    pub const DENIED: u8 = 1;
+    pub(crate) const DENIED: u8 = 1;
     /// Wrong usage or configuration.
-    pub const USAGE: u8 = 2;
+    pub(crate) const USAGE: u8 = 2;
     /// It could not be decided: a server was unreachable.
-    pub const UNDECIDED: u8 = 3;
+    pub(crate) const UNDECIDED: u8 = 3;
 }
 
 /// The gate that lets only trusted container images run in a Kubernetes cluster.
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, arg_required_else_help = true, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
 }

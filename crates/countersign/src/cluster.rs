@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 /// How long the API server may take to accept a connection or to answer a request that is no watch.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// After how many seconds a watch is begun anew.
 const WATCH_SECONDS: u32 = 60;
@@ -34,7 +34,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from
 /// Why there is no cluster to talk to.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum ClusterError {
+pub(crate) enum ClusterError {
     /// The kubeconfig file cannot be used.
     #[error("--kubeconfig {path}: {cause}")]
     Kubeconfig {
@@ -55,7 +55,7 @@ pub enum ClusterError {
 
 /// A cluster, and the namespace that Countersign calls its own there.
 #[derive(Clone)]
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// The client.
     pub client: Client,
     /// The namespace that the kubeconfig or the pod names.
@@ -73,7 +73,7 @@ impl Cluster {
     ///
     /// # Errors
     /// No usable file, or no cluster around.
-    pub async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
+    pub(crate) async fn connect(kubeconfig: Option<&Path>) -> Result<Self, ClusterError> {
         let mut config = match kubeconfig {
             Some(path) => {
                 let failed = |cause: String| ClusterError::Kubeconfig { path: path.display().to_string(), cause };
@@ -94,14 +94,14 @@ impl Cluster {
 
 /// A resource that has no type of its own here.
 #[must_use]
-pub fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+pub(crate) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
 /// Whether a text can be the name of an object (an RFC 1123 subdomain, as the API server has it). What cannot must not become part of an
 /// address: it might name something else there.
 #[must_use]
-pub fn is_object_name(name: &str) -> bool {
+pub(crate) fn is_object_name(name: &str) -> bool {
     let is_part = |part: &str| {
         !part.is_empty()
             && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
@@ -113,13 +113,13 @@ pub fn is_object_name(name: &str) -> bool {
 
 /// A time as Kubernetes writes it.
 #[must_use]
-pub fn time(time: Timestamp) -> String {
+pub(crate) fn time(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// What an error of the client comes to, without the client's own preamble.
 #[must_use]
-pub fn cause(error: &kube::Error) -> String {
+pub(crate) fn cause(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),
         other => {
@@ -137,7 +137,7 @@ pub fn cause(error: &kube::Error) -> String {
 
 /// The HTTP status that the API server answered with, if it answered.
 #[must_use]
-pub fn status(error: &kube::Error) -> Option<u16> {
+pub(crate) fn status(error: &kube::Error) -> Option<u16> {
     match error {
         kube::Error::Api(status) => Some(status.code),
         _ => None,
@@ -148,7 +148,9 @@ pub fn status(error: &kube::Error) -> Option<u16> {
 ///
 /// # Errors
 /// What the API server says, or that it says nothing.
-pub async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, (Option<u16>, String)> {
+pub(crate) async fn in_time<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, (Option<u16>, String)> {
     match tokio::time::timeout(REQUEST_TIMEOUT, request).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err((status(&error), cause(&error))),
@@ -158,7 +160,7 @@ pub async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -
 
 /// What was learnt of the objects that are followed.
 #[derive(Debug)]
-pub enum News<K> {
+pub(crate) enum News<K> {
     /// All of them, as they are now.
     All(Vec<K>),
     /// One is new or changed.
@@ -171,7 +173,7 @@ pub enum News<K> {
 
 /// Follows the objects of an API for ever. After any trouble they are all listed again, so that nothing is missed; neither
 /// bookmarks nor streamed lists are needed, which old clusters do not have.
-pub async fn follow<K>(api: Api<K>, fields: Option<String>, mut tell: impl FnMut(News<K>))
+pub(crate) async fn follow<K>(api: Api<K>, fields: Option<String>, mut tell: impl FnMut(News<K>))
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {

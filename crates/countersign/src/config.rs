@@ -15,11 +15,11 @@ use countersign_policy::PinStyle;
 use serde::Deserialize;
 use thiserror::Error;
 
-pub use choices::{ClusterPolicySecrets, Mode, Pin};
-pub use clients::ClientCertificates;
-pub use kinds::FurtherKind;
+pub(crate) use choices::{ClusterPolicySecrets, Mode, Pin};
+pub(crate) use clients::ClientCertificates;
+pub(crate) use kinds::FurtherKind;
 
-use crate::manifests::{NAME, TLS_SECRET};
+use crate::install::{NAME, TLS_SECRET};
 use crate::telemetry::LogFormat;
 
 /// The service accounts of the kube-controller-manager that make pods and the objects that hold pod templates. Each is
@@ -37,7 +37,7 @@ const CONTROLLERS: [&str; 8] = [
 
 /// A span of time as people write it: `30s`, `500ms`, `5m`, `2h`, `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span(pub Duration);
+pub(crate) struct Span(pub Duration);
 
 impl FromStr for Span {
     type Err = String;
@@ -76,7 +76,7 @@ impl<'de> Deserialize<'de> for Span {
 /// The settings of `serve`, each as it may be given: on the command line, in the environment, in the file.
 #[derive(Debug, Clone, Default, clap::Args, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents to use in place of a cluster
     #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
     pub policies: Option<PathBuf>,
@@ -233,7 +233,7 @@ pub struct Settings {
 /// Settings for one host.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct HostSettings {
+pub(crate) struct HostSettings {
     /// Certificates of authorities to trust for this host only, PEM.
     #[serde(default)]
     pub trust_ca: Vec<PathBuf>,
@@ -254,7 +254,7 @@ pub struct HostSettings {
 /// Why settings make no sense.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file cannot be read, or says something unknown.
     #[error("configuration file {path}: {problem}")]
     File {
@@ -270,7 +270,8 @@ pub enum ConfigError {
 
 /// The settings of `serve`, resolved.
 #[derive(Debug, Clone)]
-pub struct Config {
+#[expect(clippy::struct_field_names, reason = "its fields are called as the settings that they come from")]
+pub(crate) struct Config {
     /// Folder of policies; without one they come from the cluster.
     pub policies: Option<PathBuf>,
     /// Address for reviews.
@@ -331,7 +332,7 @@ pub struct Config {
 
 /// Where the serving certificate comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum TlsSource {
+pub(crate) enum TlsSource {
     /// Files.
     Files {
         /// The certificate.
@@ -359,7 +360,7 @@ impl Settings {
     ///
     /// # Errors
     /// A file that cannot be read, or says something unknown.
-    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+    pub(crate) fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let failed = |problem: String| ConfigError::File { path: path.display().to_string(), problem };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         let settings: Self =
@@ -370,7 +371,7 @@ impl Settings {
 
     /// These settings, completed by those of a file. What is given here wins.
     #[must_use]
-    pub fn or(self, file: Self) -> Self {
+    pub(crate) fn or(self, file: Self) -> Self {
         Self {
             policies: self.policies.or(file.policies),
             kubeconfig: self.kubeconfig.or(file.kubeconfig),
@@ -414,7 +415,7 @@ impl Settings {
     ///
     /// # Errors
     /// Settings that make no sense.
-    pub fn resolve(self) -> Result<Config, ConfigError> {
+    pub(crate) fn resolve(self) -> Result<Config, ConfigError> {
         let invalid = |text: &str| Err(ConfigError::Invalid(text.to_owned()));
         if self.policies.is_some() && self.kubeconfig.is_some() {
             return invalid("policies come from files or from a cluster: give --policies or --kubeconfig");

@@ -6,7 +6,7 @@ use crate::api::{GROUP, entry_schema};
 
 /// Which APIs a cluster has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Platform {
+pub(crate) enum Platform {
     /// Kubernetes from 1.16 to today.
     #[default]
     Kubernetes,
@@ -16,7 +16,7 @@ pub enum Platform {
 
 /// `ImagePolicy` and `ClusterImagePolicy`.
 #[must_use]
-pub fn policies(platform: Platform) -> Vec<Value> {
+pub(crate) fn policies(platform: Platform) -> Vec<Value> {
     [("ImagePolicy", "Namespaced"), ("ClusterImagePolicy", "Cluster")]
         .map(|(kind, scope)| definition(kind, scope, platform))
         .into()
@@ -25,7 +25,7 @@ pub fn policies(platform: Platform) -> Vec<Value> {
 /// `TrustRecord`: what is remembered of a repository, for all replicas and across restarts. Countersign's own; nobody else
 /// needs to write one.
 #[must_use]
-pub fn records(platform: Platform) -> Value {
+pub(crate) fn records(platform: Platform) -> Value {
     let text = |description: &str| json!({"type": "string", "description": description});
     let schema = json!({
         "type": "object",
@@ -84,7 +84,7 @@ pub fn records(platform: Platform) -> Value {
 
 /// Everything that the API server must know before Countersign can use it.
 #[must_use]
-pub fn all(platform: Platform) -> Vec<Value> {
+pub(crate) fn all(platform: Platform) -> Vec<Value> {
     let mut definitions = policies(platform);
     definitions.push(records(platform));
     definitions
@@ -226,7 +226,9 @@ mod tests {
     use serde::Deserialize as _;
 
     use super::*;
-    use crate::api::{Alternative, EntryPolicy, PolicySpec, Repository, SecretName, Trust};
+    use crate::api::PolicySpec;
+    use crate::api::entry::{Alternative, EntryPolicy, Repository};
+    use crate::api::trust::{SecretName, Trust};
 
     /// The members that a type knows, as it lists them itself.
     fn known<T: serde::de::DeserializeOwned>() -> BTreeSet<String> {

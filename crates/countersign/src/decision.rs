@@ -7,7 +7,7 @@ use countersign_remote::DENIAL_AGE;
 
 /// Who asks the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Webhook {
+pub(crate) enum Webhook {
     /// The mutating webhook: denies what is not proven, and pins the rest.
     Mutate,
     /// The validating webhook, which sees the object as it will be stored: denies what is not proven, or not pinned where a
@@ -18,7 +18,7 @@ pub enum Webhook {
 impl Webhook {
     /// As logs and metrics name it.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Mutate => "mutate",
             Self::Validate => "validate",
@@ -38,7 +38,7 @@ impl Webhook {
 
 /// What a review came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReviewOutcome {
+pub(crate) enum ReviewOutcome {
     /// Allowed without asking anybody.
     Unchecked,
     /// Allowed after verification.
@@ -56,7 +56,7 @@ pub enum ReviewOutcome {
 impl ReviewOutcome {
     /// The label's value.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Unchecked => "unchecked",
             Self::Verified => "verified",
@@ -70,7 +70,7 @@ impl ReviewOutcome {
 
 /// What the gate has decided, before the mode is looked at.
 #[derive(Debug, Default)]
-pub struct Decision {
+pub(crate) struct Decision {
     /// What the judged images came to; images that stand unchanged are not among them.
     pub verdict: Verdict,
     /// Why the object is denied.
@@ -92,13 +92,13 @@ impl Decision {
 
     /// A denial of the whole object.
     #[must_use]
-    pub fn denied(message: String) -> Self {
+    pub(crate) fn denied(message: String) -> Self {
         Self { denied: Some(message), has_images: true, ..Self::default() }
     }
 
     /// What it counts as, whatever the mode makes of it.
     #[must_use]
-    pub fn outcome(&self) -> ReviewOutcome {
+    pub(crate) fn outcome(&self) -> ReviewOutcome {
         let proven = |image: &ImageVerdict| matches!(image.outcome, Outcome::Proven(_) | Outcome::PutBack(_));
         match &self.denied {
             Some(_) if self.undecided => ReviewOutcome::Undecided,

@@ -285,7 +285,7 @@ pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
 
 /// Which files of a folder are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Names {
+pub(crate) enum Names {
     /// Those whose names do not begin with a dot: editors leave such files, and a mounted `ConfigMap` keeps its real files in `..data`.
     Plain,
     /// All of them, as kubectl reads them.
@@ -297,7 +297,7 @@ pub enum Names {
 ///
 /// # Errors
 /// The first file or document that cannot be read, or is larger than what is read: nothing is ever cut.
-pub fn read(path: &Path, names: Names) -> Result<Vec<Document>, DocumentError> {
+pub(crate) fn read(path: &Path, names: Names) -> Result<Vec<Document>, DocumentError> {
     if path.as_os_str() == "-" {
         let text = read_text(Path::new("standard input"), std::io::stdin().lock())?;
         return parse("standard input", &text);
@@ -338,7 +338,7 @@ fn unreadable(path: &Path, error: &std::io::Error) -> DocumentError {
 ///
 /// # Errors
 /// A folder that cannot be listed.
-pub fn files(path: &Path, names: Names) -> Result<Vec<PathBuf>, DocumentError> {
+pub(crate) fn files(path: &Path, names: Names) -> Result<Vec<PathBuf>, DocumentError> {
     let failed = |error: std::io::Error| unreadable(path, &error);
     if !fs::metadata(path).map_err(failed)?.is_dir() {
         return Ok(vec![path.to_owned()]);

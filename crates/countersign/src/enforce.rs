@@ -31,7 +31,7 @@ const MATCHES_AT_ONCE: usize = 20_000;
 
 /// What is to be judged.
 #[derive(Debug, Clone, Copy)]
-pub struct Job<'a> {
+pub(crate) struct Job<'a> {
     /// The namespace whose policies count.
     pub namespace: &'a str,
     /// The workload, which says with which credentials its images are pulled.
@@ -50,7 +50,7 @@ pub struct Job<'a> {
 
 /// Decides about images. One engine serves the webhook and the command line.
 #[derive(Clone)]
-pub struct Engine {
+pub(crate) struct Engine {
     /// Where policies and secrets come from.
     pub source: Arc<dyn Source>,
     /// Where signatures come from.
@@ -75,7 +75,7 @@ impl std::fmt::Debug for Engine {
 
 impl Engine {
     /// Judges images of one workload. Whatever goes wrong on the way is a denial with its cause.
-    pub async fn judge(&self, job: &Job<'_>) -> Verdict {
+    pub(crate) async fn judge(&self, job: &Job<'_>) -> Verdict {
         for _ in 0..MAX_LOOKS {
             let (mut verdict, proven) = self.judge_once(job).await;
             if let Some(before) = job.before {

@@ -9,13 +9,13 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
+use crate::admission_review::{Answer, Request};
 use crate::children::{Child, Children, Note};
 use crate::config::Mode;
 use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::enforce::{Engine, Job};
 use crate::journal;
 use crate::reading::Reading;
-use crate::review::{Answer, Request};
 
 /// The annotation of a pod that a node made for a static pod of its own.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -25,7 +25,7 @@ const MAX_WARNING: usize = 256;
 
 /// Decides about objects.
 #[derive(Debug)]
-pub struct Gate {
+pub(crate) struct Gate {
     /// Decides about images.
     pub engine: Engine,
     /// Which kinds hold a pod spec.
@@ -42,7 +42,7 @@ pub struct Gate {
 
 /// What is needed of the objects of a request.
 #[derive(Debug, Clone)]
-pub struct Submitted {
+pub(crate) struct Submitted {
     /// The object, or why its images cannot be told.
     object: Result<Reading, String>,
     /// What the old object of an UPDATE has.
@@ -54,7 +54,7 @@ pub struct Submitted {
 impl Submitted {
     /// About how many bytes it takes.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.object.as_ref().map_or_else(String::len, Reading::size) + self.before.size()
     }
 }
@@ -62,7 +62,7 @@ impl Submitted {
 impl Gate {
     /// Reads the objects of a request: this takes a processor for as long as their texts are long, and asks nobody.
     #[must_use]
-    pub fn read(&self, request: &Request<'_>) -> Submitted {
+    pub(crate) fn read(&self, request: &Request<'_>) -> Submitted {
         match request.operation.as_str() {
             "CREATE" | "UPDATE" => {}
             _ => return Submitted { object: Ok(Reading::default()), before: Reviewed::default(), at: Instant::now() },
@@ -74,7 +74,7 @@ impl Gate {
     }
 
     /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
-    pub async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> Decision {
+    pub(crate) async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> Decision {
         match request.operation.as_str() {
             "DELETE" | "CONNECT" => return Decision::unchanged(false),
             "CREATE" | "UPDATE" => {}
@@ -164,7 +164,7 @@ impl Gate {
 
     /// The answer that the mode makes of a decision, and what it counts as.
     #[must_use]
-    pub fn answer(&self, webhook: Webhook, decision: Decision) -> (ReviewOutcome, Answer) {
+    pub(crate) fn answer(&self, webhook: Webhook, decision: Decision) -> (ReviewOutcome, Answer) {
         let outcome = decision.outcome();
         let audit = journal::annotations(webhook, outcome, decision.denied.as_deref());
         let signed_by = decision.verdict.signers();

@@ -3,13 +3,13 @@
 use countersign_image::shown;
 use tracing::info;
 
+use crate::admission_review::{Answer, Request};
 use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::metrics::SharedMetrics;
-use crate::review::{Answer, Request};
 
 /// Writes down what was decided.
 #[derive(Debug, Clone)]
-pub struct Journal {
+pub(crate) struct Journal {
     metrics: SharedMetrics,
 }
 
@@ -31,7 +31,7 @@ pub(crate) struct Record<'a> {
 impl Journal {
     /// Counts in these metrics.
     #[must_use]
-    pub fn new(metrics: SharedMetrics) -> Self {
+    pub(crate) fn new(metrics: SharedMetrics) -> Self {
         Self { metrics }
     }
 

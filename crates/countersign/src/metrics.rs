@@ -50,7 +50,7 @@ struct KindLabels {
 
 /// The metrics of one server.
 #[derive(Debug)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     registry: Registry,
     reviews: Family<OutcomeLabels, Counter>,
     denials: Family<ReasonLabels, Counter>,
@@ -177,46 +177,46 @@ impl Default for Metrics {
 
 impl Metrics {
     /// A review of one of the webhooks was answered, after some seconds; `outcome` comes from `ReviewOutcome::label`.
-    pub fn review(&self, webhook: &'static str, outcome: &'static str, seconds: f64) {
+    pub(crate) fn review(&self, webhook: &'static str, outcome: &'static str, seconds: f64) {
         self.reviews.get_or_create(&OutcomeLabels { webhook, outcome }).inc();
         self.duration.observe(seconds);
     }
 
     /// An image was denied; `reason` comes from `DenyReason::label`.
-    pub fn denied_image(&self, reason: &'static str) {
+    pub(crate) fn denied_image(&self, reason: &'static str) {
         self.denials.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// An image was allowed by one of several alternatives, and something is to be known of another; `reason` comes from
     /// `Warning::label`.
-    pub fn alternative(&self, reason: &'static str) {
+    pub(crate) fn alternative(&self, reason: &'static str) {
         self.alternatives.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// Policies were loaded.
-    pub fn policies_loaded(&self, count: usize) {
+    pub(crate) fn policies_loaded(&self, count: usize) {
         self.policies_stale.set(0);
         self.policies.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Whether the definition of a kind of policy drops what it does not know.
-    pub fn definition_prunes(&self, kind: &'static str, prunes: bool) {
+    pub(crate) fn definition_prunes(&self, kind: &'static str, prunes: bool) {
         self.definitions_prune.get_or_create(&KindLabels { kind }).set(i64::from(prunes));
     }
 
     /// Policies could not be loaded; the older ones stay in use.
-    pub fn policies_failed(&self) {
+    pub(crate) fn policies_failed(&self) {
         self.policies_stale.set(1);
         self.reload_failures.inc();
     }
 
     /// A memory was not written: there is no room for it, or something failed.
-    pub fn state_failed(&self, reason: &'static str) {
+    pub(crate) fn state_failed(&self, reason: &'static str) {
         self.state_failures.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// What the verification of repositories is at.
-    pub fn verifying(&self, load: Load) {
+    pub(crate) fn verifying(&self, load: Load) {
         let counts =
             [("verified", load.flights), ("waiting", load.waiting), ("waiting-for-a-processor", load.unverified)];
         for (state, count) in counts {
@@ -226,46 +226,46 @@ impl Metrics {
     }
 
     /// Something is remembered of so many repositories.
-    pub fn remembered(&self, count: usize) {
+    pub(crate) fn remembered(&self, count: usize) {
         self.records.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A serving certificate is in use.
-    pub fn certificate_expires(&self, seconds: i64) {
+    pub(crate) fn certificate_expires(&self, seconds: i64) {
         #[expect(clippy::cast_precision_loss, reason = "seconds since 1970 fit a float until the year 285 million")]
         self.certificate_expiry.set(seconds as f64);
     }
 
     /// So many connections are open at a port.
-    pub fn connections(&self, port: &'static str, count: usize) {
+    pub(crate) fn connections(&self, port: &'static str, count: usize) {
         self.connections.get_or_create(&PortLabels { port }).set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// A connection was closed by the server, or not taken.
-    pub fn connection_closed(&self, port: &'static str, reason: &'static str) {
+    pub(crate) fn connection_closed(&self, port: &'static str, reason: &'static str) {
         self.closed_connections.get_or_create(&ClosedLabels { port, reason }).inc();
     }
 
     /// The bodies under way take so many bytes of each lane.
-    pub fn bodies(&self, lanes: [(&'static str, usize); 3]) {
+    pub(crate) fn bodies(&self, lanes: [(&'static str, usize); 3]) {
         for (lane, bytes) in lanes {
             self.body_bytes.get_or_create(&LaneLabels { lane }).set(i64::try_from(bytes).unwrap_or(i64::MAX));
         }
     }
 
     /// A body was given up.
-    pub fn body_refused(&self, reason: &'static str) {
+    pub(crate) fn body_refused(&self, reason: &'static str) {
         self.refused_bodies.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// A client was refused for its certificate; `reason` comes from `Refusal::label`.
-    pub fn refused_client(&self, reason: &'static str) {
+    pub(crate) fn refused_client(&self, reason: &'static str) {
         self.refused_clients.get_or_create(&ReasonLabels { reason }).inc();
     }
 
     /// The text that Prometheus reads.
     #[must_use]
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = text::encode(&mut out, &self.registry);
@@ -274,7 +274,7 @@ impl Metrics {
 }
 
 /// Metrics shared by the parts of a server.
-pub type SharedMetrics = Arc<Metrics>;
+pub(crate) type SharedMetrics = Arc<Metrics>;
 
 #[cfg(test)]
 mod tests {

@@ -13,7 +13,7 @@ use crate::api;
 ///
 /// # Errors
 /// The message of the denial: every fault, a line each.
-pub fn review_write(object: &Value, old: Option<&Value>) -> Result<Vec<String>, String> {
+pub(crate) fn review_write(object: &Value, old: Option<&Value>) -> Result<Vec<String>, String> {
     let meant = |object: &Value| {
         let mut members = object.as_object().cloned().unwrap_or_default();
         members.retain(|member, _| !matches!(member.as_str(), "metadata" | "status"));

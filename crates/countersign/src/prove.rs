@@ -1,6 +1,6 @@
 //! From an ask to a proof: who is asked, with which secrets, and what came of it. One file a signature format.
 
-pub mod notary;
+pub(crate) mod notary;
 mod pull_secrets;
 
 use std::time::Duration;

@@ -161,7 +161,7 @@ fn read(json: &str, reader: &Reader<'_>) -> Result<Value, String> {
 ///
 /// # Errors
 /// What is no JSON, or has more than 131 072 values.
-pub fn read_all(json: &str) -> Result<Value, String> {
+pub(crate) fn read_all(json: &str) -> Result<Value, String> {
     read(json, &Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: false })
 }
 
@@ -178,7 +178,7 @@ pub struct Reading {
 ///
 /// # Errors
 /// What is no JSON, or has too many values.
-pub fn read_kept(kinds: &Kinds, group: &str, kind: &str, json: &str) -> Result<Value, String> {
+pub(crate) fn read_kept(kinds: &Kinds, group: &str, kind: &str, json: &str) -> Result<Value, String> {
     let of_use = |name: &str| is_of_use(kinds, name);
     // Of a revision everything is looked at, as its controller lays all of it over the workload.
     let reader = if countersign_policy::is_revision(group, kind) {

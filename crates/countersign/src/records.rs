@@ -25,7 +25,7 @@ use crate::cluster::{self, News};
 const MAX_TRIES: usize = 8;
 
 /// The records of a cluster.
-pub struct Records {
+pub(crate) struct Records {
     api: Api<DynamicObject>,
     clock: Clock,
     known: Mutex<Known>,
@@ -103,7 +103,7 @@ impl std::fmt::Debug for Records {
 
 /// The API of the records in a namespace.
 #[must_use]
-pub fn api(client: Client, namespace: &str) -> Api<DynamicObject> {
+pub(crate) fn api(client: Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client, namespace, &resource())
 }
 
@@ -115,7 +115,7 @@ fn resource() -> ApiResource {
 ///
 /// # Errors
 /// A record that cannot be read.
-pub fn read(record: &DynamicObject) -> Result<(String, String, Remembered), String> {
+pub(crate) fn read(record: &DynamicObject) -> Result<(String, String, Remembered), String> {
     let text = |member: &str| record.data["spec"][member].as_str().unwrap_or_default().to_owned();
     let (server, gun) = (text("server"), text("gun"));
     let mut remembered = state::decode(&server, &gun, text("data").as_bytes())?;
@@ -127,7 +127,7 @@ pub fn read(record: &DynamicObject) -> Result<(String, String, Remembered), Stri
 ///
 /// # Errors
 /// What cannot be written down.
-pub fn write(
+pub(crate) fn write(
     before: Option<&DynamicObject>,
     server: &str,
     gun: &str,
@@ -165,7 +165,7 @@ fn without_null(mut value: Value) -> Value {
 impl Records {
     /// Begins to follow the records of a namespace.
     #[must_use]
-    pub fn follow(client: Client, namespace: &str, clock: &Clock) -> Arc<Self> {
+    pub(crate) fn follow(client: Client, namespace: &str, clock: &Clock) -> Arc<Self> {
         let api = api(client, namespace);
         let records = Arc::new(Self { api: api.clone(), clock: Arc::clone(clock), known: Mutex::default() });
         let told = Arc::clone(&records);

@@ -25,7 +25,7 @@ use entries::{Aim, CONDITIONS, ENTRIES, Entry, MUTATING, VALIDATING, rules_of};
 
 use crate::cluster::{self, News};
 use crate::config::FurtherKind;
-use crate::manifests::NAME;
+use crate::install::NAME;
 use crate::web::Stop;
 use crate::web::health::Readiness;
 
@@ -82,7 +82,7 @@ fn no_entry(entry: &Entry, name: &str) -> String {
 
 /// What is registered, and for whom.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The name of both configurations.
     pub name: String,
     /// Further kinds that are reviewed.
@@ -93,7 +93,7 @@ pub struct Wanted {
 }
 
 /// Keeps the registration right while this replica serves, until it is asked to stop.
-pub async fn keep(client: Client, wanted: Wanted, readiness: Readiness, mut stop: Stop) {
+pub(crate) async fn keep(client: Client, wanted: Wanted, readiness: Readiness, mut stop: Stop) {
     let registrar = Registrar {
         client,
         wanted,
@@ -285,13 +285,13 @@ async fn changed(authorities: Option<&mut watch::Receiver<Option<String>>>) {
 }
 
 /// Both configurations as the API server has them, by their kind: none where one is not there, and why where one cannot be read.
-pub type Stored = Vec<(&'static str, Result<Option<DynamicObject>, String>)>;
+pub(crate) type Stored = Vec<(&'static str, Result<Option<DynamicObject>, String>)>;
 
 /// Reads both configurations.
 ///
 /// # Errors
 /// The API server does not say which version of them it has.
-pub async fn stored(client: &Client, name: &str) -> Result<Stored, String> {
+pub(crate) async fn stored(client: &Client, name: &str) -> Result<Stored, String> {
     let version = api_version(client).await?;
     let mut stored = Vec::new();
     for configuration in CONFIGURATIONS {
@@ -304,7 +304,7 @@ pub async fn stored(client: &Client, name: &str) -> Result<Stored, String> {
 /// What keeps the webhooks from being asked: configurations, entries or rules that are not there, or that cannot be read. Empty if all
 /// is well.
 #[must_use]
-pub fn missing(stored: &Stored, name: &str) -> Vec<String> {
+pub(crate) fn missing(stored: &Stored, name: &str) -> Vec<String> {
     let mut missing = Vec::new();
     for (kind, found) in stored {
         let found = match found {

@@ -1,8 +1,8 @@
 //! Where policies and secrets come from.
 
-pub mod cluster;
-pub mod definitions;
-pub mod files;
+pub(crate) mod cluster;
+pub(crate) mod definitions;
+pub(crate) mod files;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -105,10 +105,7 @@ impl std::fmt::Debug for SecretData {
 /// Why a source cannot be asked. What it would have said is then unknown, so nothing is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum SourceError {
-    /// No policies were loaded yet.
-    #[error("policies are not loaded yet")]
-    NotReady,
+pub(crate) enum SourceError {
     /// The policies are not known.
     #[error("the policies are not known: {cause}")]
     Policies {
@@ -136,7 +133,7 @@ pub enum SourceError {
 }
 
 /// A moment of a source: what it said does not change while a review looks at it.
-pub trait Moment: Send + Sync {
+pub(crate) trait Moment: Send + Sync {
     /// The policies.
     fn policies(&self) -> &PolicySet;
 
@@ -152,7 +149,7 @@ pub trait Moment: Send + Sync {
 }
 
 /// Where policies and secrets come from.
-pub trait Source: Send + Sync {
+pub(crate) trait Source: Send + Sync {
     /// What it says now.
     ///
     /// # Errors

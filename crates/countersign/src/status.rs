@@ -31,7 +31,7 @@ const ACCEPTED: &str = "Accepted";
 
 /// Keeps the status of all policies true, for ever. `own_namespace` is where the secrets of cluster policies are; `None` if
 /// they are in the workload's namespace, so that nobody can tell whether they are there.
-pub async fn keep(source: Arc<ClusterSource>, own_namespace: Option<String>, clock: countersign_remote::Clock) {
+pub(crate) async fn keep(source: Arc<ClusterSource>, own_namespace: Option<String>, clock: countersign_remote::Clock) {
     loop {
         let _ = tokio::time::timeout(LOOK_AGAIN, source.changed()).await;
         tokio::time::sleep(SETTLE).await;

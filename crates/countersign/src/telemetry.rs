@@ -12,7 +12,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -24,7 +24,7 @@ pub enum LogFormat {
 ///
 /// # Errors
 /// A level that is none.
-pub fn start_logging(format: LogFormat, level: &str) -> Result<(), String> {
+pub(crate) fn start_logging(format: LogFormat, level: &str) -> Result<(), String> {
     let filter = EnvFilter::from_str(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layers = tracing_subscriber::registry().with(filter);
@@ -42,7 +42,7 @@ pub fn start_logging(format: LogFormat, level: &str) -> Result<(), String> {
 
 /// The clock of the machine. Tests pass one of their own instead.
 #[must_use]
-pub fn wall_clock() -> Clock {
+pub(crate) fn wall_clock() -> Clock {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the wall clock")]
     Arc::new(jiff::Timestamp::now)
 }

@@ -1,8 +1,8 @@
 //! The certificate that the webhook serves: from files that are read again when they change, or made on the spot; and the
 //! certificates that its clients must show.
 
-pub mod clients;
-pub mod managed;
+pub(crate) mod clients;
+pub(crate) mod managed;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Why a certificate cannot be served.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum TlsError {
+pub(crate) enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {path}: {cause}")]
     Unreadable {
@@ -62,7 +62,7 @@ pub enum TlsError {
 
 /// The certificate in use, which may be swapped under open connections: each keeps the one it began with.
 #[derive(Debug)]
-pub struct ServingCertificate {
+pub(crate) struct ServingCertificate {
     key: ArcSwapOption<CertifiedKey>,
     metrics: SharedMetrics,
 }
@@ -76,7 +76,7 @@ impl ResolvesServerCert for ServingCertificate {
 impl ServingCertificate {
     /// Serves a certificate, and tells the metrics when it expires.
     #[must_use]
-    pub fn new(key: CertifiedKey, metrics: SharedMetrics) -> Arc<Self> {
+    pub(crate) fn new(key: CertifiedKey, metrics: SharedMetrics) -> Arc<Self> {
         let serving = Self::none_yet(metrics);
         serving.swap(key);
         serving
@@ -84,18 +84,18 @@ impl ServingCertificate {
 
     /// Has no certificate to serve yet: until there is one, no connection comes about.
     #[must_use]
-    pub fn none_yet(metrics: SharedMetrics) -> Arc<Self> {
+    pub(crate) fn none_yet(metrics: SharedMetrics) -> Arc<Self> {
         Arc::new(Self { key: ArcSwapOption::empty(), metrics })
     }
 
     /// Whether there is one.
     #[must_use]
-    pub fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.key.load().is_some()
     }
 
     /// Serves another one from now on.
-    pub fn swap(&self, key: CertifiedKey) {
+    pub(crate) fn swap(&self, key: CertifiedKey) {
         note_expiry(&key, &self.metrics);
         self.key.store(Some(Arc::new(key)));
     }
@@ -128,7 +128,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 ///
 /// # Errors
 /// Files that cannot be read, or do not fit each other.
-pub fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+pub(crate) fn load(certificate: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
     let chain = certificates(certificate)?;
     let private = PrivateKeyDer::from_pem_slice(&read(key)?).map_err(|_| malformed(key, "private key"))?;
     certified(chain, private).map_err(|cause| TlsError::Mismatch {
@@ -147,7 +147,7 @@ fn certified(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -
 ///
 /// # Errors
 /// Names that no certificate can hold.
-pub fn self_signed(names: Vec<String>) -> Result<(CertifiedKey, String), TlsError> {
+pub(crate) fn self_signed(names: Vec<String>) -> Result<(CertifiedKey, String), TlsError> {
     let failed = |error: &dyn std::fmt::Display| TlsError::Make(error.to_string());
     let made = rcgen::generate_simple_self_signed(names).map_err(|error| failed(&error))?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|error| failed(&error))?;
@@ -159,7 +159,7 @@ pub fn self_signed(names: Vec<String>) -> Result<(CertifiedKey, String), TlsErro
 ///
 /// # Errors
 /// A library that refuses its own defaults.
-pub fn server_config(
+pub(crate) fn server_config(
     certificate: Arc<ServingCertificate>,
     clients: Option<Arc<Clients>>,
 ) -> Result<ServerConfig, TlsError> {
@@ -186,7 +186,11 @@ pub fn server_config(
 
 /// Serves new files when they change; files that cannot be used leave the certificate that is in use. Ends when the
 /// returned task is dropped or aborted.
-pub fn watch(serving: Arc<ServingCertificate>, certificate: PathBuf, key: PathBuf) -> tokio::task::JoinHandle<()> {
+pub(crate) fn watch(
+    serving: Arc<ServingCertificate>,
+    certificate: PathBuf,
+    key: PathBuf,
+) -> tokio::task::JoinHandle<()> {
     follow(vec![certificate.clone(), key.clone()], move || {
         serving.swap(load(&certificate, &key)?);
         info!(certificate = %certificate.display(), "serving a new certificate");

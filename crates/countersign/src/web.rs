@@ -1,10 +1,10 @@
 //! The two servers: reviews over TLS, and probes and metrics in plain HTTP on a port of their own.
 
-pub mod admit;
+pub(crate) mod admit;
 pub(crate) mod answer;
 pub(crate) mod bodies;
 mod bytes;
-pub mod health;
+pub(crate) mod health;
 pub(crate) mod seats;
 
 use std::convert::Infallible;
@@ -63,20 +63,20 @@ const GOODBYE: Duration = Duration::from_secs(1);
 const GRACE: Duration = Duration::from_secs(35);
 
 /// Becomes true when the process is to stop.
-pub type Stop = watch::Receiver<bool>;
+pub(crate) type Stop = watch::Receiver<bool>;
 
 /// Opens a port.
 ///
 /// # Errors
 /// The address, with the system's reason.
-pub async fn listen(address: SocketAddr, flag: &str) -> io::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr, flag: &str) -> io::Result<TcpListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{flag} {address}: {error}"));
     TcpListener::bind(address).await.map_err(named)
 }
 
 /// Lets this process open as many files as it may: each connection is one. Where the limit cannot be raised, connections beyond it
 /// wait until others are closed.
-pub fn raise_file_limit() {
+pub(crate) fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
@@ -84,7 +84,7 @@ pub fn raise_file_limit() {
 }
 
 /// A port, and what answers there.
-pub struct Port {
+pub(crate) struct Port {
     /// Where connections come in.
     pub listener: TcpListener,
     /// How connections are encrypted; `None` for plain HTTP.
@@ -103,7 +103,7 @@ pub struct Port {
 }
 
 /// Serves a port until a stop is asked for, then finishes what has begun.
-pub async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
+pub(crate) async fn serve(port: Port, metrics: SharedMetrics, mut stop: Stop) {
     let Port { listener, tls, clients, router, name, leaving, turn_away } = port;
     let server = Server {
         acceptor: tls.map(|config| TlsAcceptor::from(Arc::new(config))),
@@ -336,7 +336,7 @@ enum End {
 ///
 /// # Errors
 /// A system without signals.
-pub fn stop_on_signals(delay: Duration) -> io::Result<(Stop, Stop)> {
+pub(crate) fn stop_on_signals(delay: Duration) -> io::Result<(Stop, Stop)> {
     use tokio::signal::unix::{SignalKind, signal};
     let (asked, is_asked) = watch::channel(false);
     let (sender, receiver) = watch::channel(false);

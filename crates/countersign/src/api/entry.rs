@@ -14,7 +14,7 @@ const MAX_ALTERNATIVES: usize = 8;
 /// An entry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Repository {
+pub(crate) struct Repository {
     /// The images that it is about, with `*` as a wildcard.
     pub name: String,
     /// What it asks of them; absent or empty: nothing, they are allowed.
@@ -25,7 +25,7 @@ pub struct Repository {
 /// What an entry asks.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EntryPolicy {
+pub(crate) struct EntryPolicy {
     /// Whether admitted images are pinned to their signed digest; true if absent.
     #[serde(default)]
     pub mutate_image: Option<bool>,
@@ -49,7 +49,7 @@ pub struct EntryPolicy {
 /// One of several alternatives. What stands in it must all hold, for one digest.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Alternative {
+pub(crate) struct Alternative {
     /// Content trust.
     #[serde(default, deserialize_with = "not_null")]
     pub trust: Option<Trust>,

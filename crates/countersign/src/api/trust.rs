@@ -15,7 +15,8 @@ pub(super) const MAX_ITEMS: usize = 64;
 /// Content trust, as an entry asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Trust {
+#[expect(clippy::struct_field_names, reason = "they are called so in policies")]
+pub(crate) struct Trust {
     /// Whether signatures are verified. Must be said.
     pub enabled: bool,
     /// The trust server; the registry's default if absent.
@@ -38,7 +39,7 @@ pub struct Trust {
 /// A secret, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SecretName {
+pub(crate) struct SecretName {
     /// Its name.
     pub name: String,
 }

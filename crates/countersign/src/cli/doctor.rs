@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use url::Url;
 
 use super::output::print;
-use super::{exit, reach};
+use super::{arguments, clients, exit};
 use crate::cluster::Cluster;
 use crate::config::ClusterPolicySecrets;
 use crate::prove::notary::{Demands, Question};
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     kubeconfig: Option<PathBuf>,
 
     /// Namespace of the signer secrets of cluster policies
-    #[arg(long, value_name = "NAMESPACE", default_value = crate::manifests::NAME)]
+    #[arg(long, value_name = "NAMESPACE", default_value = crate::install::NAME)]
     secrets_namespace: String,
 
     /// The trust server, without policies [default: the registry's host, port 4443]
@@ -63,7 +63,7 @@ pub(crate) struct Args {
     signer: Vec<String>,
 
     #[command(flatten)]
-    reach: reach::Reach,
+    reach: clients::Reach,
 }
 
 /// What is to be found out.
@@ -123,11 +123,11 @@ impl Walk {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    reach::runtime()?.block_on(walk(args))
+    clients::runtime()?.block_on(walk(args))
 }
 
 async fn walk(args: &Args) -> anyhow::Result<u8> {
-    let image = args.image.as_deref().map(reach::image).transpose()?;
+    let image = args.image.as_deref().map(arguments::image).transpose()?;
     let mut walk = Walk { begun: Instant::now() };
     let mut sound = true;
     if let Some(kubeconfig) = &args.kubeconfig {
@@ -166,7 +166,7 @@ async fn walk_to(args: &Args, image: ImageReference, walk: &mut Walk) -> anyhow:
 }
 
 /// The way to one trust server and to the registry; gives the exit code.
-async fn treat(clients: &reach::Clients, patient: &Patient, walk: &mut Walk) -> u8 {
+async fn treat(clients: &clients::Clients, patient: &Patient, walk: &mut Walk) -> u8 {
     let steps = async {
         let said = resolve_name(&patient.server).await.map_err(|trouble| ("name", trouble))?;
         walk.step("name", &said);
@@ -218,16 +218,19 @@ async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<O
             }
         }
     } else {
-        let server = reach::server(args.trust_server.as_deref(), image)?;
+        let server = arguments::server(args.trust_server.as_deref(), image)?;
         let said = format!("none asked; trust server {server}");
-        let patient = Patient { image: image.clone(), server, demands: reach::demands(&args.signer)? };
+        let patient = Patient { image: image.clone(), server, demands: arguments::demands(&args.signer)? };
         return Ok(Ok(Some(Examined { requirement: Requirement::One(()), found: vec![Ok((patient, said))] })));
     };
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
     }
-    let defaults =
-        reach::defaults(&args.secrets_namespace, ClusterPolicySecrets::OwnNamespace, std::collections::BTreeMap::new());
+    let defaults = clients::defaults(
+        &args.secrets_namespace,
+        ClusterPolicySecrets::OwnNamespace,
+        std::collections::BTreeMap::new(),
+    );
     let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: image.as_written().to_owned() };
     let now = (telemetry::wall_clock())().as_second();
     let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
@@ -295,7 +298,7 @@ async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment
 }
 
 async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {
-    if reach::proxied() {
+    if clients::proxied() {
         return Ok("left to the proxy".to_owned());
     }
     match tokio::net::lookup_host(server.host_port()).await {
@@ -314,7 +317,7 @@ async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {
 }
 
 async fn connect(server: &TrustServer) -> Result<String, Trouble> {
-    if reach::proxied() {
+    if clients::proxied() {
         return Ok("through the proxy of the environment".to_owned());
     }
     let connected = tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(server.host_port())).await;
@@ -331,7 +334,7 @@ async fn connect(server: &TrustServer) -> Result<String, Trouble> {
     }
 }
 
-async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
+async fn greet(clients: &clients::Clients, patient: &Patient) -> Result<String, Trouble> {
     let url = Url::parse(&format!("{}/v2/", patient.server)).map_err(|error| trouble(error.to_string(), ""))?;
     let answered = clients.http.get_from(&url, patient.demands.certificate.as_ref(), None, 64 << 10).await;
     match answered {
@@ -356,7 +359,7 @@ async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Tr
 }
 
 async fn verify<'a>(
-    clients: &reach::Clients,
+    clients: &clients::Clients,
     patient: &Patient,
     walk: &mut Walk,
 ) -> Result<String, (&'a str, Trouble)> {
@@ -420,7 +423,7 @@ async fn verify<'a>(
 }
 
 /// What the registry has is no part of trust: a pod pulls what was signed, or nothing.
-async fn compare(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
+async fn compare(clients: &clients::Clients, patient: &Patient) -> Result<String, Trouble> {
     let cure =
         "The image is signed, but a node may not be able to pull it. Look at the registry, and at its credentials.";
     let found = clients.registry.digest(&patient.image, &Login::none()).await;

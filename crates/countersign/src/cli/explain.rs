@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use countersign_policy::{Applies, Check, Match, PolicyKind, ProofPolicy, Requirement, TrustPolicy};
 
 use super::output::{print, table};
-use super::{exit, reach};
+use super::{arguments, exit};
 use crate::source::Moment as _;
 use crate::source::files::Loaded;
 
@@ -34,7 +34,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = reach::image(&args.image)?;
+    let image = arguments::image(&args.image)?;
     let loaded = Loaded::read(&args.policies)?;
     let mut text =
         format!("image      {}\ncanonical  {}\nnamespace  {}\n\n", args.image, image.canonical(), args.namespace);

@@ -11,7 +11,7 @@ use countersign_remote::{Login, RegistryClient};
 use serde_json::{Value, json};
 
 use super::output::{print, table};
-use super::{exit, reach};
+use super::{arguments, clients, exit};
 use crate::prove::notary::{Demands, Question};
 
 /// Show who signed which tags of a repository, with which keys, and until when
@@ -28,7 +28,7 @@ pub(crate) struct Args {
     trust_server: Option<String>,
 
     #[command(flatten)]
-    reach: reach::Reach,
+    reach: clients::Reach,
 
     /// Ask the registry too, and show which tags have moved since they were signed
     #[arg(long)]
@@ -46,14 +46,14 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = reach::image(&args.image)?;
-    let server = reach::server(args.trust_server.as_deref(), &image)?;
+    let image = arguments::image(&args.image)?;
+    let server = arguments::server(args.trust_server.as_deref(), &image)?;
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
     let clients = args.reach.clients()?;
     let (gun, demands) = (image.repository(), Demands::none());
     let question = Question { server: &server, gun: &gun, demands: &demands };
-    let runtime = reach::runtime()?;
+    let runtime = clients::runtime()?;
     let found = runtime.block_on(question.repository(&clients.notary));
     let repository = match found {
         Ok(repository) => repository,

@@ -9,7 +9,7 @@ use super::exit;
 use super::output::print;
 use crate::config::Settings;
 use crate::crd::{self, Platform};
-use crate::manifests::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Source, TLS_SECRET, Tls, to_yaml};
+use crate::install::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Source, TLS_SECRET, Tls, to_yaml};
 
 /// Print everything to install in a cluster, in the right order
 #[derive(Debug, clap::Args)]
@@ -214,5 +214,5 @@ fn default_policy(path: Option<&std::path::Path>) -> anyhow::Result<Value> {
     let named = || format!("--default-policy {}", path.display());
     let text = std::fs::read_to_string(path).with_context(named)?;
     let value: Value = serde_saphyr::from_str(&text).with_context(named)?;
-    crate::openshift::default_repositories(&value).with_context(named)
+    crate::master_config::default_repositories(&value).with_context(named)
 }

@@ -11,8 +11,8 @@ use serde_json::json;
 
 use super::exit;
 use super::output::print;
-use crate::manifests::{Install, to_yaml};
-use crate::openshift::{self, Listed, OwnImages, PluginState, RESTART, Report};
+use crate::install::{Install, to_yaml};
+use crate::master_config::{self, Listed, OwnImages, PluginState, RESTART, Report};
 
 /// Read and change the master-config.yaml of OpenShift 3.11
 #[derive(Debug, clap::Args)]
@@ -64,7 +64,7 @@ fn read(path: &Path) -> anyhow::Result<String> {
 }
 
 fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
-    let report = openshift::check(&read(path)?).with_context(|| path.display().to_string())?;
+    let report = master_config::check(&read(path)?).with_context(|| path.display().to_string())?;
     let on = report.plugins.iter().all(|(_, state)| *state == PluginState::Enabled);
     match format {
         Format::Text => print(&text(path, &report, on)),
@@ -155,7 +155,7 @@ fn said(own: &OwnImages) -> String {
 
 fn enable(path: &Path, write: bool) -> anyhow::Result<u8> {
     let before = read(path)?;
-    let after = openshift::enable(&before).with_context(|| path.display().to_string())?;
+    let after = master_config::enable(&before).with_context(|| path.display().to_string())?;
     if !write {
         print(&after);
         if before == after {

@@ -8,13 +8,13 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::output::{print, table, verdict_word};
-use super::{exit, reach};
+use super::{clients, exit};
+use crate::admission_review::{GroupVersionKind, Request};
 use crate::config::{ClusterPolicySecrets, Mode};
 use crate::decision::Webhook;
 use crate::documents::{self, Document, Names};
 use crate::enforce::Engine;
 use crate::gate::Gate;
-use crate::review::{GroupVersionKind, Request};
 use crate::source::files::{FileSource, Loaded};
 
 /// Review manifests as the webhook would: files, folders or standard input
@@ -48,7 +48,7 @@ pub(crate) struct Args {
     cluster_policy_secrets: ClusterPolicySecrets,
 
     #[command(flatten)]
-    reach: reach::Reach,
+    reach: clients::Reach,
 
     /// What to print; yaml is the manifests with pinned images, and nothing if one is denied
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         }
     }
     let defaults =
-        reach::defaults(&args.secrets_namespace, args.cluster_policy_secrets, std::collections::BTreeMap::new());
+        clients::defaults(&args.secrets_namespace, args.cluster_policy_secrets, std::collections::BTreeMap::new());
     let clients = args.reach.clients()?;
     let engine = Engine {
         source: FileSource::fixed(loaded),
@@ -140,7 +140,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         verify_children: false,
         mode: Mode::Enforce,
     };
-    let reviewed = reach::runtime()?.block_on(review_all(&gate, documents, &args.namespace));
+    let reviewed = clients::runtime()?.block_on(review_all(&gate, documents, &args.namespace));
     if !args.allow_empty && reviewed.iter().all(|reviewed| reviewed.outcome.is_none()) {
         // A pipe whose first part failed looks like this.
         anyhow::bail!(

@@ -12,7 +12,7 @@ use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, St
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{exit, reach};
+use super::{clients, exit};
 use crate::children::{Children, ClusterOwners};
 use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
@@ -53,7 +53,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
     let config = args.settings.or(file).resolve()?;
     telemetry::start_logging(config.log_format, &config.log_level).map_err(anyhow::Error::msg)?;
-    reach::runtime()?.block_on(serve(config))?;
+    clients::runtime()?.block_on(serve(config))?;
     Ok(exit::OK)
 }
 
@@ -77,7 +77,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     };
     let source = source(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let state = state_store(&config, around.as_ref(), &own_namespace, &clock)?;
-    let trust_servers = reach::trust_servers(&config.trust_servers)?;
+    let trust_servers = clients::trust_servers(&config.trust_servers)?;
     let clients = clients(&config, &trust_servers, state.clone(), &metrics, &clock)?;
     let notary = clients.notary.clone();
     let engine = Engine {
@@ -87,7 +87,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         defaults: Defaults {
             tenants_may_name: config.namespace_trust_servers.clone(),
             pin: config.pin,
-            ..reach::defaults(&own_namespace, config.cluster_policy_secrets, trust_servers)
+            ..clients::defaults(&own_namespace, config.cluster_policy_secrets, trust_servers)
         },
         clock: Arc::clone(&clock),
         deadline: config.deadline,
@@ -244,14 +244,14 @@ fn clients(
     state: Option<Arc<dyn StateStore>>,
     metrics: &SharedMetrics,
     clock: &Clock,
-) -> anyhow::Result<reach::Clients> {
+) -> anyhow::Result<clients::Clients> {
     let mut connections = Connections::default();
     for path in &config.trust_ca {
-        reach::add_ca(&mut connections, path)?;
+        clients::add_ca(&mut connections, path)?;
     }
-    let mut authenticator = reach::authenticator(config.registry_config.as_deref(), false)?;
+    let mut authenticator = clients::authenticator(config.registry_config.as_deref(), false)?;
     for (host, settings) in &config.hosts {
-        reach::add_host(&mut connections, host, settings)?;
+        clients::add_host(&mut connections, host, settings)?;
         authenticator.allow_realms(host, settings.token_servers.clone());
     }
     for (registry, server) in trust_servers {
@@ -270,7 +270,7 @@ fn clients(
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };
-    reach::clients(&connections, authenticator, options)
+    clients::clients(&connections, authenticator, options)
 }
 
 /// Who may send reviews, where that is not everybody.

@@ -10,7 +10,7 @@ use countersign_remote::{StateDir, StateStore as _, state::Remembered};
 use kube::api::PostParams;
 
 use super::output::{print, table};
-use super::{exit, reach};
+use super::{arguments, clients, exit};
 use crate::cluster::{self, Cluster};
 use crate::prove::notary::{Demands, Question};
 use crate::{records, telemetry};
@@ -22,7 +22,7 @@ use crate::{records, telemetry};
 )]
 pub(crate) struct Args {
     /// Namespace of the installation, in a cluster
-    #[arg(long, global = true, default_value = crate::manifests::NAME)]
+    #[arg(long, global = true, default_value = crate::install::NAME)]
     namespace: String,
 
     #[command(subcommand)]
@@ -53,7 +53,7 @@ enum Command {
         place: Place,
 
         #[command(flatten)]
-        reach: reach::Reach,
+        reach: clients::Reach,
     },
 }
 
@@ -75,7 +75,7 @@ struct Place {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let runtime = reach::runtime()?;
+    let runtime = clients::runtime()?;
     match &args.command {
         Command::List { place } => {
             let remembered = runtime.block_on(list(place, &args.namespace))?;
@@ -83,9 +83,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             Ok(exit::OK)
         }
         Command::Accept { image, trust_server, root_key, place, reach: flags } => {
-            let image = reach::image(image)?;
-            let server = reach::server(trust_server.as_deref(), &image)?;
-            let demands = Demands { pins: reach::root_pins(root_key)?, ..Demands::none() };
+            let image = arguments::image(image)?;
+            let server = arguments::server(trust_server.as_deref(), &image)?;
+            let demands = Demands { pins: arguments::root_pins(root_key)?, ..Demands::none() };
             let gun = image.repository();
             let question = Question { server: &server, gun: &gun, demands: &demands };
             let client = flags.clients()?.notary;

@@ -6,7 +6,7 @@ use countersign_remote::Login;
 use serde_json::json;
 
 use super::output::print;
-use super::{exit, reach};
+use super::{arguments, clients, exit};
 use crate::prove::notary::{Demands, Question};
 
 /// Verify one image without policies, and print its signed digest
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     registry: bool,
 
     #[command(flatten)]
-    reach: reach::Reach,
+    reach: clients::Reach,
 
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "text")]
@@ -49,15 +49,15 @@ enum Format {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let image = reach::image(&args.image)?;
-    let server = reach::server(args.trust_server.as_deref(), &image)?;
-    let demands = Demands { pins: reach::root_pins(&args.root_key)?, ..reach::demands(&args.signer)? };
-    let wanted = reach::wanted(&image)?;
+    let image = arguments::image(&args.image)?;
+    let server = arguments::server(args.trust_server.as_deref(), &image)?;
+    let demands = Demands { pins: arguments::root_pins(&args.root_key)?, ..arguments::demands(&args.signer)? };
+    let wanted = arguments::wanted(&image)?;
     let clients = args.reach.clients()?;
     let gun = image.repository();
     let question = Question { server: &server, gun: &gun, demands: &demands };
     let now = (crate::telemetry::wall_clock())();
-    let runtime = reach::runtime()?;
+    let runtime = clients::runtime()?;
     let resolved = runtime.block_on(async {
         let repository = question.repository(&clients.notary).await.map_err(|failure| question.refusal(failure))?;
         question.resolve(&repository, &wanted, now)

@@ -6,7 +6,7 @@ use serde::Deserialize;
 /// What is done with a workload that would be denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Mode {
+pub(crate) enum Mode {
     /// Denied.
     #[default]
     Enforce,
@@ -19,7 +19,7 @@ pub enum Mode {
 /// Where the signer secrets of cluster policies are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum ClusterPolicySecrets {
+pub(crate) enum ClusterPolicySecrets {
     /// In Countersign's own namespace, where tenants cannot write.
     #[default]
     OwnNamespace,

@@ -7,7 +7,7 @@ use super::ConfigError;
 
 /// What a client's certificate must be, for its reviews to be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificates {
+pub(crate) struct ClientCertificates {
     /// The authorities that sign it, PEM.
     pub authorities: PathBuf,
     /// The names, of which it must have one. Never empty: in most clusters the authority that signs API servers signs every

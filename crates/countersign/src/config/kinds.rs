@@ -7,7 +7,7 @@ use crate::cluster::is_object_name;
 /// A kind that holds a pod template, besides those that Kubernetes and `OpenShift` have.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct FurtherKind {
+pub(crate) struct FurtherKind {
     /// Its API group.
     pub group: String,
     /// Its kind.

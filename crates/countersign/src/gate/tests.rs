@@ -12,10 +12,10 @@ use futures::future::BoxFuture;
 use serde_json::json;
 
 use super::*;
+use crate::admission_review::{GroupVersionKind, UserInfo};
 use crate::children::{Asked, Owners};
-use crate::cli::reach;
+use crate::cli::clients;
 use crate::config::ClusterPolicySecrets;
-use crate::review::{GroupVersionKind, UserInfo};
 use crate::source::files::{FileSource, Loaded};
 
 const D: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
@@ -59,13 +59,13 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
         on_trouble: Arc::new(|_| ()),
     };
     let authenticator = countersign_remote::Authenticator::new(DockerConfig::default());
-    let clients = reach::clients(&Connections::default(), authenticator, options).unwrap();
+    let clients = clients::clients(&Connections::default(), authenticator, options).unwrap();
     Gate {
         engine: Engine {
             source: FileSource::fixed(Loaded::of(&documents).unwrap()),
             notary: clients.notary,
             registry: clients.registry,
-            defaults: reach::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
+            defaults: clients::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
             clock,
             deadline: LONG,
             private: false,

@@ -14,7 +14,7 @@ use crate::source::{Moment, SecretData};
 
 /// What is demanded of a repository on a trust server, read from the secrets and keys that say it.
 #[derive(Debug, Clone)]
-pub struct Demands {
+pub(crate) struct Demands {
     /// Signers who must have signed.
     pub signers: Vec<Signer>,
     /// Root keys that the repository must stand under.
@@ -26,7 +26,7 @@ pub struct Demands {
 impl Demands {
     /// Nothing but sound metadata.
     #[must_use]
-    pub fn none() -> Self {
+    pub(crate) fn none() -> Self {
         Self { signers: Vec::new(), pins: RootPins::none(), certificate: None }
     }
 
@@ -34,7 +34,7 @@ impl Demands {
     ///
     /// # Errors
     /// The first secret or key that is not there, or of no use.
-    pub async fn read(moment: &dyn Moment, ask: &NotaryAsk) -> Result<Self, Refusal> {
+    pub(crate) async fn read(moment: &dyn Moment, ask: &NotaryAsk) -> Result<Self, Refusal> {
         let mut signers = Vec::new();
         for secret in &ask.signer_secrets {
             signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
@@ -55,7 +55,7 @@ impl Demands {
 
 /// A question to a trust server: whoever asks one, asks this way.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// The server.
     pub server: &'a TrustServer,
     /// The repository's name there.
@@ -69,7 +69,7 @@ impl Question<'_> {
     ///
     /// # Errors
     /// What kept it from being verified; see [`Self::refusal`].
-    pub async fn repository(&self, client: &NotaryClient) -> Result<Seen, Failure> {
+    pub(crate) async fn repository(&self, client: &NotaryClient) -> Result<Seen, Failure> {
         let login = Login::none();
         client.repository(self.ask(&login, "", None)).await
     }
@@ -90,14 +90,19 @@ impl Question<'_> {
     ///
     /// # Errors
     /// Why it proves nothing.
-    pub fn resolve(&self, repository: &Repository, wanted: &Wanted, now: Timestamp) -> Result<NotaryProof, Refusal> {
+    pub(crate) fn resolve(
+        &self,
+        repository: &Repository,
+        wanted: &Wanted,
+        now: Timestamp,
+    ) -> Result<NotaryProof, Refusal> {
         let resolved = repository.resolve(wanted, &self.demands.signers, now);
         resolved.map_err(|error| Refusal::notary(self.server.host_port(), error))
     }
 
     /// What a failure of the client means for an image.
     #[must_use]
-    pub fn refusal(&self, failure: Failure) -> Refusal {
+    pub(crate) fn refusal(&self, failure: Failure) -> Refusal {
         match failure {
             Failure::Untrusted(error) => Refusal::notary(self.server.host_port(), *error),
             other => Refusal::Undecided { cause: other.to_string() },
@@ -200,7 +205,7 @@ fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {
 ///
 /// # Errors
 /// What is wrong with it.
-pub fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&SecretData>) -> Result<(), Refusal> {
+pub(crate) fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&SecretData>) -> Result<(), Refusal> {
     match purpose {
         SecretUse::Signer => read_signer(secret, data).map(|_| ()),
         SecretUse::RootKey => read_pin(secret, data).map(|_| ()),
@@ -211,7 +216,7 @@ pub fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&Secret
 ///
 /// # Errors
 /// A secret that is not there, or is incomplete or of no use.
-pub fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, Refusal> {
+pub(crate) fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
     let name = data.name().ok_or_else(|| problem(secret, SecretProblem::NoName))?;
     let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;

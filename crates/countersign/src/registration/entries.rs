@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::api::GROUP as POLICIES_GROUP;
 use crate::config::FurtherKind;
-use crate::manifests::{POLICIES_WEBHOOK, WEBHOOK};
+use crate::install::{POLICIES_WEBHOOK, WEBHOOK};
 
 pub(super) const MUTATING: &str = "MutatingWebhookConfiguration";
 pub(super) const VALIDATING: &str = "ValidatingWebhookConfiguration";
@@ -171,7 +171,7 @@ fn same_rules(found: &[Value], wanted: &[Value]) -> bool {
 mod tests {
     use super::*;
     use crate::crd::Platform;
-    use crate::manifests::Install;
+    use crate::install::Install;
 
     fn aim(kinds: &[FurtherKind]) -> Aim {
         Aim { settled: true, ..Aim::new(kinds, true) }

@@ -52,7 +52,7 @@ pub(crate) fn policies(kind: &PolicyKind) -> ApiResource {
 
 /// A policy as the cluster has it.
 #[derive(Debug, Clone)]
-pub struct StoredPolicy {
+pub(crate) struct StoredPolicy {
     /// What the engine makes of it.
     pub policy: Policy,
     /// What is wrong with it.
@@ -85,7 +85,7 @@ struct Followed {
 }
 
 /// A cluster that is followed.
-pub struct ClusterSource {
+pub(crate) struct ClusterSource {
     client: Client,
     own_namespace: String,
     kinds: Mutex<[Followed; 2]>,
@@ -117,7 +117,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl ClusterSource {
     /// Begins to follow a cluster. Until all policies were listed once, nothing is known.
     #[must_use]
-    pub fn start(client: Client, own_namespace: &str, metrics: SharedMetrics) -> Arc<Self> {
+    pub(crate) fn start(client: Client, own_namespace: &str, metrics: SharedMetrics) -> Arc<Self> {
         let never = || Followed { sight: Sight::Never(None), policies: HashMap::new() };
         let source = Arc::new(Self {
             client: client.clone(),
@@ -290,24 +290,24 @@ impl ClusterSource {
 
     /// Whether the definition of a kind of policy drops what it does not know.
     #[must_use]
-    pub fn prunes(&self, kind: &PolicyKind) -> bool {
+    pub(crate) fn prunes(&self, kind: &PolicyKind) -> bool {
         lock(&self.prunes)[usize::from(*kind == PolicyKind::Cluster)]
     }
 
     /// All policies, with what is wrong with them.
     #[must_use]
-    pub fn stored(&self) -> Vec<StoredPolicy> {
+    pub(crate) fn stored(&self) -> Vec<StoredPolicy> {
         lock(&self.kinds).iter().flat_map(|followed| followed.policies.values().cloned()).collect()
     }
 
     /// Waits until a policy or a secret of the own namespace changes.
-    pub async fn changed(&self) {
+    pub(crate) async fn changed(&self) {
         self.changed.notified().await;
     }
 
     /// The client.
     #[must_use]
-    pub fn client(&self) -> &Client {
+    pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
@@ -315,7 +315,7 @@ impl ClusterSource {
     ///
     /// # Errors
     /// The API server does not answer, or forbids it.
-    pub async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
+    pub(crate) async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
         // It becomes part of an address, and there can be no such secret.
         if !cluster::is_object_name(&secret.name) {
             return Ok(None);
@@ -415,7 +415,7 @@ impl Moment for ClusterMoment {
 
 /// A handle to a source that hands out moments of it.
 #[derive(Debug, Clone)]
-pub struct ClusterHandle(pub Arc<ClusterSource>);
+pub(crate) struct ClusterHandle(pub Arc<ClusterSource>);
 
 impl Source for ClusterHandle {
     fn now(&self) -> Result<Arc<dyn Moment>, SourceError> {

@@ -12,13 +12,13 @@ use crate::cluster;
 use crate::crd::{self, PRESERVES};
 
 /// What helps.
-pub const CURE: &str = "apply the definitions of this version: countersign manifests --only crds | kubectl apply -f - (Helm never updates the definitions in crds/)";
+pub(crate) const CURE: &str = "apply the definitions of this version: countersign manifests --only crds | kubectl apply -f - (Helm never updates the definitions in crds/)";
 
 /// Whether the definition of a kind of policy (`imagepolicies`) drops members that it does not know.
 ///
 /// # Errors
 /// The API server does not say.
-pub async fn prunes(client: &Client, plural: &str) -> Result<bool, String> {
+pub(crate) async fn prunes(client: &Client, plural: &str) -> Result<bool, String> {
     let name = format!("{plural}.{GROUP}");
     let mut cause = format!("there is no definition {name}");
     for version in ["v1", "v1beta1"] {

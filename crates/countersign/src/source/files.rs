@@ -215,7 +215,7 @@ fn namespace_of(document: &Document) -> &str {
 
 /// A folder that is watched.
 #[derive(Debug)]
-pub struct FileSource {
+pub(crate) struct FileSource {
     loaded: ArcSwap<Loaded>,
 }
 
@@ -229,7 +229,7 @@ impl Source for FileSource {
 impl FileSource {
     /// Uses what was read, without watching anything.
     #[must_use]
-    pub fn fixed(loaded: Loaded) -> Arc<Self> {
+    pub(crate) fn fixed(loaded: Loaded) -> Arc<Self> {
         Arc::new(Self { loaded: ArcSwap::from_pointee(loaded) })
     }
 
@@ -237,7 +237,7 @@ impl FileSource {
     ///
     /// # Errors
     /// A folder that cannot be read at start; later that is only said.
-    pub fn watched(path: &Path, metrics: SharedMetrics) -> Result<Arc<Self>, LoadError> {
+    pub(crate) fn watched(path: &Path, metrics: SharedMetrics) -> Result<Arc<Self>, LoadError> {
         let loaded = Loaded::read(path)?;
         say_loaded(&loaded, &metrics);
         let source = Self::fixed(loaded);

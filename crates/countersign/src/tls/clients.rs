@@ -34,7 +34,7 @@ const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 
 /// Why a client was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     /// It showed no certificate.
     NoCertificate,
     /// Its certificate is sound and has another name.
@@ -46,7 +46,7 @@ pub enum Refusal {
 impl Refusal {
     /// As metrics name it.
     #[must_use]
-    pub fn label(self) -> &'static str {
+    pub(crate) fn label(self) -> &'static str {
         match self {
             Self::NoCertificate => "no-certificate",
             Self::OtherName => "other-name",
@@ -99,7 +99,7 @@ impl Said {
 
 /// Verifies the certificates of clients, and keeps account of those that were refused.
 #[derive(Debug)]
-pub struct Clients {
+pub(crate) struct Clients {
     chains: ArcSwap<Chains>,
     names: BTreeSet<String>,
     metrics: SharedMetrics,
@@ -115,14 +115,14 @@ impl Clients {
     ///
     /// # Errors
     /// A file that cannot be read, or holds no certificate of an authority.
-    pub fn load(wanted: &ClientCertificates, metrics: SharedMetrics) -> Result<Arc<Self>, TlsError> {
+    pub(crate) fn load(wanted: &ClientCertificates, metrics: SharedMetrics) -> Result<Arc<Self>, TlsError> {
         let chains = ArcSwap::from_pointee(chains(&wanted.authorities)?);
         Ok(Arc::new(Self { chains, names: wanted.names.clone(), metrics, said: Mutex::default() }))
     }
 
     /// Reads the authorities again when their file changes, and counts only those from the next connection on. A file that
     /// cannot be used leaves the authorities that count. Ends when the returned task is aborted.
-    pub fn watch(self: &Arc<Self>, authorities: &Path) -> tokio::task::JoinHandle<()> {
+    pub(crate) fn watch(self: &Arc<Self>, authorities: &Path) -> tokio::task::JoinHandle<()> {
         let (clients, authorities) = (Arc::clone(self), authorities.to_owned());
         follow(vec![authorities.clone()], move || {
             clients.chains.store(Arc::new(chains(&authorities)?));
@@ -132,7 +132,7 @@ impl Clients {
     }
 
     /// Counts and logs a client that a handshake ended with, if it was refused for its certificate.
-    pub fn failed(&self, from: SocketAddr, problem: &io::Error) {
+    pub(crate) fn failed(&self, from: SocketAddr, problem: &io::Error) {
         let Some((refusal, cause, names)) = refused(problem) else { return };
         let reason = refusal.label();
         self.metrics.refused_client(reason);

@@ -38,7 +38,7 @@ const BACKDATED: Duration = Duration::from_secs(300);
 
 /// What is asked of the certificate.
 #[derive(Debug, Clone)]
-pub struct Wanted {
+pub(crate) struct Wanted {
     /// The namespace of the Secret.
     pub namespace: String,
     /// The Secret.
@@ -277,7 +277,7 @@ impl Authority {
 }
 
 /// Serves what the Secret holds, keeps it right for ever, and hands over the authorities that an API server is to trust, PEM.
-pub async fn keep(
+pub(crate) async fn keep(
     client: Client,
     wanted: Wanted,
     serving: Arc<ServingCertificate>,

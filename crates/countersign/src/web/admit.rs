@@ -22,13 +22,13 @@ use super::answer::AnswerBody;
 use super::bodies::{Bodies, NoRoom, Room, SMALL};
 use super::bytes::Bytes;
 use super::seats::Seat;
+use crate::admission_review::{Answer, Request, Review};
 use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::gate::{Gate, Submitted};
 use crate::journal::{Journal, Record};
 use crate::metrics::SharedMetrics;
 use crate::policy_review;
 use crate::reading;
-use crate::review::{Answer, Request, Review};
 
 /// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them in an encoding
 /// that escapes much.
@@ -52,7 +52,7 @@ const MUCH: usize = 16 << 10;
 
 /// Answers reviews.
 #[derive(Debug)]
-pub struct Reviewer {
+pub(crate) struct Reviewer {
     gate: Gate,
     journal: Journal,
     metrics: SharedMetrics,
@@ -63,14 +63,14 @@ pub struct Reviewer {
 impl Reviewer {
     /// Answers what the gate decides.
     #[must_use]
-    pub fn new(gate: Gate, metrics: SharedMetrics) -> Arc<Self> {
+    pub(crate) fn new(gate: Gate, metrics: SharedMetrics) -> Arc<Self> {
         let readers = Semaphore::new(LARGE_READERS);
         let journal = Journal::new(Arc::clone(&metrics));
         Arc::new(Self { gate, journal, metrics, bodies: Bodies::default(), readers })
     }
 
     /// Brings the metrics of room for bodies up to date.
-    pub fn refresh_metrics(&self) {
+    pub(crate) fn refresh_metrics(&self) {
         self.metrics.bodies(self.bodies.used());
     }
 
@@ -112,7 +112,7 @@ impl Asked {
 }
 
 /// The routes of the webhooks.
-pub fn router(reviewer: Arc<Reviewer>) -> Router {
+pub(crate) fn router(reviewer: Arc<Reviewer>) -> Router {
     let route = |asked| post(async move |state, request| answer(asked, state, request).await);
     Router::new()
         .route("/admit", route(Asked::Gate(Webhook::Mutate)))

@@ -11,13 +11,13 @@ use axum::routing::get;
 use crate::metrics::SharedMetrics;
 
 /// Says why the server is not ready; `None` when it is.
-pub type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
+pub(crate) type Readiness = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// Brings metrics up to date that nobody keeps so all the time.
-pub type Refresh = Arc<dyn Fn() + Send + Sync>;
+pub(crate) type Refresh = Arc<dyn Fn() + Send + Sync>;
 
 /// The routes of the operations port.
-pub fn router(readiness: Readiness, metrics: SharedMetrics, refresh: Refresh) -> Router {
+pub(crate) fn router(readiness: Readiness, metrics: SharedMetrics, refresh: Refresh) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz).with_state(readiness))

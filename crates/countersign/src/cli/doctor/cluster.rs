@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::Walk;
 use crate::cluster;
-use crate::manifests::{NAME, NAME_LABEL, WEBHOOK};
+use crate::install::{NAME, NAME_LABEL, WEBHOOK};
 use crate::registration;
 use crate::source::definitions::{self, CURE};
 

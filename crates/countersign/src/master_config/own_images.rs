@@ -10,7 +10,7 @@ const COMPONENT: &str = "${component}";
 
 /// The images of the cluster's own pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OwnImages {
+pub(crate) struct OwnImages {
     /// `registry.redhat.io/openshift3/ose-${component}:${version}`
     pub format: String,
     /// Which entry of the default policy is about them.
@@ -19,7 +19,7 @@ pub struct OwnImages {
 
 /// Which entry of a policy is about the cluster's own images.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Listed {
+pub(crate) enum Listed {
     /// None is, and this one would be.
     Missing(String),
     /// This one is, with whatever it asks for.

@@ -1,21 +1,19 @@
-//! What all commands that ask trust servers have in common.
+//! The clients of commands that ask trust servers and registries, connected and logged in as flags and files say.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use countersign_image::{ImageReference, NotSha256, Wanted};
-use countersign_notary::{RootPins, Signer, TrustServer};
-use countersign_policy::{ClusterSecrets, Defaults, DenyReason};
+use anyhow::{Context as _, bail};
+use countersign_notary::TrustServer;
+use countersign_policy::{ClusterSecrets, Defaults};
 use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
-use crate::prove::notary::Demands;
 use crate::telemetry;
 
-use super::helpers;
+use super::credential_helpers;
 
 /// How long one file may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
@@ -118,7 +116,7 @@ pub(crate) fn authenticator(registry_config: Option<&std::path::Path>, of_user: 
         None => format!("the docker configuration {}", path.display()),
     };
     let text = std::fs::read(&path).with_context(named)?;
-    let text = if of_user { helpers::complete(&text) } else { text };
+    let text = if of_user { credential_helpers::complete(&text) } else { text };
     Ok(Authenticator::new(DockerConfig::parse(&text).with_context(named)?))
 }
 
@@ -169,53 +167,6 @@ pub(crate) fn defaults(
         ClusterPolicySecrets::WorkloadNamespace => ClusterSecrets::WorkloadNamespaceChosenByTenants,
     };
     Defaults { cluster_secrets, trust_servers, tenants_may_name: None, pin: countersign_policy::PinStyle::default() }
-}
-
-/// An image on the command line.
-pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
-    ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
-}
-
-/// The trust server for an image on the command line.
-pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
-    match given {
-        Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::notary::default_trust_server(image.matched_host(), &BTreeMap::new())
-            .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
-    }
-}
-
-/// `NAME=KEYFILE`
-fn signer(text: &str) -> anyhow::Result<Signer> {
-    let Some((name, path)) = text.split_once('=') else {
-        bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
-    };
-    let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
-    Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
-}
-
-/// What the signers of the command line demand of a repository.
-pub(crate) fn demands(signers: &[String]) -> anyhow::Result<Demands> {
-    let signers = signers.iter().map(|text| signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Demands { signers, ..Demands::none() })
-}
-
-/// What an image on the command line asks for.
-pub(crate) fn wanted(image: &ImageReference) -> anyhow::Result<Wanted> {
-    Wanted::of(image).map_err(|NotSha256 { algorithm }| anyhow!("{}", DenyReason::DigestAlgorithm { algorithm }))
-}
-
-/// A root key id, or a file with a key or certificate in PEM.
-pub(crate) fn root_pins(texts: &[String]) -> anyhow::Result<RootPins> {
-    let mut pins = RootPins::none();
-    for text in texts {
-        if pins.add(text).is_err() {
-            let pem = std::fs::read_to_string(text)
-                .with_context(|| format!("--root-key {text} is neither a key id nor a file"))?;
-            pins.add(&pem).with_context(|| format!("--root-key {text}"))?;
-        }
-    }
-    Ok(pins)
 }
 
 /// A runtime for a command that asks servers.

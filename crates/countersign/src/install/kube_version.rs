@@ -7,18 +7,18 @@ use thiserror::Error;
 
 /// A release of Kubernetes: `1.20`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct KubeVersion {
+pub(crate) struct KubeVersion {
     major: u32,
     minor: u32,
 }
 
 impl KubeVersion {
     /// The first release that serves `apiextensions.k8s.io/v1` and `admissionregistration.k8s.io/v1`.
-    pub const FIRST: Self = Self::one(16);
+    pub(crate) const FIRST: Self = Self::one(16);
 
     /// A release of the first major version.
     #[must_use]
-    pub const fn one(minor: u32) -> Self {
+    pub(crate) const fn one(minor: u32) -> Self {
         Self { major: 1, minor }
     }
 }
@@ -26,7 +26,7 @@ impl KubeVersion {
 /// A text that is no release of Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("is not a release of Kubernetes, such as 1.20")]
-pub struct NoRelease;
+pub(crate) struct NoRelease;
 
 impl FromStr for KubeVersion {
     type Err = NoRelease;

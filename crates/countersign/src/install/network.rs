@@ -11,7 +11,7 @@ use crate::cluster::is_object_name;
 
 /// Who may connect.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// Addresses: `10.0.0.0/28`.
     Addresses(String),
     /// The pods of a namespace.
@@ -21,7 +21,7 @@ pub enum Source {
 /// A text that is neither a range of addresses nor the name of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("is neither a range of addresses, such as 10.0.0.0/28, nor the name of a namespace")]
-pub struct NoSource;
+pub(crate) struct NoSource;
 
 impl FromStr for Source {
     type Err = NoSource;

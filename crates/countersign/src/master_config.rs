@@ -12,13 +12,14 @@ use thiserror::Error;
 
 use crate::api::Repository;
 
-pub use own_images::{Listed, OwnImages};
+pub(crate) use own_images::{Listed, OwnImages};
 
 /// The admission plugins that call webhooks.
-pub const PLUGINS: [&str; 2] = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"];
+pub(crate) const PLUGINS: [&str; 2] = ["MutatingAdmissionWebhook", "ValidatingAdmissionWebhook"];
 
 /// What makes the API server read its configuration again.
-pub const RESTART: [&str; 2] = ["/usr/local/bin/master-restart api", "/usr/local/bin/master-restart controllers"];
+pub(crate) const RESTART: [&str; 2] =
+    ["/usr/local/bin/master-restart api", "/usr/local/bin/master-restart controllers"];
 
 /// The member that holds default policies.
 const BLOCK: &str = "image-security-enforcement";
@@ -26,7 +27,7 @@ const BLOCK: &str = "image-security-enforcement";
 /// Why a file cannot be read or changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
-pub enum OpenShiftError {
+pub(crate) enum OpenShiftError {
     /// Not YAML, or no mapping.
     #[error("is not a master configuration: {0}")]
     Malformed(String),
@@ -62,7 +63,7 @@ pub enum OpenShiftError {
 
 /// What the file says of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PluginState {
+pub(crate) enum PluginState {
     /// It is on.
     Enabled,
     /// Nothing is said of it, so it is off.
@@ -91,7 +92,7 @@ impl fmt::Display for PluginState {
 
 /// What the file says.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Report {
+pub(crate) struct Report {
     /// Each plugin of [`PLUGINS`].
     pub plugins: [(&'static str, PluginState); 2],
     /// `spec.repositories` of the default policy; `None` if there is no block.
@@ -104,7 +105,7 @@ impl Report {
     /// `spec.repositories` of the policy that the cluster is to have: the default policy, and the cluster's own images, which nobody signed
     /// for it, with no check. `None` if there is neither.
     #[must_use]
-    pub fn policy(&self) -> Option<Value> {
+    pub(crate) fn policy(&self) -> Option<Value> {
         let own = match &self.own_images {
             Some(OwnImages { listed: Listed::Missing(entry), .. }) => Some(json!({"name": entry})),
             _ => None,
@@ -121,7 +122,7 @@ impl Report {
 ///
 /// # Errors
 /// Text that is no master configuration, or default policies that make no sense.
-pub fn check(text: &str) -> Result<Report, OpenShiftError> {
+pub(crate) fn check(text: &str) -> Result<Report, OpenShiftError> {
     let config = read(text)?;
     let plugins = PLUGINS.map(|plugin| (plugin, state(&config, plugin)));
     let has_block = config.get(BLOCK).is_some() || config.get("clusterImagePolicy").is_some();
@@ -160,7 +161,7 @@ fn state(config: &Value, plugin: &str) -> PluginState {
 ///
 /// # Errors
 /// Another shape, or a repository that makes no sense.
-pub fn default_repositories(value: &Value) -> Result<Value, OpenShiftError> {
+pub(crate) fn default_repositories(value: &Value) -> Result<Value, OpenShiftError> {
     let nested = value.get(BLOCK).and_then(|block| block.get("clusterImagePolicy"));
     let beside = value.get("clusterImagePolicy");
     let (place, repositories) = match (value, nested, beside) {
@@ -192,7 +193,7 @@ pub fn default_repositories(value: &Value) -> Result<Value, OpenShiftError> {
 ///
 /// # Errors
 /// Text that is no master configuration, or is written so that a change could touch something else.
-pub fn enable(text: &str) -> Result<String, OpenShiftError> {
+pub(crate) fn enable(text: &str) -> Result<String, OpenShiftError> {
     let before = read(text)?;
     let mut changed = text.to_owned();
     let mut expected = before.clone();

@@ -12,7 +12,7 @@ impl Install {
     ///
     /// # Errors
     /// As [`Self::objects`].
-    pub fn uninstall(&self, purge: bool) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
+    pub(crate) fn uninstall(&self, purge: bool) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
         let (mut gone, mut kept) = (Vec::new(), Vec::new());
         for object in self.objects()?.iter().rev() {
             match object["kind"].as_str() {

@@ -15,26 +15,26 @@ use crate::api::{API_VERSION, GROUP};
 use crate::children;
 use crate::crd::{self, Platform};
 
-pub use kube_version::{KubeVersion, NoRelease};
-pub use network::{NoSource, Source};
+pub(crate) use kube_version::{KubeVersion, NoRelease};
+pub(crate) use network::{NoSource, Source};
 
 /// The name of everything that is installed.
-pub const NAME: &str = "countersign";
+pub(crate) const NAME: &str = "countersign";
 
 /// The Secret with the serving certificate.
-pub const TLS_SECRET: &str = "countersign-tls";
+pub(crate) const TLS_SECRET: &str = "countersign-tls";
 
 /// The name of the webhook, which users see in denials.
-pub const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.com";
+pub(crate) const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.com";
 
 /// The name of the webhook that reviews writes of policies.
-pub const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission.cloud.ibm.com";
+pub(crate) const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission.cloud.ibm.com";
 
 /// The namespace of what a cluster needs to run at all.
-pub const KUBE_SYSTEM: &str = "kube-system";
+pub(crate) const KUBE_SYSTEM: &str = "kube-system";
 
 /// The label of a namespace with its name. Kubernetes sets it itself since 1.21.
-pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The user that the container runs as where the platform does not choose one.
 const USER: u32 = 65532;
@@ -44,7 +44,7 @@ const OPERATIONS_PORT: u16 = 8081;
 
 /// How the webhook gets its serving certificate.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum Tls {
+pub(crate) enum Tls {
     /// Countersign makes it, rotates it, and writes `caBundle` itself.
     #[default]
     SelfManaged,
@@ -61,7 +61,7 @@ pub enum Tls {
 
 /// What may differ between installations.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Install {
+pub(crate) struct Install {
     /// The APIs of the cluster.
     pub platform: Platform,
     /// The release of Kubernetes; none for today's. Only [`Platform::Kubernetes`] differs by it.
@@ -112,7 +112,7 @@ impl Install {
     ///
     /// # Errors
     /// A configuration that cannot be written as YAML.
-    pub fn objects(&self) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
+    pub(crate) fn objects(&self) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
         let mut objects = vec![self.namespace()];
         objects.extend(crd::all(self.platform));
         objects.push(self.object("v1", "ServiceAccount", json!({})));
@@ -137,7 +137,7 @@ impl Install {
     ///
     /// # Errors
     /// As [`Self::objects`].
-    pub fn yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
+    pub(crate) fn yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
         to_yaml(&self.objects()?)
     }
 
@@ -464,7 +464,7 @@ fn cluster_object(api_version: &str, kind: &str, name: &str, rest: Value) -> Val
 ///
 /// # Errors
 /// Objects that cannot be written as YAML.
-pub fn to_yaml(objects: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
+pub(crate) fn to_yaml(objects: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let documents = objects.iter().map(serde_saphyr::to_string).collect::<Result<Vec<_>, _>>()?;
     Ok(documents.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n"))
 }

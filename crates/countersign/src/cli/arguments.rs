@@ -1,0 +1,57 @@
+//! Images, trust servers, signers and root keys, as somebody types them on a command line.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, anyhow, bail};
+use countersign_image::{ImageReference, NotSha256, Wanted};
+use countersign_notary::{RootPins, Signer, TrustServer};
+use countersign_policy::DenyReason;
+
+use crate::prove::notary::Demands;
+
+/// An image on the command line.
+pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
+    ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
+}
+
+/// The trust server for an image on the command line.
+pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
+    match given {
+        Some(address) => TrustServer::parse(address).context("--trust-server"),
+        None => countersign_policy::plan::notary::default_trust_server(image.matched_host(), &BTreeMap::new())
+            .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
+    }
+}
+
+/// `NAME=KEYFILE`
+fn signer(text: &str) -> anyhow::Result<Signer> {
+    let Some((name, path)) = text.split_once('=') else {
+        bail!("--signer {text}: write NAME=KEYFILE, for example alice=alice.pub");
+    };
+    let key = std::fs::read(path).with_context(|| format!("--signer {name}: cannot read {path}"))?;
+    Signer::new(name, &key).with_context(|| format!("--signer {name}={path}"))
+}
+
+/// What the signers of the command line demand of a repository.
+pub(crate) fn demands(signers: &[String]) -> anyhow::Result<Demands> {
+    let signers = signers.iter().map(|text| signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Demands { signers, ..Demands::none() })
+}
+
+/// What an image on the command line asks for.
+pub(crate) fn wanted(image: &ImageReference) -> anyhow::Result<Wanted> {
+    Wanted::of(image).map_err(|NotSha256 { algorithm }| anyhow!("{}", DenyReason::DigestAlgorithm { algorithm }))
+}
+
+/// A root key id, or a file with a key or certificate in PEM.
+pub(crate) fn root_pins(texts: &[String]) -> anyhow::Result<RootPins> {
+    let mut pins = RootPins::none();
+    for text in texts {
+        if pins.add(text).is_err() {
+            let pem = std::fs::read_to_string(text)
+                .with_context(|| format!("--root-key {text} is neither a key id nor a file"))?;
+            pins.add(&pem).with_context(|| format!("--root-key {text}"))?;
+        }
+    }
+    Ok(pins)
+}
