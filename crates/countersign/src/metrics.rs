@@ -1,4 +1,4 @@
-//! What is counted. Every label comes from a closed set: the name of an image or a namespace never becomes one.
+//! What is counted, for Prometheus. Every label comes from a closed set: the name of an image or a namespace never becomes one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -18,14 +18,14 @@ const MAX_NAME_BYTES: usize = 255;
 const MAX_TAG_BYTES: usize = 128;
 /// The longest reference that can be legal: `index.` may stand before the longest name, then `:` and the longest tag, then
 /// `@sha512:` and its 128 digits. Anything longer is refused unread.
-pub const MAX_REFERENCE_BYTES: usize = 6 + MAX_NAME_BYTES + 1 + MAX_TAG_BYTES + 8 + 128;
+const MAX_REFERENCE_BYTES: usize = 6 + MAX_NAME_BYTES + 1 + MAX_TAG_BYTES + 8 + 128;
 
 /// The registry of names that have no host.
-pub const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB: &str = "docker.io";
 /// What Docker Hub was called once; Docker reads it as [`DOCKER_HUB`].
-pub const LEGACY_DOCKER_HUB: &str = "index.docker.io";
+const LEGACY_DOCKER_HUB: &str = "index.docker.io";
 /// Where Docker Hub keeps names of one component.
-pub const OFFICIAL: &str = "library/";
+const OFFICIAL: &str = "library/";
 const DEFAULT_TAG: &str = "latest";
 
 /// Why a text is no image reference.
@@ -251,8 +251,7 @@ impl ImageReference {
 }
 
 /// Splits a name without tag and digest into host and path, as Docker's `splitDockerDomain` does.
-#[must_use]
-pub fn normalise(name: &str) -> (String, String) {
+fn normalise(name: &str) -> (String, String) {
     let (host, path) = match name.split_once('/') {
         Some((LEGACY_DOCKER_HUB, path)) => (DOCKER_HUB, path),
         Some((first, path)) if is_host_like(first) => (first, path),
@@ -288,8 +287,7 @@ pub fn canonical_host(host: &str) -> String {
 }
 
 /// Whether Docker takes the first of several components for a host.
-#[must_use]
-pub fn is_host_like(first: &str) -> bool {
+fn is_host_like(first: &str) -> bool {
     first == "localhost" || first.contains(['.', ':']) || first.to_lowercase() != first
 }
 

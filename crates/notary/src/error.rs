@@ -1,4 +1,4 @@
-//! Why a repository, a file or a tag is not trusted.
+//! Why a repository, a file or a tag is not trusted: the words that users read behind `failed to get content trust information`.
 
 use countersign_json::JsonError;
 use countersign_keys::KeyProblem;

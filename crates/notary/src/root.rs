@@ -14,10 +14,10 @@ use crate::signed::{Offered, Trusted};
 
 /// The most bytes a root may have. Notary reads up to 100 MiB; a root with a hundred certificates has some 150 KiB. Roots
 /// are remembered whole, in a cluster in an object, which may have some 1.5 MiB.
-pub const MAX_ROOT_BYTES: u64 = 512 << 10;
+pub(crate) const MAX_ROOT_BYTES: u64 = 512 << 10;
 
 /// How many rotations are followed in one update. Roots live for ten years.
-pub const MAX_ROTATIONS: u64 = 64;
+pub(crate) const MAX_ROTATIONS: u64 = 64;
 
 /// Root keys of which a policy says that one must have signed the repository's root.
 ///

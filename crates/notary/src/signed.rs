@@ -16,7 +16,7 @@ use crate::role::RoleName;
 
 /// How many signatures one file may carry. Thresholds above a handful are unheard of; the bound keeps a hostile file
 /// from costing more than some milliseconds.
-pub const MAX_SIGNATURES: usize = 256;
+pub(crate) const MAX_SIGNATURES: usize = 256;
 
 /// How many wrong signatures of one key are tried. A key of somebody honest has none; to try each of thousands would let whoever
 /// serves them take a processor for as long as they like.

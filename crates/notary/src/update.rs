@@ -20,7 +20,7 @@ use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
 use crate::signed::{Offered, Trusted, Wrong};
 
 /// The most bytes a timestamp may have: Notary's own limit.
-pub const MAX_TIMESTAMP_BYTES: u64 = 1 << 20;
+pub(crate) const MAX_TIMESTAMP_BYTES: u64 = 1 << 20;
 
 /// The most bytes any other file may have, whatever length the metadata gives for it. Notary stops at 100 MiB; 100 000
 /// tags take some 13 MiB.

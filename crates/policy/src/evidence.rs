@@ -1,4 +1,4 @@
-//! What asking brings: a proof of one of the signature formats, or why there is none.
+//! What asking brings: a proof of one of the signature formats, or why there is none, in the published words.
 
 use countersign_image::{Sha256, shown};
 use countersign_notary::{Error as NotaryError, Proof as NotaryProof, Remedy, SignerError};

@@ -162,7 +162,7 @@ impl Pattern {
 
     /// The repository, if the entry names exactly one: what an index can look it up by.
     #[must_use]
-    pub fn exact_repository(&self) -> Option<String> {
+    pub(crate) fn exact_repository(&self) -> Option<String> {
         let (host, path) = self.repository.as_ref()?;
         (!host.has_wildcard() && !path.has_wildcard()).then(|| format!("{host}/{path}"))
     }

@@ -1,4 +1,4 @@
-//! Why an image may not run, in the published words.
+//! Why an image may not run, in the published words: what no single signature format says.
 
 use countersign_image::{quoted, shown};
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! What a review comes to.
+//! What a review comes to: the outcome of each image, its pin, and the text of a denial.
 
 use std::collections::BTreeSet;
 
