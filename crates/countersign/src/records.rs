@@ -6,11 +6,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_notary::RoleName;
+use countersign_notary::{MemoryRecord, RoleName, Weighed};
 use countersign_remote::{
     Clock,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
-    state::{self, Remembered, Saved, StateAction, StateError, StateStore, Weighed},
+    state::{self, Saved, StateAction, StateError, StateStore},
 };
 use futures::future::BoxFuture;
 use kube::Client;
@@ -115,10 +115,11 @@ fn resource() -> ApiResource {
 ///
 /// # Errors
 /// A record that cannot be read.
-pub fn read(record: &DynamicObject) -> Result<(String, String, Remembered), String> {
+pub fn read(record: &DynamicObject) -> Result<(String, String, MemoryRecord), String> {
     let text = |member: &str| record.data["spec"][member].as_str().unwrap_or_default().to_owned();
     let (server, gun) = (text("server"), text("gun"));
-    let mut remembered = state::decode(&server, &gun, text("data").as_bytes())?;
+    let mut remembered =
+        MemoryRecord::decode(&server, &gun, text("data").as_bytes()).map_err(|error| error.to_string())?;
     remembered.namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
     Ok((server, gun, remembered))
 }
@@ -131,13 +132,14 @@ pub fn write(
     before: Option<&DynamicObject>,
     server: &str,
     gun: &str,
-    seen: &Remembered,
+    seen: &MemoryRecord,
     now: jiff::Timestamp,
 ) -> Result<DynamicObject, String> {
     // An administrator's change is for nobody in particular, and stays with whom it was for.
     let before_it = before.map(namespace).filter(|of| !of.is_empty());
     let namespace = seen.namespace.as_deref().or(before_it);
-    let data = state::encode(server, gun, &Remembered { namespace: None, ..seen.clone() })?;
+    let data =
+        MemoryRecord { namespace: None, ..seen.clone() }.encode(server, gun).map_err(|error| error.to_string())?;
     let data = String::from_utf8(data).map_err(|error| error.to_string())?;
     let root = seen.memory.lineage.last();
     let spec = json!({
@@ -217,14 +219,14 @@ impl Records {
         StateError::new(action, gun, self.api.resource_url(), cause)
     }
 
-    async fn store(&self, server: &str, gun: &str, there: bool, seen: &Remembered) -> Result<Saved, StateError> {
+    async fn store(&self, server: &str, gun: &str, there: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
         let failed = |cause: String| self.error(StateAction::Write, gun, cause);
         let name = state::name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
         for _ in 0..MAX_TRIES {
             let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
-            match state::weigh(remembered.as_ref(), there_before, seen) {
+            match seen.weigh(remembered.as_ref(), there_before) {
                 Weighed::Overtaken => return Ok(Saved::Overtaken),
                 Weighed::Same => return Ok(Saved::Done),
                 Weighed::Newer => {}
@@ -284,7 +286,7 @@ impl Records {
         Ok(found)
     }
 
-    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<Remembered, StateError> {
+    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<MemoryRecord, StateError> {
         let (found_server, found_gun, remembered) =
             read(record).map_err(|cause| self.error(StateAction::Read, gun, cause))?;
         // A name is a hash: a record of another repository under it is somebody's doing.
@@ -294,7 +296,7 @@ impl Records {
         Ok(remembered)
     }
 
-    async fn recall(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
+    async fn recall(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
         let name = state::name(server, gun);
         let record = {
             let known = self.known();
@@ -325,7 +327,7 @@ impl StateStore for Records {
         Some(self.known().records.len())
     }
 
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         Box::pin(self.recall(server, gun))
     }
 
@@ -334,7 +336,7 @@ impl StateStore for Records {
         server: &'a str,
         gun: &'a str,
         there: bool,
-        seen: &'a Remembered,
+        seen: &'a MemoryRecord,
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         Box::pin(self.store(server, gun, there, seen))
     }
@@ -352,9 +354,9 @@ mod tests {
     const SERVER: &str = "https://notary.example.com:4443";
     const GUN: &str = "registry.example.com/app";
 
-    fn remembered(root: &str) -> Remembered {
+    fn remembered(root: &str) -> MemoryRecord {
         let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
-        Remembered { memory, accepted: None, namespace: None }
+        MemoryRecord { memory, accepted: None, namespace: None }
     }
 
     fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
@@ -375,7 +377,7 @@ mod tests {
         (Records { api: api(client, "countersign"), clock, known: Mutex::default() }, asked)
     }
 
-    async fn load(records: &Records) -> Result<Option<Remembered>, StateError> {
+    async fn load(records: &Records) -> Result<Option<MemoryRecord>, StateError> {
         records.load(SERVER, GUN).await
     }
 
@@ -501,7 +503,7 @@ mod tests {
 
     #[test]
     fn a_record_is_for_whom_it_was_written_last() {
-        let of = |namespace: &str| Remembered { namespace: Some(namespace.to_owned()), ..remembered("r") };
+        let of = |namespace: &str| MemoryRecord { namespace: Some(namespace.to_owned()), ..remembered("r") };
         let first = write(None, SERVER, GUN, &of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let second = write(Some(&first), SERVER, GUN, &of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let accepted = write(Some(&second), SERVER, GUN, &remembered("r"), jiff::Timestamp::UNIX_EPOCH).unwrap();

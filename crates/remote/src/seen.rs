@@ -4,13 +4,13 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Repository, RootPins};
+use countersign_notary::{MemoryRecord, Repository, RootPins};
 use tokio::sync::Mutex;
 
 use crate::failure::Failure;
 use crate::kept::{Kept, Key, Slot};
 use crate::notary::NotaryClient;
-use crate::state::{Remembered, Saved, StateAction};
+use crate::state::{Saved, StateAction};
 
 /// A verified repository, as [`NotaryClient::repository`] hands it out. This process remembers it; what is to be remembered by
 /// others and after a restart is for [`NotaryClient::commit`].
@@ -153,7 +153,7 @@ impl NotaryClient {
         };
         let (key, memory) = (&seen.key, seen.kept.repository.memory());
         let namespace = Some(namespace.to_owned());
-        let remembered = Remembered { memory: memory.clone(), accepted: basis.accepted, namespace };
+        let remembered = MemoryRecord { memory: memory.clone(), accepted: basis.accepted, namespace };
         let stored = match state.save(&key.server, &key.gun, basis.there, &remembered).await {
             Ok(Saved::Done) => true,
             Ok(Saved::Overtaken) => {

@@ -1,18 +1,16 @@
 //! What is remembered of repositories across restarts.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use countersign_image::Sha256;
-use countersign_notary::{KeyId, Memory, RoleName, RootKey, RootRecord, Seen};
+use countersign_notary::{MemoryRecord, Weighed};
 use futures::future::BoxFuture;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use thiserror::Error;
 
 use crate::shares::{self, MAX_RECORD_BYTES, NoRoom};
@@ -66,17 +64,6 @@ impl StateError {
     }
 }
 
-/// What is remembered, and when an administrator last accepted a change of it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Remembered {
-    /// What was seen.
-    pub memory: Memory,
-    /// When `countersign trust accept` wrote it, as RFC 3339 text; what was seen before then counts no more.
-    pub accepted: Option<String>,
-    /// The namespace for which it was written last, and for whose share it counts.
-    pub namespace: Option<String>,
-}
-
 /// Where memories live.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
     /// Whether it can be asked yet. Until then every load fails, and so every verification.
@@ -93,7 +80,7 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
     ///
     /// # Errors
     /// It cannot be read, or it is not known whether there is anything. The repository must not be trusted then.
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>>;
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>>;
 
     /// Remembers what was seen, in place of what is there, if that is no more than what was seen. `there` says whether
     /// there was anything when it was looked up.
@@ -105,7 +92,7 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
         server: &'a str,
         gun: &'a str,
         there: bool,
-        seen: &'a Remembered,
+        seen: &'a MemoryRecord,
     ) -> BoxFuture<'a, Result<Saved, StateError>>;
 }
 
@@ -117,28 +104,6 @@ pub enum Saved {
     /// It is not, since what is there is something else now: others have seen more, an administrator accepted a change or
     /// took it away, or what is there does not fit. What was seen must be looked at again in that light.
     Overtaken,
-}
-
-/// What is to be done to remember something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weighed {
-    /// It is there already.
-    Same,
-    /// It is to be written.
-    Newer,
-    /// See [`Saved::Overtaken`].
-    Overtaken,
-}
-
-/// Weighs what was seen against what is there now, where `there_before` says whether there was anything before.
-#[must_use]
-pub fn weigh(there: Option<&Remembered>, there_before: bool, seen: &Remembered) -> Weighed {
-    match there {
-        None if there_before => Weighed::Overtaken,
-        Some(there) if there.accepted != seen.accepted || !seen.memory.covers(&there.memory) => Weighed::Overtaken,
-        Some(there) if there.memory == seen.memory => Weighed::Same,
-        None | Some(_) => Weighed::Newer,
-    }
 }
 
 /// A directory with one file a repository.
@@ -154,36 +119,6 @@ pub struct StateDir {
 
 /// The file that is locked while something is written, and that tells the directory from an empty one in its place.
 const LOCK: &str = ".lock";
-
-/// The JSON form of what is remembered, wherever it is kept.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    server: String,
-    gun: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    accepted: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    root: String,
-    lineage: Vec<Record>,
-    seen: BTreeMap<String, Version>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    version: u64,
-    threshold: u64,
-    keys: Vec<[String; 2]>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Version {
-    version: u64,
-    content: String,
-}
 
 impl StateDir {
     /// Uses a directory, which is made if it is not there.
@@ -222,7 +157,7 @@ impl StateDir {
         self.path.join(format!("{}.json", name(server, gun)))
     }
 
-    fn read(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
+    fn read(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError::new(StateAction::Read, gun, path.display(), cause);
         let text = match fs::read(&path) {
@@ -230,21 +165,21 @@ impl StateDir {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_there() => return Ok(None),
             Err(error) => return Err(failed(error.to_string())),
         };
-        decode(server, gun, &text).map(Some).map_err(failed)
+        MemoryRecord::decode(server, gun, &text).map(Some).map_err(|error| failed(error.to_string()))
     }
 
-    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &Remembered) -> Result<Saved, StateError> {
+    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
         let no_access = |error: std::io::Error| failed(error.to_string());
         let _lock = self.lock().map_err(no_access)?;
         let there = self.read(server, gun)?;
-        match weigh(there.as_ref(), there_before, seen) {
+        match seen.weigh(there.as_ref(), there_before) {
             Weighed::Overtaken => return Ok(Saved::Overtaken),
             Weighed::Same => return Ok(Saved::Done),
             Weighed::Newer => {}
         }
-        let text = encode(server, gun, seen).map_err(failed)?;
+        let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
         if text.len() > MAX_RECORD_BYTES {
             return Err(StateError::no_room(gun, path.display(), &NoRoom::TooLarge { kib: text.len() >> 10 }));
         }
@@ -293,7 +228,7 @@ impl StateDir {
     ///
     /// # Errors
     /// A directory or file that cannot be read.
-    pub fn list(&self) -> Result<Vec<(String, String, Remembered)>, StateError> {
+    pub fn list(&self) -> Result<Vec<(String, String, MemoryRecord)>, StateError> {
         let failed = |place: &Path, cause: String| {
             StateError::new(StateAction::Read, "the repositories", place.display(), cause)
         };
@@ -305,10 +240,8 @@ impl StateDir {
                 continue;
             }
             let text = fs::read(&path).map_err(|error| failed(&path, error.to_string()))?;
-            let file: File = serde_json::from_slice(&text).map_err(|error| failed(&path, error.to_string()))?;
-            let (server, gun) = (file.server.clone(), file.gun.clone());
-            let seen = recall(file).ok_or_else(|| failed(&path, "a key id, hash or role in it is malformed".into()))?;
-            found.push((server, gun, seen));
+            let read = MemoryRecord::decode_any(&text).map_err(|error| failed(&path, error.to_string()))?;
+            found.push(read);
         }
         found.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
         Ok(found)
@@ -318,10 +251,10 @@ impl StateDir {
     ///
     /// # Errors
     /// It could not be written.
-    pub fn replace(&self, server: &str, gun: &str, seen: &Remembered) -> Result<(), StateError> {
+    pub fn replace(&self, server: &str, gun: &str, seen: &MemoryRecord) -> Result<(), StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
-        let text = encode(server, gun, seen).map_err(failed)?;
+        let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
         let written = self.lock().and_then(|_lock| write_whole(&path, &text));
         written.map_err(|error| failed(error.to_string()))
     }
@@ -333,28 +266,8 @@ pub fn name(server: &str, gun: &str) -> String {
     Sha256::of(format!("{server}\n{gun}").as_bytes()).hex()
 }
 
-/// The JSON text of what is remembered.
-///
-/// # Errors
-/// Why it cannot be written down.
-pub fn encode(server: &str, gun: &str, seen: &Remembered) -> Result<Vec<u8>, String> {
-    serde_json::to_vec(&note(server, gun, seen)).map_err(|error| error.to_string())
-}
-
-/// Reads such a text back.
-///
-/// # Errors
-/// Text that says nothing, or speaks of another repository.
-pub fn decode(server: &str, gun: &str, text: &[u8]) -> Result<Remembered, String> {
-    let file: File = serde_json::from_slice(text).map_err(|error| error.to_string())?;
-    if file.server != server || file.gun != gun {
-        return Err("it is about another repository".to_owned());
-    }
-    recall(file).ok_or_else(|| "a key id, hash or role in it is malformed".to_owned())
-}
-
 impl StateStore for StateDir {
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
         Box::pin(async move {
             let broken = StateError::new(StateAction::Read, &gun, state.path.display(), "reading broke off");
@@ -367,7 +280,7 @@ impl StateStore for StateDir {
         server: &'a str,
         gun: &'a str,
         there: bool,
-        seen: &'a Remembered,
+        seen: &'a MemoryRecord,
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
         Box::pin(async move {
@@ -386,45 +299,4 @@ fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&fresh);
     }
     written
-}
-
-fn note(server: &str, gun: &str, remembered: &Remembered) -> File {
-    let memory = &remembered.memory;
-    let record = |record: &RootRecord| Record {
-        version: record.version,
-        threshold: record.threshold,
-        keys: record.keys.iter().map(|key| [key.id.to_string(), key.canonical_id.to_string()]).collect(),
-    };
-    let seen = |(role, seen): (&RoleName, &Seen)| {
-        (role.to_string(), Version { version: seen.version, content: seen.content.hex() })
-    };
-    File {
-        server: server.to_owned(),
-        gun: gun.to_owned(),
-        accepted: remembered.accepted.clone(),
-        namespace: remembered.namespace.clone(),
-        root: STANDARD.encode(memory.root.as_deref().unwrap_or_default()),
-        lineage: memory.lineage.iter().map(record).collect(),
-        seen: memory.seen.iter().map(seen).collect(),
-    }
-}
-
-fn recall(file: File) -> Option<Remembered> {
-    let root: Arc<[u8]> = STANDARD.decode(file.root).ok().filter(|root| !root.is_empty())?.into();
-    let key = |[id, canonical]: [String; 2]| {
-        Some(RootKey { id: KeyId::from_hex(&id)?, canonical_id: KeyId::from_hex(&canonical)? })
-    };
-    let record = |record: Record| {
-        let keys = record.keys.into_iter().map(key).collect::<Option<_>>()?;
-        Some(RootRecord { version: record.version, threshold: record.threshold, keys })
-    };
-    let seen = |(role, seen): (String, Version)| {
-        Some((RoleName::parse(&role)?, Seen { version: seen.version, content: Sha256::from_hex(&seen.content)? }))
-    };
-    let memory = Memory {
-        root: Some(root),
-        lineage: file.lineage.into_iter().map(record).collect::<Option<_>>()?,
-        seen: file.seen.into_iter().map(seen).collect::<Option<_>>()?,
-    };
-    Some(Remembered { memory, accepted: file.accepted, namespace: file.namespace })
 }
