@@ -10,7 +10,7 @@ use countersign_notary::{MemoryRecord, RoleName, Weighed};
 use countersign_remote::{
     Clock,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
-    state::{self, Saved, StateAction, StateError, StateStore},
+    state::{self, Saved, StateError, StateStore},
 };
 use futures::future::BoxFuture;
 use kube::Client;
@@ -215,12 +215,12 @@ impl Records {
         }
     }
 
-    fn error(&self, action: StateAction, gun: &str, cause: String) -> StateError {
-        StateError::new(action, gun, self.api.resource_url(), cause)
+    fn unreadable(&self, gun: &str, cause: &str) -> StateError {
+        StateError::unreadable(gun, self.api.resource_url(), cause)
     }
 
     async fn store(&self, server: &str, gun: &str, there: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
-        let failed = |cause: String| self.error(StateAction::Write, gun, cause);
+        let failed = |cause: String| StateError::unwritable(gun, self.api.resource_url(), cause);
         let name = state::name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
@@ -234,7 +234,7 @@ impl Records {
             there_before |= before.is_some();
             let record = write(before.as_ref(), server, gun, seen, (self.clock)()).map_err(failed)?;
             let room = self.known().has_room(&name, &record);
-            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), &why))?;
+            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), why))?;
             let params = PostParams::default();
             let written = match &before {
                 Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
@@ -248,7 +248,7 @@ impl Records {
                 }
                 // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
                 Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
-                    before = self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?;
+                    before = self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?;
                 }
                 Err((_, cause)) => return Err(failed(cause)),
             }
@@ -287,11 +287,10 @@ impl Records {
     }
 
     fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<MemoryRecord, StateError> {
-        let (found_server, found_gun, remembered) =
-            read(record).map_err(|cause| self.error(StateAction::Read, gun, cause))?;
+        let (found_server, found_gun, remembered) = read(record).map_err(|cause| self.unreadable(gun, &cause))?;
         // A name is a hash: a record of another repository under it is somebody's doing.
         if (found_server.as_str(), found_gun.as_str()) != (server, gun) {
-            return Err(self.error(StateAction::Read, gun, "the record is about another repository".to_owned()));
+            return Err(self.unreadable(gun, "the record is about another repository"));
         }
         Ok(remembered)
     }
@@ -301,7 +300,7 @@ impl Records {
         let record = {
             let known = self.known();
             match &known.sight {
-                Sight::Never(cause) => return Err(self.error(StateAction::Read, gun, cause.clone())),
+                Sight::Never(cause) => return Err(self.unreadable(gun, cause)),
                 Sight::Clear => {}
             }
             let record = known.records.get(&name).cloned();
@@ -312,7 +311,7 @@ impl Records {
         };
         let record = match record {
             Some(record) => Some(record),
-            None => self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?,
+            None => self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?,
         };
         record.map(|record| self.read(server, gun, &record)).transpose()
     }
@@ -473,7 +472,7 @@ mod tests {
                 countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) },
             );
             let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
-            assert_eq!(refused.action, StateAction::Read);
+            assert!(matches!(refused, StateError::Unreadable { .. }), "{refused}");
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
             records.news(News::All(Vec::new()));
             assert!(load(&records).await.is_err());

@@ -29,5 +29,5 @@ pub use load::Load;
 pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, Options};
 pub use registry::{RegistryClient, RegistryError};
 pub use seen::{Committed, Seen};
-pub use state::{Saved, StateAction, StateDir, StateError, StateStore};
+pub use state::{Saved, StateDir, StateError, StateStore};
 pub use turns::TooMany;

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use crate::failure::Failure;
 use crate::kept::{Kept, Key, Slot};
 use crate::notary::NotaryClient;
-use crate::state::{Saved, StateAction};
+use crate::state::{Saved, StateError};
 
 /// A verified repository, as [`NotaryClient::repository`] hands it out. This process remembers it; what is to be remembered by
 /// others and after a restart is for [`NotaryClient::commit`].
@@ -161,9 +161,11 @@ impl NotaryClient {
                 self.known(key).await?;
                 return Ok(Committed::Behind);
             }
-            // What is there by now may say more than was seen; and what was forgotten must not be so for want of a store.
-            Err(error) if error.action == StateAction::Read || basis.taken_away => return Err(Failure::State(error)),
-            Err(error) => {
+            // What is there by now may say more than was seen.
+            Err(error @ StateError::Unreadable { .. }) => return Err(Failure::State(error)),
+            // What was forgotten must not be so for want of a store.
+            Err(error) if basis.taken_away => return Err(Failure::State(error)),
+            Err(error @ (StateError::Unwritable { .. } | StateError::NoRoom { .. })) => {
                 (self.options.on_trouble)(&error);
                 false
             }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,52 +16,58 @@ use thiserror::Error;
 
 use crate::shares::{self, MAX_RECORD_BYTES, NoRoom};
 
-/// What is done with what is remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StateAction {
-    /// It is read. Where that fails there may be more than anybody here knows of, so nothing may be believed.
-    Read,
-    /// It is written.
-    Write,
-}
-
-impl std::fmt::Display for StateAction {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        })
-    }
-}
-
 /// Why something could not be remembered or recalled.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("cannot {action} what is remembered of {gun} in {place}: {cause}")]
-pub struct StateError {
-    /// What was tried.
-    pub action: StateAction,
-    /// The repository.
-    pub gun: String,
-    /// The file.
-    pub place: String,
-    /// What went wrong.
-    pub cause: String,
-    /// Whether there is no room for it, rather than that anything failed.
-    pub no_room: bool,
+pub enum StateError {
+    /// It cannot be read. There may be more than anybody here knows of, so nothing may be believed.
+    #[error("cannot read what is remembered of {gun} in {place}: {cause}")]
+    Unreadable {
+        /// The repository.
+        gun: String,
+        /// The file, or the resource.
+        place: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// It cannot be written. What was remembered before is still there.
+    #[error("cannot write what is remembered of {gun} in {place}: {cause}")]
+    Unwritable {
+        /// The repository.
+        gun: String,
+        /// The file, or the resource.
+        place: String,
+        /// What went wrong.
+        cause: String,
+    },
+    /// Nothing failed, but it is not written, since there is no room for it.
+    #[error("cannot write what is remembered of {gun} in {place}: {why}")]
+    NoRoom {
+        /// The repository.
+        gun: String,
+        /// The file, or the resource.
+        place: String,
+        /// What it would be too much for.
+        why: NoRoom,
+    },
 }
 
 impl StateError {
-    /// Names what failed, and why.
+    /// It cannot be read.
     #[must_use]
-    pub fn new(action: StateAction, gun: &str, place: impl std::fmt::Display, cause: impl std::fmt::Display) -> Self {
-        let (gun, place, cause) = (gun.to_owned(), place.to_string(), cause.to_string());
-        Self { action, gun, place, cause, no_room: false }
+    pub fn unreadable(gun: &str, place: impl Display, cause: impl Display) -> Self {
+        Self::Unreadable { gun: gun.to_owned(), place: place.to_string(), cause: cause.to_string() }
     }
 
-    /// There is no room for what was seen.
+    /// It cannot be written.
     #[must_use]
-    pub fn no_room(gun: &str, place: impl std::fmt::Display, why: &NoRoom) -> Self {
-        Self { no_room: true, ..Self::new(StateAction::Write, gun, place, why) }
+    pub fn unwritable(gun: &str, place: impl Display, cause: impl Display) -> Self {
+        Self::Unwritable { gun: gun.to_owned(), place: place.to_string(), cause: cause.to_string() }
+    }
+
+    /// There is no room for it.
+    #[must_use]
+    pub fn no_room(gun: &str, place: impl Display, why: NoRoom) -> Self {
+        Self::NoRoom { gun: gun.to_owned(), place: place.to_string(), why }
     }
 }
 
@@ -159,7 +166,7 @@ impl StateDir {
 
     fn read(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new(StateAction::Read, gun, path.display(), cause);
+        let failed = |cause: String| StateError::unreadable(gun, path.display(), cause);
         let text = match fs::read(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_there() => return Ok(None),
@@ -170,7 +177,7 @@ impl StateDir {
 
     fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
+        let failed = |cause: String| StateError::unwritable(gun, path.display(), cause);
         let no_access = |error: std::io::Error| failed(error.to_string());
         let _lock = self.lock().map_err(no_access)?;
         let there = self.read(server, gun)?;
@@ -181,13 +188,13 @@ impl StateDir {
         }
         let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
         if text.len() > MAX_RECORD_BYTES {
-            return Err(StateError::no_room(gun, path.display(), &NoRoom::TooLarge { kib: text.len() >> 10 }));
+            return Err(StateError::no_room(gun, path.display(), NoRoom::TooLarge { kib: text.len() >> 10 }));
         }
         // Most updates are small, and there is no need to look at all files for them.
         if there.is_none() || text.len() > 64 << 10 {
             let room =
                 self.has_room(&path, seen.namespace.as_deref().unwrap_or_default(), text.len()).map_err(no_access)?;
-            room.map_err(|why| StateError::no_room(gun, path.display(), &why))?;
+            room.map_err(|why| StateError::no_room(gun, path.display(), why))?;
         }
         // It is for another namespace now, perhaps.
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(path.file_name().unwrap_or_default());
@@ -229,9 +236,7 @@ impl StateDir {
     /// # Errors
     /// A directory or file that cannot be read.
     pub fn list(&self) -> Result<Vec<(String, String, MemoryRecord)>, StateError> {
-        let failed = |place: &Path, cause: String| {
-            StateError::new(StateAction::Read, "the repositories", place.display(), cause)
-        };
+        let failed = |place: &Path, cause: String| StateError::unreadable("the repositories", place.display(), cause);
         let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
         let mut found = Vec::new();
         for entry in entries {
@@ -253,7 +258,7 @@ impl StateDir {
     /// It could not be written.
     pub fn replace(&self, server: &str, gun: &str, seen: &MemoryRecord) -> Result<(), StateError> {
         let path = self.file(server, gun);
-        let failed = |cause: String| StateError::new(StateAction::Write, gun, path.display(), cause);
+        let failed = |cause: String| StateError::unwritable(gun, path.display(), cause);
         let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
         let written = self.lock().and_then(|_lock| write_whole(&path, &text));
         written.map_err(|error| failed(error.to_string()))
@@ -270,7 +275,7 @@ impl StateStore for StateDir {
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
         Box::pin(async move {
-            let broken = StateError::new(StateAction::Read, &gun, state.path.display(), "reading broke off");
+            let broken = StateError::unreadable(&gun, state.path.display(), "reading broke off");
             tokio::task::spawn_blocking(move || state.read(&server, &gun)).await.unwrap_or(Err(broken))
         })
     }
@@ -284,7 +289,7 @@ impl StateStore for StateDir {
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
         Box::pin(async move {
-            let broken = StateError::new(StateAction::Write, &gun, state.path.display(), "writing broke off");
+            let broken = StateError::unwritable(&gun, state.path.display(), "writing broke off");
             let write = move || state.swap(&server, &gun, there, &seen);
             tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
         })
@@ -299,4 +304,31 @@ fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
         let _ = fs::remove_file(&fresh);
     }
     written
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_say_what_was_tried() {
+        let why = NoRoom::TooLarge { kib: 2000 };
+        let cases = [
+            (
+                StateError::unreadable("h.io/x", "a place", "why"),
+                "cannot read what is remembered of h.io/x in a place: why",
+            ),
+            (
+                StateError::unwritable("h.io/x", "a place", "why"),
+                "cannot write what is remembered of h.io/x in a place: why",
+            ),
+            (
+                StateError::no_room("h.io/x", "a place", why),
+                "cannot write what is remembered of h.io/x in a place: it would be 2000 KiB, and a record may have 1024 KiB",
+            ),
+        ];
+        for (error, expected) in cases {
+            assert_eq!(error.to_string(), expected);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use countersign_image::Wanted;
 use countersign_notary::{Error, MemoryRecord, Repository, RootPins, TrustServer};
 use countersign_remote::{
-    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateAction, StateDir, StateError, StateStore,
+    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateDir, StateError, StateStore,
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
@@ -54,7 +54,7 @@ impl Store {
 impl StateStore for Store {
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         if self.unreadable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new(StateAction::Read, gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unreadable(gun, "the test", "as it likes")) });
         }
         if self.blind.swap(false, Ordering::SeqCst) {
             return Box::pin(async { Ok(None) });
@@ -73,7 +73,7 @@ impl StateStore for Store {
             meddling(&self.dir);
         }
         if self.unwritable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new(StateAction::Write, gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unwritable(gun, "the test", "as it likes")) });
         }
         self.dir.save(server, gun, there, seen)
     }

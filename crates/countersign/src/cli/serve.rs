@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_notary::TrustServer;
 use countersign_policy::{Defaults, Kinds};
-use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, StateStore};
+use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, StateError, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -265,7 +265,7 @@ fn clients(
         private: config.private_trust,
         state,
         on_trouble: Arc::new(move |problem| {
-            metrics.state_failed(if problem.no_room { "no-room" } else { "error" });
+            metrics.state_failed(if matches!(problem, StateError::NoRoom { .. }) { "no-room" } else { "error" });
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };
