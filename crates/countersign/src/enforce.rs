@@ -11,8 +11,8 @@ use countersign_policy::{
     SecretRef, TrustNeed, Verdict, Workload, plan,
 };
 use countersign_remote::{
-    Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NotaryClient, PinnedCertificate, RegistryClient,
-    Seen,
+    Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NamedBy, NotaryClient, PinnedCertificate,
+    RegistryClient, Seen,
 };
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
@@ -275,9 +275,7 @@ impl Engine {
                 gun: &need.gun,
                 pins: &demands.pins,
                 certificate: demands.certificate.as_ref(),
-                login: &login
-                    .at_tenants_server(need.named_by_tenant)
-                    .with_tenants_certificate(demands.certificate.is_some()),
+                login: &login.at(NamedBy::of(need.named_by_tenant, demands.certificate.is_some())),
                 namespace: pull.namespace,
                 max_age,
             };

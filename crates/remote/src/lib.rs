@@ -21,7 +21,7 @@ pub mod state;
 mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
-pub use credentials::{AuthError, Authenticator, Login, LoginError};
+pub use credentials::{AuthError, Authenticator, Login, LoginError, NamedBy};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{HttpClient, HttpError};
