@@ -12,7 +12,7 @@ use countersign_policy::{
 };
 use countersign_remote::{
     Ask, Clock, Committed, DockerConfig, Failure, Login, MAX_LOOKS, NamedBy, NotaryClient, PinnedCertificate,
-    RegistryClient, Seen,
+    RegistryClient, Seen, Sharing,
 };
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _};
@@ -70,8 +70,6 @@ pub struct Engine {
     pub clock: Clock,
     /// How long one review may take.
     pub deadline: Duration,
-    /// Whether what one login brought is kept from those who have not shown that they may read it too.
-    pub private: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -281,7 +279,7 @@ impl Engine {
             };
             self.notary.repository(ask).await
         };
-        if !self.private {
+        if self.notary.sharing() == Sharing::Everybody {
             let asked = ask(&Login::none()).await;
             if !matches!(asked, Err(Failure::Auth(_))) || pull.login().await.is_empty() {
                 return asked;

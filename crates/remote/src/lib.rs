@@ -26,7 +26,7 @@ pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{HttpClient, HttpError};
 pub use load::Load;
-pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, Options};
+pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, Options, Sharing};
 pub use registry::{RegistryClient, RegistryError};
 pub use seen::{Committed, Seen};
 pub use state::{Saved, StateDir, StateError, StateStore};

@@ -45,6 +45,23 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Told of trouble that changes no decision, such as a memory that could not be written.
 pub type OnTrouble = Arc<dyn Fn(&StateError) + Send + Sync>;
 
+/// Who is shown a repository that is in memory since somebody's login brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody who asks.
+    Everybody,
+    /// Those alone who have shown that the same login is let in.
+    SameLogin,
+}
+
+impl Sharing {
+    /// As it is set: with the same login alone if what is trusted is private, with everybody otherwise.
+    #[must_use]
+    pub fn private(private: bool) -> Self {
+        if private { Self::SameLogin } else { Self::Everybody }
+    }
+}
+
 /// How the client behaves.
 #[derive(Clone)]
 pub struct Options {
@@ -60,8 +77,8 @@ pub struct Options {
     pub state: Option<Arc<dyn StateStore>>,
     /// Told of memories that could not be written.
     pub on_trouble: OnTrouble,
-    /// Whether what one login brought is kept from those who have not shown that they may read it too.
-    pub private: bool,
+    /// Who is shown what one login brought.
+    pub sharing: Sharing,
 }
 
 impl std::fmt::Debug for Options {
@@ -143,6 +160,12 @@ impl NotaryClient {
         Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
     }
 
+    /// Who is shown what one login brought.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.options.sharing
+    }
+
     /// Waits for a turn at a processor, for something that a namespace asks for and that takes some milliseconds; until what is
     /// returned is dropped.
     ///
@@ -218,7 +241,7 @@ impl NotaryClient {
             let mut slots = self.slots();
             let slot = slots.of(&key);
             let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
-            let may_see = !self.options.private || slot.let_in.iter().any(let_in);
+            let may_see = self.options.sharing == Sharing::Everybody || slot.let_in.iter().any(let_in);
             slot.used = Instant::now();
             slot.party.get_or_insert_with(|| ask.namespace.into());
             if let Some(kept) = &slot.kept
@@ -257,7 +280,7 @@ impl NotaryClient {
         let slot = slots.find(key)?;
         let kept = slot.kept.as_ref().filter(|kept| {
             kept.is_within(options.refresh + options.stale)
-                && !options.private
+                && options.sharing == Sharing::Everybody
                 && kept.repository.root().satisfies(pins)
         })?;
         Some(Seen::of(key, slot, kept, options.refresh, pins))
@@ -407,7 +430,7 @@ impl NotaryClient {
         slot.saved = known.stored.as_ref() == Some(memory) || (same && slot.saved);
         slot.unwritable = false;
         slot.memory = Some(memory.clone());
-        if self.options.private {
+        if self.options.sharing == Sharing::SameLogin {
             slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < refresh);
             slot.let_in.push((terms.login.clone(), kept.asked));
         }

@@ -9,7 +9,9 @@ use anyhow::{Context as _, anyhow, bail};
 use countersign_image::ImageReference;
 use countersign_notary::{RootPins, Signer, TrustServer};
 use countersign_policy::{ClusterSecrets, Defaults};
-use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
+use countersign_remote::{
+    Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient, Sharing,
+};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
 use crate::telemetry;
@@ -47,7 +49,7 @@ impl Reach {
             stale: Duration::ZERO,
             flight: self.timeout.0,
             clock: telemetry::wall_clock(),
-            private: false,
+            sharing: Sharing::Everybody,
             state: None,
             on_trouble: Arc::new(|_| ()),
         };
