@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_notary::{MemoryRecord, RoleName, Weighed};
 use countersign_remote::{
-    Clock,
+    Clock, Saved, StateError, StateStore, record_name,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
-    state::{self, Saved, StateError, StateStore},
 };
 use futures::future::BoxFuture;
 use kube::Client;
@@ -149,7 +148,7 @@ pub fn write(
         "rootKeys": root.map(|root| root.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>()).unwrap_or_default(),
         "timestampVersion": seen.memory.seen.get(&RoleName::timestamp()).map(|seen| seen.version),
     });
-    let mut record = DynamicObject::new(&state::name(server, gun), &resource());
+    let mut record = DynamicObject::new(&record_name(server, gun), &resource());
     if let Some(before) = before {
         record.metadata = before.metadata.clone();
     }
@@ -221,7 +220,7 @@ impl Records {
 
     async fn store(&self, server: &str, gun: &str, there: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
         let failed = |cause: String| StateError::unwritable(gun, self.api.resource_url(), cause);
-        let name = state::name(server, gun);
+        let name = record_name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
         for _ in 0..MAX_TRIES {
@@ -296,7 +295,7 @@ impl Records {
     }
 
     async fn recall(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
-        let name = state::name(server, gun);
+        let name = record_name(server, gun);
         let record = {
             let known = self.known();
             match &known.sight {
@@ -382,7 +381,7 @@ mod tests {
 
     fn failure(code: u16) -> (u16, Value) {
         let reason = if code == 404 { "NotFound" } else { "InternalError" };
-        let details = json!({"name": state::name(SERVER, GUN), "kind": "trustrecords"});
+        let details = json!({"name": record_name(SERVER, GUN), "kind": "trustrecords"});
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no", "details": details,
         });

@@ -229,8 +229,7 @@ impl Authenticator {
 
     /// The credentials that may be shown to a server, best first: in each configuration those for the server itself, then
     /// those for the registry of the repository if the server is of the same party.
-    #[must_use]
-    pub fn candidates(&self, login: &Login, server: &Url, repository: &str) -> Vec<Credential> {
+    pub(crate) fn candidates(&self, login: &Login, server: &Url, repository: &str) -> Vec<Credential> {
         if server.scheme() != "https" {
             return Vec::new();
         }

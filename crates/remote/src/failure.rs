@@ -6,7 +6,7 @@ use thiserror::Error as ThisError;
 use crate::credentials::{AuthError, LoginError};
 use crate::fetch::MAX_UPDATE_BYTES;
 use crate::http::HttpError;
-use crate::state::StateError;
+use crate::store::StateError;
 
 /// Why a repository is not at hand.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]

@@ -3,21 +3,24 @@
 //! This crate fetches; what the bytes are worth is decided in `countersign-notary`. It knows nothing of Kubernetes and
 //! logs nothing: errors are returned.
 
+// Public for its fuzz target.
 pub mod challenge;
-pub mod connections;
-pub mod credentials;
-pub mod docker_config;
-pub mod failure;
+mod connections;
+mod credentials;
+mod docker_config;
+mod failure;
 mod fetch;
-mod heavy;
-pub mod http;
+mod http;
 mod kept;
 mod load;
-pub mod notary;
-pub mod registry;
-pub mod seen;
+mod notary;
+mod registry;
+mod seen;
+// Public for stores elsewhere.
 pub mod shares;
-pub mod state;
+mod state_dir;
+mod store;
+mod threads;
 mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
@@ -26,8 +29,9 @@ pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{HttpClient, HttpError};
 pub use load::Load;
-pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, Options, Sharing};
+pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Sharing};
 pub use registry::{RegistryClient, RegistryError};
 pub use seen::{Committed, Seen};
-pub use state::{Saved, StateDir, StateError, StateStore};
+pub use state_dir::StateDir;
+pub use store::{Saved, StateError, StateStore, record_name};
 pub use turns::TooMany;

@@ -25,7 +25,7 @@ pub(crate) struct AllTurns {
     pub(crate) large: Turns,
     /// Processors, for what takes them for some milliseconds.
     pub(crate) light: Turns,
-    /// The threads of [`crate::heavy::Heavy`].
+    /// The threads of [`crate::threads::Threads`].
     pub(crate) heavy: Turns,
     /// How often a turn did not come in time.
     late: AtomicU64,

@@ -16,12 +16,12 @@ use crate::connections::PinnedCertificate;
 use crate::credentials::{Authenticator, Login};
 use crate::failure::Failure;
 use crate::fetch::{Fetcher, most, weight};
-use crate::heavy::Heavy;
 use crate::http::{HttpClient, host_port};
 use crate::kept::{Flight, Kept, Key, Slots, Terms};
 use crate::load::{AllTurns, Load};
 use crate::seen::Seen;
-use crate::state::{StateError, StateStore};
+use crate::store::{StateError, StateStore};
+use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
@@ -131,7 +131,7 @@ pub struct NotaryClient {
     pub(crate) options: Options,
     slots: Arc<Mutex<Slots>>,
     /// Verifies what is heavy.
-    heavy: Heavy,
+    heavy: Threads,
     turns: Arc<AllTurns>,
 }
 
@@ -155,7 +155,7 @@ impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
-        let heavy = Heavy::start();
+        let heavy = Threads::start();
         let turns = AllTurns::new(heavy.threads());
         Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
     }

@@ -10,7 +10,7 @@ use tokio::sync::Mutex;
 use crate::failure::Failure;
 use crate::kept::{Kept, Key, Slot};
 use crate::notary::NotaryClient;
-use crate::state::{Saved, StateError};
+use crate::store::{Saved, StateError};
 
 /// A verified repository, as [`NotaryClient::repository`] hands it out. This process remembers it; what is to be remembered by
 /// others and after a restart is for [`NotaryClient::commit`].

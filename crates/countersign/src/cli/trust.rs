@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
 use countersign_notary::{Memory, MemoryRecord, RoleName};
-use countersign_remote::{Ask, Login, StateDir, StateStore as _};
+use countersign_remote::{Ask, Login, StateDir, StateStore as _, record_name};
 use kube::api::PostParams;
 
 use super::output::{print, table};
@@ -148,7 +148,7 @@ async fn replace(
         return Ok(before);
     }
     let api = records::api(connect(place).await?.client, namespace);
-    let name = countersign_remote::state::name(server, gun);
+    let name = record_name(server, gun);
     let failed = |(_, cause): (Option<u16>, String)| anyhow!("trustrecord {name} in namespace {namespace}: {cause}");
     let before = cluster::in_time(api.get_opt(&name)).await.map_err(failed)?;
     let record = records::write(before.as_ref(), server, gun, now, (telemetry::wall_clock())());
