@@ -4,8 +4,8 @@ use countersign_notary::Error;
 use thiserror::Error as ThisError;
 
 use crate::credentials::{AuthError, LoginError};
-use crate::fetch::MAX_UPDATE_BYTES;
 use crate::http::HttpError;
+use crate::notary::MAX_UPDATE_BYTES;
 use crate::store::StateError;
 
 /// Why a repository is not at hand.

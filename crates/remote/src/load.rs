@@ -12,7 +12,7 @@ pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
 /// for a trust server.
 const PROOFS: (usize, usize) = (1024, 128);
 
-/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::fetch::MAX_UPDATE_BYTES`], and
+/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::notary::MAX_UPDATE_BYTES`], and
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 

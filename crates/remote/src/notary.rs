@@ -4,22 +4,32 @@
 //! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten. A flight
 //! writes nothing: see [`NotaryClient::commit`].
 
+mod ask;
+mod commit;
+mod fetch;
+mod kept;
+mod seen;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_notary::{Error, Memory, Repository, RootPins, Step, TrustServer, Update};
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use url::Url;
 
+pub use self::ask::Ask;
+use self::ask::{Key, Terms, host_of};
+pub use self::commit::Committed;
+pub(crate) use self::fetch::MAX_UPDATE_BYTES;
+use self::fetch::{Fetcher, most, weight};
+use self::kept::{Flight, Slots};
+pub use self::seen::Seen;
+use self::seen::{Kept, Outcome};
 use crate::connections::PinnedCertificate;
 use crate::credentials::{Authenticator, Login};
 use crate::failure::Failure;
-use crate::fetch::{Fetcher, most, weight};
-use crate::http::{HttpClient, host_port};
-use crate::kept::{Flight, Kept, Key, Slots, Terms};
+use crate::http::HttpClient;
 use crate::load::{AllTurns, Load};
-use crate::seen::Seen;
 use crate::store::{StateError, StateStore};
 use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
@@ -92,43 +102,12 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// A question to a trust server.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The server.
-    pub server: &'a TrustServer,
-    /// The repository's name there.
-    pub gun: &'a str,
-    /// Root keys, one of which must have signed the repository's root.
-    pub pins: &'a RootPins,
-    /// The one certificate that the server must show, if one is pinned.
-    pub certificate: Option<&'a PinnedCertificate>,
-    /// Credentials that may be tried before the configured ones.
-    pub login: &'a Login,
-    /// The namespace that it is asked for, which takes turns with others; empty for none.
-    pub namespace: &'a str,
-    /// How long ago at most its server was asked, if that is less than [`Options::refresh`]. With it, nothing is served
-    /// for the sake of [`Options::stale`].
-    pub max_age: Option<Duration>,
-}
-
-impl<'a> Ask<'a> {
-    /// A question for no namespace, without a pinned certificate, to which any answer will do that is fresh enough by
-    /// [`Options::refresh`].
-    #[must_use]
-    pub fn new(server: &'a TrustServer, gun: &'a str, pins: &'a RootPins, login: &'a Login) -> Self {
-        Self { server, gun, pins, certificate: None, login, namespace: "", max_age: None }
-    }
-}
-
-pub(crate) type Outcome = Result<Seen, Failure>;
-
 /// Client of any number of trust servers.
 #[derive(Clone)]
 pub struct NotaryClient {
     http: HttpClient,
     auth: Arc<Authenticator>,
-    pub(crate) options: Options,
+    options: Options,
     slots: Arc<Mutex<Slots>>,
     /// Verifies what is heavy.
     heavy: Threads,
@@ -142,7 +121,7 @@ impl std::fmt::Debug for NotaryClient {
 }
 
 /// What was known of a repository when a flight began.
-pub(crate) struct Known {
+struct Known {
     /// What is held of it; of use only if it is behind nothing that is remembered.
     held: Option<Arc<Repository>>,
     memory: Option<Memory>,
@@ -204,12 +183,12 @@ impl NotaryClient {
         waits
     }
 
-    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what a repository takes now, and frees what is too much.
-    pub(crate) fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
+    fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
         slots.settle(key);
         let dropped = slots.take_dropped();
         drop(slots);
@@ -249,7 +228,7 @@ impl NotaryClient {
                 && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
                 && kept.repository.root().satisfies(ask.pins)
             {
-                return Ok(Seen::of(&key, slot, kept, refresh, ask.pins));
+                return Ok(slot.hand_out(&key, kept, refresh, ask.pins));
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
             let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);
@@ -283,7 +262,7 @@ impl NotaryClient {
                 && options.sharing == Sharing::Everybody
                 && kept.repository.root().satisfies(pins)
         })?;
-        Some(Seen::of(key, slot, kept, options.refresh, pins))
+        Some(slot.hand_out(key, kept, options.refresh, pins))
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
@@ -380,7 +359,7 @@ impl NotaryClient {
 
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
     /// write to it too, and an administrator may take something away or accept a change.
-    pub(crate) async fn known(&self, key: &Key) -> Result<Known, Failure> {
+    async fn known(&self, key: &Key) -> Result<Known, Failure> {
         let stored = match &self.options.state {
             Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
             None => None,
@@ -439,7 +418,7 @@ impl NotaryClient {
         if !slot.kept.as_ref().is_some_and(later) {
             slots.keep(key, kept.clone(), refresh);
         }
-        let seen = Seen::of(key, slots.of(key), kept, refresh, &terms.pins);
+        let seen = slots.of(key).hand_out(key, kept, refresh, &terms.pins);
         Self::settle(slots, key);
         Some(seen)
     }
@@ -480,10 +459,6 @@ impl Drop for Landing<'_> {
 
 fn busy(key: &Key) -> Failure {
     Failure::Busy { gun: key.gun.clone(), host: host_of(&key.server) }
-}
-
-pub(crate) fn host_of(server: &str) -> String {
-    Url::parse(server).map_or_else(|_| server.to_owned(), |url| host_port(&url))
 }
 
 #[cfg(test)]

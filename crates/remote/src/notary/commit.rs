@@ -1,96 +1,11 @@
-//! What a look at a repository brought, and how it comes to be remembered across restarts.
+//! How what was seen comes to be remembered across restarts, and by other replicas.
 
-use std::ops::Deref;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use countersign_notary::MemoryRecord;
 
-use countersign_notary::{MemoryRecord, Repository, RootPins};
-use tokio::sync::Mutex;
-
+use super::NotaryClient;
+use super::seen::{Basis, Seen};
 use crate::failure::Failure;
-use crate::kept::{Kept, Key, Slot};
-use crate::notary::NotaryClient;
 use crate::store::{Saved, StateError};
-
-/// A verified repository, as [`NotaryClient::repository`] hands it out. This process remembers it; what is to be remembered by
-/// others and after a restart is for [`NotaryClient::commit`].
-#[derive(Clone)]
-pub struct Seen {
-    key: Arc<Key>,
-    kept: Kept,
-    former: Option<Kept>,
-    refresh: Duration,
-    basis: Basis,
-}
-
-/// What was known of the store when a repository was looked at.
-#[derive(Clone)]
-struct Basis {
-    epoch: u64,
-    /// Whether the store had something.
-    there: bool,
-    taken_away: bool,
-    accepted: Option<String>,
-    writing: Arc<Mutex<()>>,
-}
-
-impl Basis {
-    fn of(slot: &Slot) -> Self {
-        Self {
-            epoch: slot.epoch,
-            there: slot.stored,
-            taken_away: slot.taken_away,
-            accepted: slot.accepted.clone(),
-            writing: Arc::clone(&slot.writing),
-        }
-    }
-}
-
-impl std::fmt::Debug for Seen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seen").field("repository", &self.kept.repository).finish_non_exhaustive()
-    }
-}
-
-impl Deref for Seen {
-    type Target = Repository;
-
-    fn deref(&self) -> &Repository {
-        &self.kept.repository
-    }
-}
-
-impl Seen {
-    pub(crate) fn of(key: &Arc<Key>, slot: &Slot, kept: &Kept, refresh: Duration, pins: &RootPins) -> Self {
-        let former = slot.former.as_ref().filter(|former| former.repository.root().satisfies(pins));
-        Self { key: Arc::clone(key), kept: kept.clone(), former: former.cloned(), refresh, basis: Basis::of(slot) }
-    }
-
-    /// The repository.
-    #[must_use]
-    pub fn repository(&self) -> &Arc<Repository> {
-        &self.kept.repository
-    }
-
-    /// When its server was asked for it; what it shows is no older than that.
-    #[must_use]
-    pub fn asked(&self) -> Instant {
-        self.kept.asked
-    }
-
-    /// The repository that this one took the place of a moment ago, for as long as it could itself still have been used.
-    ///
-    /// Another replica that has not looked again yet may just have pinned what it says. To believe it is no weaker than not
-    /// having looked again: it was verified by this process under the same pins, its server was asked less than
-    /// [`crate::Options::refresh`] ago, and until then each answer could have rested on it. It is given up as soon as this
-    /// process learns that the repository is not trusted any more, or that an administrator accepted a change or took away
-    /// what was remembered. Its expiry is checked by whoever asks it something. It says nothing of where a tag points by now.
-    #[must_use]
-    pub fn former(&self) -> Option<Arc<Repository>> {
-        let former = self.former.as_ref().filter(|former| former.is_within(self.refresh))?;
-        Some(Arc::clone(&former.repository))
-    }
-}
 
 /// What became of a repository that was to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,7 +55,7 @@ impl NotaryClient {
             Some(slot) if slot.epoch != seen.basis.epoch => Err(Committed::Behind),
             Some(slot) => {
                 slot.admitted = true;
-                if seen.is_settled(slot) { Err(Committed::Done) } else { Ok(Basis::of(slot)) }
+                if slot.has_settled(seen) { Err(Committed::Done) } else { Ok(slot.basis()) }
             }
             // Dropped, as there was too much; the store will tell.
             None => Ok(seen.basis.clone()),
@@ -185,16 +100,5 @@ impl NotaryClient {
             slot.unwritable |= newest;
         }
         Ok(Committed::Done)
-    }
-}
-
-impl Seen {
-    /// Whether there is nothing to do for it: it is the newest one that this process knows, and the store has it, or it was
-    /// tried in vain to write it.
-    fn is_settled(&self, slot: &Slot) -> bool {
-        let ours = &self.kept.repository;
-        let newest = slot.kept.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.repository, ours))
-            || slot.memory.as_ref() == Some(ours.memory());
-        newest && (slot.saved || (slot.unwritable && !slot.taken_away))
     }
 }
