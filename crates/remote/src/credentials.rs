@@ -13,6 +13,7 @@ use url::Url;
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
 use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::login::{Login, NamedBy};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -31,67 +32,6 @@ const MAX_PARAMETER: usize = 2048;
 
 /// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
 const MAX_TRIES: usize = 16;
-
-/// Who says that a server is the right one to ask. It decides which credentials the server is shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum NamedBy {
-    /// The operator, or the image's own name.
-    #[default]
-    Operator,
-    /// A tenant alone. Of the configured credentials such a server is shown only those that are for exactly its host, or for
-    /// the image's registry on that host, and at no port that tenants may have; of the pod's, which are the tenant's own,
-    /// none for a registry that merely seems to be of its domain.
-    Tenant,
-    /// A tenant alone, who also says which certificate the server must show. Nobody else checks who it is then, so it is
-    /// shown none of the configured credentials; of the pod's the same as for [`Self::Tenant`].
-    TenantWithCertificate,
-}
-
-impl NamedBy {
-    /// Whether a tenant alone names the server, and whether the one certificate that it must show is named too.
-    #[must_use]
-    pub fn of(tenant: bool, certificate: bool) -> Self {
-        match (tenant, certificate) {
-            (false, _) => Self::Operator,
-            (true, false) => Self::Tenant,
-            (true, true) => Self::TenantWithCertificate,
-        }
-    }
-}
-
-/// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its
-/// service account. The configured ones come after them, and no credential at all comes last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Login {
-    configs: Vec<Arc<DockerConfig>>,
-    named_by: NamedBy,
-}
-
-impl Login {
-    /// Only what is configured.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// These first.
-    #[must_use]
-    pub fn with(configs: Vec<Arc<DockerConfig>>) -> Self {
-        Self { configs, ..Self::default() }
-    }
-
-    /// The same, for a server that is named by somebody.
-    #[must_use]
-    pub fn at(&self, named_by: NamedBy) -> Self {
-        Self { configs: self.configs.clone(), named_by }
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.configs.is_empty()
-    }
-}
 
 /// Why a server's challenge could not be answered. None of these is a decision about the image.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

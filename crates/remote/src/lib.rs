@@ -11,6 +11,7 @@ mod docker_config;
 mod failure;
 mod http;
 mod load;
+mod login;
 mod notary;
 mod registry;
 // Public for stores elsewhere.
@@ -21,11 +22,12 @@ mod threads;
 mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
-pub use credentials::{AuthError, Authenticator, Login, LoginError, NamedBy};
+pub use credentials::{AuthError, Authenticator, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{HttpClient, HttpError};
 pub use load::Load;
+pub use login::{Login, NamedBy};
 pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};
 pub use registry::{RegistryClient, RegistryError};
 pub use state_dir::StateDir;

@@ -6,8 +6,8 @@ use countersign_notary::{RootPins, TrustServer};
 use url::Url;
 
 use crate::connections::PinnedCertificate;
-use crate::credentials::Login;
 use crate::http::host_port;
+use crate::login::Login;
 
 /// A question to a trust server.
 #[derive(Debug, Clone, Copy)]

@@ -9,9 +9,10 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use super::ask::{Key, host_of};
-use crate::credentials::{Authenticator, Login};
+use crate::credentials::Authenticator;
 use crate::failure::Failure;
 use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::login::Login;
 
 /// How many files of one repository are fetched at once.
 const PARALLEL_FETCHES: usize = 16;

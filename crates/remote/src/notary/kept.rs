@@ -10,7 +10,7 @@ use futures::future::{BoxFuture, Shared};
 
 use super::ask::{Key, Terms};
 use super::seen::{Basis, Kept, Outcome, Seen};
-use crate::credentials::Login;
+use crate::login::Login;
 use crate::turns::Ticket;
 
 /// Of how many repositories something is kept.
