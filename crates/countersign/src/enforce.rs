@@ -63,8 +63,6 @@ pub(crate) struct Engine {
     pub clock: Clock,
     /// How long one review may take.
     pub deadline: Duration,
-    /// Whether what one login brought is kept from those who have not shown that they may read it too.
-    pub private: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -108,7 +106,6 @@ impl Engine {
         let pull = PullSecrets::of(moment.as_ref(), job.namespace, job.workload);
         let search = &Search {
             notary: &self.notary,
-            private: self.private,
             moment: moment.as_ref(),
             pull: &pull,
             namespace: job.namespace,

@@ -26,8 +26,6 @@ pub(crate) struct Found {
 pub(crate) struct Search<'a> {
     /// Where signatures come from.
     pub(crate) notary: &'a NotaryClient,
-    /// Whether what one login brought is kept from those who have not shown that they may read it too.
-    pub(crate) private: bool,
     /// Where secrets come from.
     pub(crate) moment: &'a dyn Moment,
     /// The credentials of the workload.

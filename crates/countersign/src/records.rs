@@ -6,11 +6,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_notary::RoleName;
+use countersign_notary::{MemoryRecord, RoleName, Weighed};
 use countersign_remote::{
-    Clock,
+    Clock, Saved, StateError, StateStore, record_name,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
-    state::{self, Remembered, Saved, StateAction, StateError, StateStore, Weighed},
 };
 use futures::future::BoxFuture;
 use kube::Client;
@@ -115,10 +114,11 @@ fn resource() -> ApiResource {
 ///
 /// # Errors
 /// A record that cannot be read.
-pub(crate) fn read(record: &DynamicObject) -> Result<(String, String, Remembered), String> {
+pub(crate) fn read(record: &DynamicObject) -> Result<(String, String, MemoryRecord), String> {
     let text = |member: &str| record.data["spec"][member].as_str().unwrap_or_default().to_owned();
     let (server, gun) = (text("server"), text("gun"));
-    let mut remembered = state::decode(&server, &gun, text("data").as_bytes())?;
+    let mut remembered =
+        MemoryRecord::decode(&server, &gun, text("data").as_bytes()).map_err(|error| error.to_string())?;
     remembered.namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
     Ok((server, gun, remembered))
 }
@@ -131,13 +131,14 @@ pub(crate) fn write(
     before: Option<&DynamicObject>,
     server: &str,
     gun: &str,
-    seen: &Remembered,
+    seen: &MemoryRecord,
     now: jiff::Timestamp,
 ) -> Result<DynamicObject, String> {
     // An administrator's change is for nobody in particular, and stays with whom it was for.
     let before_it = before.map(namespace).filter(|of| !of.is_empty());
     let namespace = seen.namespace.as_deref().or(before_it);
-    let data = state::encode(server, gun, &Remembered { namespace: None, ..seen.clone() })?;
+    let data =
+        MemoryRecord { namespace: None, ..seen.clone() }.encode(server, gun).map_err(|error| error.to_string())?;
     let data = String::from_utf8(data).map_err(|error| error.to_string())?;
     let root = seen.memory.lineage.last();
     let spec = json!({
@@ -147,7 +148,7 @@ pub(crate) fn write(
         "rootKeys": root.map(|root| root.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>()).unwrap_or_default(),
         "timestampVersion": seen.memory.seen.get(&RoleName::timestamp()).map(|seen| seen.version),
     });
-    let mut record = DynamicObject::new(&state::name(server, gun), &resource());
+    let mut record = DynamicObject::new(&record_name(server, gun), &resource());
     if let Some(before) = before {
         record.metadata = before.metadata.clone();
     }
@@ -213,18 +214,18 @@ impl Records {
         }
     }
 
-    fn error(&self, action: StateAction, gun: &str, cause: String) -> StateError {
-        StateError::new(action, gun, self.api.resource_url(), cause)
+    fn unreadable(&self, gun: &str, cause: &str) -> StateError {
+        StateError::unreadable(gun, self.api.resource_url(), cause)
     }
 
-    async fn store(&self, server: &str, gun: &str, there: bool, seen: &Remembered) -> Result<Saved, StateError> {
-        let failed = |cause: String| self.error(StateAction::Write, gun, cause);
-        let name = state::name(server, gun);
+    async fn store(&self, server: &str, gun: &str, there: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
+        let failed = |cause: String| StateError::unwritable(gun, self.api.resource_url(), cause);
+        let name = record_name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
         let mut there_before = there;
         for _ in 0..MAX_TRIES {
             let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
-            match state::weigh(remembered.as_ref(), there_before, seen) {
+            match seen.weigh(remembered.as_ref(), there_before) {
                 Weighed::Overtaken => return Ok(Saved::Overtaken),
                 Weighed::Same => return Ok(Saved::Done),
                 Weighed::Newer => {}
@@ -232,7 +233,7 @@ impl Records {
             there_before |= before.is_some();
             let record = write(before.as_ref(), server, gun, seen, (self.clock)()).map_err(failed)?;
             let room = self.known().has_room(&name, &record);
-            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), &why))?;
+            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), why))?;
             let params = PostParams::default();
             let written = match &before {
                 Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
@@ -246,7 +247,7 @@ impl Records {
                 }
                 // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
                 Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
-                    before = self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?;
+                    before = self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?;
                 }
                 Err((_, cause)) => return Err(failed(cause)),
             }
@@ -284,22 +285,21 @@ impl Records {
         Ok(found)
     }
 
-    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<Remembered, StateError> {
-        let (found_server, found_gun, remembered) =
-            read(record).map_err(|cause| self.error(StateAction::Read, gun, cause))?;
+    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<MemoryRecord, StateError> {
+        let (found_server, found_gun, remembered) = read(record).map_err(|cause| self.unreadable(gun, &cause))?;
         // A name is a hash: a record of another repository under it is somebody's doing.
         if (found_server.as_str(), found_gun.as_str()) != (server, gun) {
-            return Err(self.error(StateAction::Read, gun, "the record is about another repository".to_owned()));
+            return Err(self.unreadable(gun, "the record is about another repository"));
         }
         Ok(remembered)
     }
 
-    async fn recall(&self, server: &str, gun: &str) -> Result<Option<Remembered>, StateError> {
-        let name = state::name(server, gun);
+    async fn recall(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
+        let name = record_name(server, gun);
         let record = {
             let known = self.known();
             match &known.sight {
-                Sight::Never(cause) => return Err(self.error(StateAction::Read, gun, cause.clone())),
+                Sight::Never(cause) => return Err(self.unreadable(gun, cause)),
                 Sight::Clear => {}
             }
             let record = known.records.get(&name).cloned();
@@ -310,7 +310,7 @@ impl Records {
         };
         let record = match record {
             Some(record) => Some(record),
-            None => self.look(&name).await.map_err(|cause| self.error(StateAction::Read, gun, cause))?,
+            None => self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?,
         };
         record.map(|record| self.read(server, gun, &record)).transpose()
     }
@@ -325,7 +325,7 @@ impl StateStore for Records {
         Some(self.known().records.len())
     }
 
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         Box::pin(self.recall(server, gun))
     }
 
@@ -334,7 +334,7 @@ impl StateStore for Records {
         server: &'a str,
         gun: &'a str,
         there: bool,
-        seen: &'a Remembered,
+        seen: &'a MemoryRecord,
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         Box::pin(self.store(server, gun, there, seen))
     }
@@ -352,9 +352,9 @@ mod tests {
     const SERVER: &str = "https://notary.example.com:4443";
     const GUN: &str = "registry.example.com/app";
 
-    fn remembered(root: &str) -> Remembered {
+    fn remembered(root: &str) -> MemoryRecord {
         let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
-        Remembered { memory, accepted: None, namespace: None }
+        MemoryRecord { memory, accepted: None, namespace: None }
     }
 
     fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
@@ -375,13 +375,13 @@ mod tests {
         (Records { api: api(client, "countersign"), clock, known: Mutex::default() }, asked)
     }
 
-    async fn load(records: &Records) -> Result<Option<Remembered>, StateError> {
+    async fn load(records: &Records) -> Result<Option<MemoryRecord>, StateError> {
         records.load(SERVER, GUN).await
     }
 
     fn failure(code: u16) -> (u16, Value) {
         let reason = if code == 404 { "NotFound" } else { "InternalError" };
-        let details = json!({"name": state::name(SERVER, GUN), "kind": "trustrecords"});
+        let details = json!({"name": record_name(SERVER, GUN), "kind": "trustrecords"});
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no", "details": details,
         });
@@ -471,7 +471,7 @@ mod tests {
                 countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) },
             );
             let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
-            assert_eq!(refused.action, StateAction::Read);
+            assert!(matches!(refused, StateError::Unreadable { .. }), "{refused}");
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
             records.news(News::All(Vec::new()));
             assert!(load(&records).await.is_err());
@@ -501,7 +501,7 @@ mod tests {
 
     #[test]
     fn a_record_is_for_whom_it_was_written_last() {
-        let of = |namespace: &str| Remembered { namespace: Some(namespace.to_owned()), ..remembered("r") };
+        let of = |namespace: &str| MemoryRecord { namespace: Some(namespace.to_owned()), ..remembered("r") };
         let first = write(None, SERVER, GUN, &of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let second = write(Some(&first), SERVER, GUN, &of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
         let accepted = write(Some(&second), SERVER, GUN, &remembered("r"), jiff::Timestamp::UNIX_EPOCH).unwrap();

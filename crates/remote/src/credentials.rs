@@ -13,6 +13,7 @@ use url::Url;
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
 use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::login::{Login, NamedBy};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -31,51 +32,6 @@ const MAX_PARAMETER: usize = 2048;
 
 /// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
 const MAX_TRIES: usize = 16;
-
-/// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its
-/// service account. The configured ones come after them, and no credential at all comes last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Login {
-    configs: Vec<Arc<DockerConfig>>,
-    tenants_server: bool,
-    tenants_certificate: bool,
-}
-
-impl Login {
-    /// Only what is configured.
-    #[must_use]
-    pub fn none() -> Self {
-        Self::default()
-    }
-
-    /// These first.
-    #[must_use]
-    pub fn with(configs: Vec<Arc<DockerConfig>>) -> Self {
-        Self { configs, ..Self::default() }
-    }
-
-    /// The same, for a server that only a tenant says is the right one: of the configured credentials it is shown only those
-    /// that are for exactly its host, or for the image's registry on that host, and at no port that tenants may have; of
-    /// the pod's, which are the tenant's own, none for a registry that merely seems to be of its domain.
-    #[must_use]
-    pub fn at_tenants_server(&self, named_by_tenant: bool) -> Self {
-        Self { configs: self.configs.clone(), tenants_server: named_by_tenant, tenants_certificate: false }
-    }
-
-    /// The same, where the tenant also says which certificate the server must show, and nobody else checks it: then it is
-    /// shown none of the configured credentials.
-    #[must_use]
-    pub fn with_tenants_certificate(mut self, pinned: bool) -> Self {
-        self.tenants_certificate = self.tenants_server && pinned;
-        self
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.configs.is_empty()
-    }
-}
 
 /// Why a server's challenge could not be answered. None of these is a decision about the image.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -213,13 +169,12 @@ impl Authenticator {
 
     /// The credentials that may be shown to a server, best first: in each configuration those for the server itself, then
     /// those for the registry of the repository if the server is of the same party.
-    #[must_use]
-    pub fn candidates(&self, login: &Login, server: &Url, gun: &str) -> Vec<Credential> {
+    pub(crate) fn candidates(&self, login: &Login, server: &Url, repository: &str) -> Vec<Credential> {
         if server.scheme() != "https" {
             return Vec::new();
         }
         let host = host_port(server);
-        let registry = gun.split('/').next().unwrap_or_default();
+        let registry = repository.split('/').next().unwrap_or_default();
         let party = match Url::parse(&format!("https://{registry}")) {
             _ if self.pairs.contains(&(registry.to_owned(), host.clone())) => Party::Same,
             Ok(registry) => Party::of(&registry, server),
@@ -229,16 +184,18 @@ impl Authenticator {
         let of_pod = login.configs.iter().map(|config| (config, false));
         let mut found: Vec<Credential> = Vec::new();
         for (config, is_configured) in of_pod.chain([(&self.config, true)]) {
-            let (care, shares) = match (is_configured, login.tenants_server) {
-                (false, false) => (Care::None, party >= Party::SameDomain),
+            let (care, shares) = match (is_configured, login.named_by) {
+                (false, NamedBy::Operator) => (Care::None, party >= Party::SameDomain),
                 // The namespace's own, for a server that the namespace names.
-                (false, true) => (Care::None, party >= Party::SameKnownDomain),
-                (true, false) => (Care::NodePorts, party >= Party::SameDomain),
+                (false, NamedBy::Tenant | NamedBy::TenantWithCertificate) => {
+                    (Care::None, party >= Party::SameKnownDomain)
+                }
+                (true, NamedBy::Operator) => (Care::NodePorts, party >= Party::SameDomain),
+                (true, NamedBy::Tenant) => (Care::Names, party == Party::Same && !at_node_port),
                 // The tenant says who the server is: that is nobody whom the operator knows.
-                (true, true) if login.tenants_certificate => continue,
-                (true, true) => (Care::Names, party == Party::Same && !at_node_port),
+                (true, NamedBy::TenantWithCertificate) => continue,
             };
-            let images = shares.then(|| config.for_image(gun)).into_iter().flatten();
+            let images = shares.then(|| config.for_image(repository)).into_iter().flatten();
             for credential in config.for_server(&host, care).chain(images) {
                 if !found.contains(credential) && found.len() < MAX_TRIES {
                     found.push(credential.clone());
@@ -521,13 +478,13 @@ impl Party {
 
 /// What is left of a token's scope (the distribution token specification: `TYPE:NAME:ACTIONS`, several with spaces between)
 /// when it may do no more than read a repository: the name with or without the registry's host.
-fn pull_only(scope: &str, gun: &str) -> Option<String> {
-    let path = gun.split_once('/').map_or(gun, |(_, path)| path);
+fn pull_only(scope: &str, repository: &str) -> Option<String> {
+    let path = repository.split_once('/').map_or(repository, |(_, path)| path);
     let granted = scope.split_ascii_whitespace().filter_map(|item| {
         let (kind, rest) = item.split_once(':')?;
         let (name, actions) = rest.rsplit_once(':')?;
         let pulls = actions.split(',').any(|action| matches!(action, "pull" | "*"));
-        let is_ours = name == gun || name == path;
+        let is_ours = name == repository || name == path;
         (kind == "repository" && is_ours && pulls).then(|| format!("repository:{name}:pull"))
     });
     let granted: Vec<_> = granted.collect();
@@ -573,8 +530,8 @@ mod tests {
         DockerConfig::parse(text.as_bytes()).unwrap()
     }
 
-    fn users(authenticator: &Authenticator, login: &Login, server: &str, gun: &str) -> Vec<String> {
-        let found = authenticator.candidates(login, &Url::parse(server).unwrap(), gun).into_iter();
+    fn users(authenticator: &Authenticator, login: &Login, server: &str, repository: &str) -> Vec<String> {
+        let found = authenticator.candidates(login, &Url::parse(server).unwrap(), repository).into_iter();
         let name = |credential| match credential {
             Credential::Password { username, .. } => username,
             Credential::IdentityToken(_) => String::new(),
@@ -587,17 +544,17 @@ mod tests {
         let authenticator = Authenticator::new(config("notary.example.com", "configured"));
         let of_pod = ["reg.example.com", "notary.example.com:4443"].into_iter().zip(["pod", "account"]);
         let login = Login::with(of_pod.map(|(host, user)| Arc::new(config(host, user))).collect());
-        let users = |server: &str, gun: &str| users(&authenticator, &login, server, gun);
-        let gun = "reg.example.com/team/app";
-        assert_eq!(users("https://notary.example.com:4443", gun), ["pod", "account", "configured"]);
+        let users = |server: &str, repository: &str| users(&authenticator, &login, server, repository);
+        let repository = "reg.example.com/team/app";
+        assert_eq!(users("https://notary.example.com:4443", repository), ["pod", "account", "configured"]);
         // Who listens at ports of a node is not known.
-        assert_eq!(users("https://notary.example.com:30443", gun), ["pod"]);
-        assert_eq!(users("https://notary.example.com:5443", gun), ["pod", "configured"]);
-        assert!(users("https://evil.example.org", gun).is_empty());
+        assert_eq!(users("https://notary.example.com:30443", repository), ["pod"]);
+        assert_eq!(users("https://notary.example.com:5443", repository), ["pod", "configured"]);
+        assert!(users("https://evil.example.org", repository).is_empty());
         let many = Login::with((0..20).map(|user| Arc::new(config("reg.example.com", &format!("u{user}")))).collect());
-        let tried = authenticator.candidates(&many, &Url::parse("https://notary.example.com").unwrap(), gun);
+        let tried = authenticator.candidates(&many, &Url::parse("https://notary.example.com").unwrap(), repository);
         assert_eq!(tried.len(), MAX_TRIES);
-        assert!(users("http://notary.example.com:4443", gun).is_empty());
+        assert!(users("http://notary.example.com:4443", repository).is_empty());
         assert_eq!(users("https://notary.example.com:4443", "other.io/x"), ["account", "configured"]);
     }
 
@@ -622,26 +579,26 @@ mod tests {
             ("https://notary.corp", "registry.corp/app", &[], &[]),
             ("https://notary.own.corp", "registry.other.corp/app", both, both),
         ];
-        for (server, gun, of_operator, of_tenant) in cases {
-            let registry = gun.split('/').next().unwrap();
+        for (server, repository, of_operator, of_tenant) in cases {
+            let registry = repository.split('/').next().unwrap();
             let pattern = registry.replace("reg.star.com", "*.star.com");
             let mut authenticator = Authenticator::new(config(&pattern, "configured"));
             authenticator.allow_pair("registry.other.corp", "notary.own.corp:443");
             let login = Login::with(vec![Arc::new(config(registry, "pod"))]);
-            assert_eq!(users(&authenticator, &login, server, gun), of_operator, "{server} {gun}");
+            assert_eq!(users(&authenticator, &login, server, repository), of_operator, "{server} {repository}");
             // A pair of the operator's is vouched for, and is not named by a tenant alone.
             let tenants = !server.contains("own.corp");
-            assert_eq!(
-                users(&authenticator, &login.at_tenants_server(tenants), server, gun),
-                of_tenant,
-                "{server} {gun}"
-            );
+            let shown =
+                |certificate| users(&authenticator, &login.at(NamedBy::of(tenants, certificate)), server, repository);
+            assert_eq!(shown(false), of_tenant, "{server} {repository}");
+            let with_certificate = of_tenant.iter().filter(|user| !tenants || **user != "configured");
+            assert_eq!(shown(true), with_certificate.copied().collect::<Vec<_>>(), "{server} {repository}");
         }
     }
 
     #[test]
     fn tokens_are_for_reading_one_repository() {
-        let gun = "reg.example.com:5000/team/app";
+        let repository = "reg.example.com:5000/team/app";
         let cases = [
             ("repository:team/app:pull", Some("repository:team/app:pull")),
             ("repository:reg.example.com:5000/team/app:pull", Some("repository:reg.example.com:5000/team/app:pull")),
@@ -658,7 +615,7 @@ mod tests {
             ("nonsense", None),
         ];
         for (scope, expected) in cases {
-            assert_eq!(pull_only(scope, gun).as_deref(), expected, "{scope}");
+            assert_eq!(pull_only(scope, repository).as_deref(), expected, "{scope}");
         }
     }
 }

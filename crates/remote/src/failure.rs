@@ -4,9 +4,9 @@ use countersign_notary::Error;
 use thiserror::Error as ThisError;
 
 use crate::credentials::{AuthError, LoginError};
-use crate::fetch::MAX_UPDATE_BYTES;
 use crate::http::HttpError;
-use crate::state::StateError;
+use crate::notary::MAX_UPDATE_BYTES;
+use crate::store::StateError;
 
 /// Why a repository is not at hand.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]

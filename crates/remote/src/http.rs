@@ -400,7 +400,7 @@ fn jitter() -> Duration {
 
 /// `HOST:PORT` of a URL, with the port that its scheme implies.
 #[must_use]
-pub fn host_port(url: &Url) -> String {
+pub(crate) fn host_port(url: &Url) -> String {
     format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 

@@ -3,31 +3,33 @@
 //! This crate fetches; what the bytes are worth is decided in `countersign-notary`. It knows nothing of Kubernetes and
 //! logs nothing: errors are returned.
 
+// Public for its fuzz target.
 pub mod challenge;
-pub mod connections;
-pub mod credentials;
-pub mod docker_config;
-pub mod failure;
-mod fetch;
-mod heavy;
-pub mod http;
-mod kept;
+mod connections;
+mod credentials;
+mod docker_config;
+mod failure;
+mod http;
 mod load;
-pub mod notary;
-pub mod registry;
-pub mod seen;
+mod login;
+mod notary;
+mod registry;
+// Public for stores elsewhere.
 pub mod shares;
-pub mod state;
+mod state_dir;
+mod store;
+mod threads;
 mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
-pub use credentials::{AuthError, Authenticator, Login, LoginError};
+pub use credentials::{AuthError, Authenticator, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{HttpClient, HttpError};
 pub use load::Load;
-pub use notary::{Ask, Clock, DENIAL_AGE, MAX_LOOKS, NotaryClient, Options};
+pub use login::{Login, NamedBy};
+pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};
 pub use registry::{RegistryClient, RegistryError};
-pub use seen::{Committed, Seen};
-pub use state::{Remembered, Saved, StateAction, StateDir, StateError, StateStore};
+pub use state_dir::StateDir;
+pub use store::{Saved, StateError, StateStore, record_name};
 pub use turns::TooMany;

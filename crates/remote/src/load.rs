@@ -12,7 +12,7 @@ pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
 /// for a trust server.
 const PROOFS: (usize, usize) = (1024, 128);
 
-/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::fetch::MAX_UPDATE_BYTES`], and
+/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::notary::MAX_UPDATE_BYTES`], and
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 
@@ -25,7 +25,7 @@ pub(crate) struct AllTurns {
     pub(crate) large: Turns,
     /// Processors, for what takes them for some milliseconds.
     pub(crate) light: Turns,
-    /// The threads of [`crate::heavy::Heavy`].
+    /// The threads of [`crate::threads::Threads`].
     pub(crate) heavy: Turns,
     /// How often a turn did not come in time.
     late: AtomicU64,

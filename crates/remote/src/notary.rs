@@ -4,24 +4,35 @@
 //! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten. A flight
 //! writes nothing: see [`NotaryClient::commit`].
 
+mod ask;
+mod commit;
+mod fetch;
+mod kept;
+mod seen;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use countersign_notary::{Error, Memory, Repository, RootPins, Step, TrustServer, Update};
 use futures::FutureExt as _;
 use jiff::Timestamp;
-use url::Url;
 
+pub use self::ask::Ask;
+use self::ask::{Key, Terms, host_of};
+pub use self::commit::Committed;
+pub(crate) use self::fetch::MAX_UPDATE_BYTES;
+use self::fetch::{Fetcher, most, weight};
+use self::kept::{Flight, Slots};
+pub use self::seen::Seen;
+use self::seen::{Kept, Outcome};
 use crate::connections::PinnedCertificate;
-use crate::credentials::{Authenticator, Login};
+use crate::credentials::Authenticator;
 use crate::failure::Failure;
-use crate::fetch::{Fetcher, most, weight};
-use crate::heavy::Heavy;
-use crate::http::{HttpClient, host_port};
-use crate::kept::{Flight, Kept, Key, Slots, Terms};
+use crate::http::HttpClient;
 use crate::load::{AllTurns, Load};
-use crate::seen::Seen;
-use crate::state::{StateError, StateStore};
+use crate::login::Login;
+use crate::store::{StateError, StateStore};
+use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
 
 /// From how many bytes on the files of one step are heavy work: some milliseconds of it. Ordinary repositories have a tenth.
@@ -45,6 +56,23 @@ pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 /// Told of trouble that changes no decision, such as a memory that could not be written.
 pub type OnTrouble = Arc<dyn Fn(&StateError) + Send + Sync>;
 
+/// Who is shown a repository that is in memory since somebody's login brought it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sharing {
+    /// Everybody who asks.
+    Everybody,
+    /// Those alone who have shown that the same login is let in.
+    SameLogin,
+}
+
+impl Sharing {
+    /// As it is set: with the same login alone if what is trusted is private, with everybody otherwise.
+    #[must_use]
+    pub fn private(private: bool) -> Self {
+        if private { Self::SameLogin } else { Self::Everybody }
+    }
+}
+
 /// How the client behaves.
 #[derive(Clone)]
 pub struct Options {
@@ -60,8 +88,8 @@ pub struct Options {
     pub state: Option<Arc<dyn StateStore>>,
     /// Told of memories that could not be written.
     pub on_trouble: OnTrouble,
-    /// Whether what one login brought is kept from those who have not shown that they may read it too.
-    pub private: bool,
+    /// Who is shown what one login brought.
+    pub sharing: Sharing,
 }
 
 impl std::fmt::Debug for Options {
@@ -75,46 +103,15 @@ impl std::fmt::Debug for Options {
     }
 }
 
-/// A question to a trust server.
-#[derive(Debug, Clone, Copy)]
-pub struct Ask<'a> {
-    /// The server.
-    pub server: &'a TrustServer,
-    /// The repository's name there.
-    pub gun: &'a str,
-    /// Root keys, one of which must have signed the repository's root.
-    pub pins: &'a RootPins,
-    /// The one certificate that the server must show, if one is pinned.
-    pub certificate: Option<&'a PinnedCertificate>,
-    /// Credentials that may be tried before the configured ones.
-    pub login: &'a Login,
-    /// The namespace that it is asked for, which takes turns with others; empty for none.
-    pub namespace: &'a str,
-    /// How long ago at most its server was asked, if that is less than [`Options::refresh`]. With it, nothing is served
-    /// for the sake of [`Options::stale`].
-    pub max_age: Option<Duration>,
-}
-
-impl<'a> Ask<'a> {
-    /// A question for no namespace, without a pinned certificate, to which any answer will do that is fresh enough by
-    /// [`Options::refresh`].
-    #[must_use]
-    pub fn new(server: &'a TrustServer, gun: &'a str, pins: &'a RootPins, login: &'a Login) -> Self {
-        Self { server, gun, pins, certificate: None, login, namespace: "", max_age: None }
-    }
-}
-
-pub(crate) type Outcome = Result<Seen, Failure>;
-
 /// Client of any number of trust servers.
 #[derive(Clone)]
 pub struct NotaryClient {
     http: HttpClient,
     auth: Arc<Authenticator>,
-    pub(crate) options: Options,
+    options: Options,
     slots: Arc<Mutex<Slots>>,
     /// Verifies what is heavy.
-    heavy: Heavy,
+    heavy: Threads,
     turns: Arc<AllTurns>,
 }
 
@@ -125,7 +122,7 @@ impl std::fmt::Debug for NotaryClient {
 }
 
 /// What was known of a repository when a flight began.
-pub(crate) struct Known {
+struct Known {
     /// What is held of it; of use only if it is behind nothing that is remembered.
     held: Option<Arc<Repository>>,
     memory: Option<Memory>,
@@ -138,9 +135,15 @@ impl NotaryClient {
     /// Makes a client.
     #[must_use]
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
-        let heavy = Heavy::start();
+        let heavy = Threads::start();
         let turns = AllTurns::new(heavy.threads());
         Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
+    }
+
+    /// Who is shown what one login brought.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        self.options.sharing
     }
 
     /// Waits for a turn at a processor, for something that a namespace asks for and that takes some milliseconds; until what is
@@ -181,12 +184,12 @@ impl NotaryClient {
         waits
     }
 
-    pub(crate) fn slots(&self) -> MutexGuard<'_, Slots> {
+    fn slots(&self) -> MutexGuard<'_, Slots> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts what a repository takes now, and frees what is too much.
-    pub(crate) fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
+    fn settle(mut slots: MutexGuard<'_, Slots>, key: &Key) {
         slots.settle(key);
         let dropped = slots.take_dropped();
         drop(slots);
@@ -218,7 +221,7 @@ impl NotaryClient {
             let mut slots = self.slots();
             let slot = slots.of(&key);
             let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
-            let may_see = !self.options.private || slot.let_in.iter().any(let_in);
+            let may_see = self.options.sharing == Sharing::Everybody || slot.let_in.iter().any(let_in);
             slot.used = Instant::now();
             slot.party.get_or_insert_with(|| ask.namespace.into());
             if let Some(kept) = &slot.kept
@@ -226,7 +229,7 @@ impl NotaryClient {
                 && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
                 && kept.repository.root().satisfies(ask.pins)
             {
-                return Ok(Seen::of(&key, slot, kept, refresh, ask.pins));
+                return Ok(slot.hand_out(&key, kept, refresh, ask.pins));
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
             let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);
@@ -257,10 +260,10 @@ impl NotaryClient {
         let slot = slots.find(key)?;
         let kept = slot.kept.as_ref().filter(|kept| {
             kept.is_within(options.refresh + options.stale)
-                && !options.private
+                && options.sharing == Sharing::Everybody
                 && kept.repository.root().satisfies(pins)
         })?;
-        Some(Seen::of(key, slot, kept, options.refresh, pins))
+        Some(slot.hand_out(key, kept, options.refresh, pins))
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
@@ -357,7 +360,7 @@ impl NotaryClient {
 
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
     /// write to it too, and an administrator may take something away or accept a change.
-    pub(crate) async fn known(&self, key: &Key) -> Result<Known, Failure> {
+    async fn known(&self, key: &Key) -> Result<Known, Failure> {
         let stored = match &self.options.state {
             Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
             None => None,
@@ -407,7 +410,7 @@ impl NotaryClient {
         slot.saved = known.stored.as_ref() == Some(memory) || (same && slot.saved);
         slot.unwritable = false;
         slot.memory = Some(memory.clone());
-        if self.options.private {
+        if self.options.sharing == Sharing::SameLogin {
             slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < refresh);
             slot.let_in.push((terms.login.clone(), kept.asked));
         }
@@ -416,7 +419,7 @@ impl NotaryClient {
         if !slot.kept.as_ref().is_some_and(later) {
             slots.keep(key, kept.clone(), refresh);
         }
-        let seen = Seen::of(key, slots.of(key), kept, refresh, &terms.pins);
+        let seen = slots.of(key).hand_out(key, kept, refresh, &terms.pins);
         Self::settle(slots, key);
         Some(seen)
     }
@@ -457,10 +460,6 @@ impl Drop for Landing<'_> {
 
 fn busy(key: &Key) -> Failure {
     Failure::Busy { gun: key.gun.clone(), host: host_of(&key.server) }
-}
-
-pub(crate) fn host_of(server: &str) -> String {
-    Url::parse(server).map_or_else(|_| server.to_owned(), |url| host_port(&url))
 }
 
 #[cfg(test)]

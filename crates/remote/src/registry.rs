@@ -9,8 +9,9 @@ use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
 use thiserror::Error;
 use url::Url;
 
-use crate::credentials::{AuthError, Authenticator, Login, LoginError};
+use crate::credentials::{AuthError, Authenticator, LoginError};
 use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::login::Login;
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_notary::{RootPins, TrustServer};
-use countersign_remote::{Ask, Connections, HttpClient, Login, NotaryClient, Options};
+use countersign_remote::{Ask, Connections, HttpClient, Login, NotaryClient, Options, Sharing};
 use forge::{Cert, Key, Repo};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -56,7 +56,7 @@ fn client() -> NotaryClient {
         clock: Arc::new(|| forge::NOW),
         state: None,
         on_trouble: Arc::new(|_| ()),
-        private: false,
+        sharing: Sharing::Everybody,
     };
     NotaryClient::new(http, Arc::default(), options)
 }

@@ -9,10 +9,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_image::Wanted;
-use countersign_notary::{Error, Repository, RootPins, TrustServer};
+use countersign_notary::{Error, MemoryRecord, Repository, RootPins, TrustServer};
 use countersign_remote::{
-    Ask, Committed, Failure, Login, NotaryClient, Options, Remembered, Saved, StateAction, StateDir, StateError,
-    StateStore,
+    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateDir, StateError, StateStore,
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
@@ -53,9 +52,9 @@ impl Store {
 }
 
 impl StateStore for Store {
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<Remembered>, StateError>> {
+    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         if self.unreadable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new(StateAction::Read, gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unreadable(gun, "the test", "as it likes")) });
         }
         if self.blind.swap(false, Ordering::SeqCst) {
             return Box::pin(async { Ok(None) });
@@ -68,13 +67,13 @@ impl StateStore for Store {
         server: &'a str,
         gun: &'a str,
         there: bool,
-        seen: &'a Remembered,
+        seen: &'a MemoryRecord,
     ) -> BoxFuture<'a, Result<Saved, StateError>> {
         if let Some(meddling) = self.before_save.lock().unwrap().take() {
             meddling(&self.dir);
         }
         if self.unwritable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::new(StateAction::Write, gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unwritable(gun, "the test", "as it likes")) });
         }
         self.dir.save(server, gun, there, seen)
     }
@@ -100,10 +99,10 @@ fn foreign(root_version: u64) -> Repo {
 }
 
 /// What is remembered once this was seen.
-async fn seen(repo: &Repo) -> Remembered {
+async fn seen(repo: &Repo) -> MemoryRecord {
     let server = serve(Scenario::Files(Arc::new(Mutex::new(repo.clone().build())))).await;
     let repository = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap();
-    Remembered { memory: repository.memory().clone(), accepted: None, namespace: None }
+    MemoryRecord { memory: repository.memory().clone(), accepted: None, namespace: None }
 }
 
 fn digest(repository: &Repository) -> [u8; 32] {
@@ -229,7 +228,7 @@ async fn a_change_is_accepted_in_the_middle() {
         let server = serve(Scenario::Files(Arc::clone(&files))).await;
         let client = with(&store);
         fetch(&client, &server.url).await.unwrap();
-        let accepted = Remembered { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
+        let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
         let (address, to_store) = (TrustServer::parse(&server.url).unwrap().as_str().to_owned(), accepted.clone());
         *files.lock().unwrap() = repo.advance().build();
         let following = Arc::clone(&files);
@@ -309,7 +308,7 @@ async fn what_does_not_fit_together_is_not_trusted() {
     let found = fetch(&client, &server.url).await;
     assert!(matches!(found, Err(Failure::Contradicted { .. })), "{found:?}");
     // To accept it is the way out.
-    let accepted = Remembered { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
+    let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
     store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
 }

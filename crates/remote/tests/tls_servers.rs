@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use countersign_notary::{Error, Repository, RootPins, TrustServer};
 use countersign_remote::{
     Ask, AuthError, Authenticator, Connections, DockerConfig, Failure, HttpClient, HttpError, Login, NotaryClient,
-    Options, PinnedCertificate,
+    Options, PinnedCertificate, Sharing,
 };
 use forge::{Files, Repo, digest_of};
 use futures::StreamExt as _;
@@ -202,7 +202,7 @@ fn options(private: bool) -> Options {
         clock: Arc::new(|| forge::NOW),
         state: None,
         on_trouble: Arc::new(|problem| panic!("{problem}")),
-        private,
+        sharing: Sharing::private(private),
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use countersign_notary::TrustServer;
 use countersign_policy::{ClusterSecrets, Defaults};
-use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient};
+use countersign_remote::{
+    Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient, Sharing,
+};
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
 use crate::telemetry;
@@ -46,7 +48,7 @@ impl Reach {
             stale: Duration::ZERO,
             flight: self.timeout.0,
             clock: telemetry::wall_clock(),
-            private: false,
+            sharing: Sharing::Everybody,
             state: None,
             on_trouble: Arc::new(|_| ()),
         };

@@ -130,7 +130,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         defaults,
         clock: crate::telemetry::wall_clock(),
         deadline: args.reach.timeout.0,
-        private: false,
     };
     let gate = Gate {
         engine,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_notary::TrustServer;
 use countersign_policy::{Defaults, Kinds};
-use countersign_remote::{Clock, Connections, NotaryClient, Options, StateDir, StateStore};
+use countersign_remote::{Clock, Connections, NotaryClient, Options, Sharing, StateDir, StateError, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
@@ -91,7 +91,6 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         },
         clock: Arc::clone(&clock),
         deadline: config.deadline,
-        private: config.private_trust,
     };
     // With policies from files there is no cluster to ask for owners.
     let owners = around.as_ref().filter(|_| config.policies.is_none());
@@ -263,10 +262,10 @@ fn clients(
         stale: config.trust_stale,
         flight: config.deadline,
         clock: Arc::clone(clock),
-        private: config.private_trust,
+        sharing: Sharing::private(config.private_trust),
         state,
         on_trouble: Arc::new(move |problem| {
-            metrics.state_failed(if problem.no_room { "no-room" } else { "error" });
+            metrics.state_failed(if matches!(problem, StateError::NoRoom { .. }) { "no-room" } else { "error" });
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
-use countersign_notary::{Memory, RoleName};
-use countersign_remote::{StateDir, StateStore as _, state::Remembered};
+use countersign_notary::{Memory, MemoryRecord, RoleName};
+use countersign_remote::{StateDir, StateStore as _, record_name};
 use kube::api::PostParams;
 
 use super::output::{print, table};
@@ -99,7 +99,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
                     }
                 };
                 let accepted = (telemetry::wall_clock())().to_string();
-                let now = Remembered { memory: repository.memory().clone(), accepted: Some(accepted), namespace: None };
+                let now =
+                    MemoryRecord { memory: repository.memory().clone(), accepted: Some(accepted), namespace: None };
                 let before = replace(place, &args.namespace, server.as_str(), &gun, &now).await?;
                 print(&change(&gun, before.as_ref(), &now));
                 Ok(exit::OK)
@@ -112,7 +113,7 @@ async fn connect(place: &Place) -> anyhow::Result<Cluster> {
     Ok(Cluster::connect(place.kubeconfig.as_deref()).await?)
 }
 
-async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(String, String, Remembered)>> {
+async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(String, String, MemoryRecord)>> {
     if let Some(folder) = &place.state_dir {
         return Ok(open(folder)?.list()?);
     }
@@ -138,8 +139,8 @@ async fn replace(
     namespace: &str,
     server: &str,
     gun: &str,
-    now: &Remembered,
-) -> anyhow::Result<Option<Remembered>> {
+    now: &MemoryRecord,
+) -> anyhow::Result<Option<MemoryRecord>> {
     if let Some(folder) = &place.state_dir {
         let state = open(folder)?;
         // One that cannot be read may be the very reason to accept what is there now.
@@ -148,7 +149,7 @@ async fn replace(
         return Ok(before);
     }
     let api = records::api(connect(place).await?.client, namespace);
-    let name = countersign_remote::state::name(server, gun);
+    let name = record_name(server, gun);
     let failed = |(_, cause): (Option<u16>, String)| anyhow!("trustrecord {name} in namespace {namespace}: {cause}");
     let before = cluster::in_time(api.get_opt(&name)).await.map_err(failed)?;
     let record = records::write(before.as_ref(), server, gun, now, (telemetry::wall_clock())());
@@ -172,8 +173,8 @@ fn version(memory: &Memory, role: &RoleName) -> String {
     memory.seen.get(role).map_or_else(|| "-".to_owned(), |seen| seen.version.to_string())
 }
 
-fn as_table(remembered: &[(String, String, Remembered)]) -> String {
-    let row = |(server, gun, seen): &(String, String, Remembered)| {
+fn as_table(remembered: &[(String, String, MemoryRecord)]) -> String {
+    let row = |(server, gun, seen): &(String, String, MemoryRecord)| {
         let (root, keys) = root_of(&seen.memory);
         vec![
             shown(gun),
@@ -189,7 +190,7 @@ fn as_table(remembered: &[(String, String, Remembered)]) -> String {
     table(&["REPOSITORY", "SERVER", "FOR", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
 }
 
-fn change(gun: &str, before: Option<&Remembered>, now: &Remembered) -> String {
+fn change(gun: &str, before: Option<&MemoryRecord>, now: &MemoryRecord) -> String {
     let mut text = format!("{} is remembered as it is now:\n", shown(gun));
     let line = |what: &str, before: Option<String>, now: String| match before {
         Some(before) if before == now => format!("  {what}: {now}, as before\n"),
@@ -215,7 +216,7 @@ mod tests {
 
     #[test]
     fn a_change_names_both_sides() {
-        let text = change("h.io/x", Some(&Remembered::default()), &Remembered::default());
+        let text = change("h.io/x", Some(&MemoryRecord::default()), &MemoryRecord::default());
         assert!(text.contains("root version: -, as before"), "{text}");
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_remote::{Connections, DockerConfig, Options};
+use countersign_remote::{Connections, DockerConfig, Options, Sharing};
 use futures::future::BoxFuture;
 use serde_json::json;
 
@@ -54,7 +54,7 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
         stale: Duration::ZERO,
         flight: LONG,
         clock: Arc::clone(&clock),
-        private: false,
+        sharing: Sharing::Everybody,
         state: None,
         on_trouble: Arc::new(|_| ()),
     };
@@ -68,7 +68,6 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
             defaults: clients::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
             clock,
             deadline: LONG,
-            private: false,
         },
         kinds: Kinds::known(),
         children: Some(Children::new(Arc::new(OneOwner))),

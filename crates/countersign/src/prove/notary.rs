@@ -5,7 +5,7 @@ use std::time::Duration;
 use countersign_image::Wanted;
 use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
 use countersign_policy::{NotaryAsk, Proof, Refusal, SecretProblem, SecretRef, SecretUse};
-use countersign_remote::{Ask, Failure, Login, NotaryClient, PinnedCertificate, Seen};
+use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -178,12 +178,10 @@ impl Search<'_> {
         max_age: Option<Duration>,
     ) -> Result<Seen, Failure> {
         let send = async |login: &Login| {
-            let login = login
-                .at_tenants_server(ask.named_by_tenant)
-                .with_tenants_certificate(question.demands.certificate.is_some());
+            let login = login.at(NamedBy::of(ask.named_by_tenant, question.demands.certificate.is_some()));
             self.notary.repository(question.ask(&login, self.namespace, max_age)).await
         };
-        if !self.private {
+        if self.notary.sharing() == Sharing::Everybody {
             let asked = send(&Login::none()).await;
             if !matches!(asked, Err(Failure::Auth(_))) || self.pull.login().await.is_empty() {
                 return asked;

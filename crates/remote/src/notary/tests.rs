@@ -78,7 +78,7 @@ async fn a_heavy_repository_does_not_hold_up_others() {
         clock: Arc::new(|| forge::NOW),
         state: None,
         on_trouble: Arc::new(|problem| panic!("{problem}")),
-        private: false,
+        sharing: Sharing::Everybody,
     };
     let http = HttpClient::new(&Connections::default(), LONG).unwrap();
     let client = NotaryClient::new(http, Arc::default(), options);

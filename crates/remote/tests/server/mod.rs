@@ -8,7 +8,7 @@ use std::time::Duration;
 use countersign_notary::{Repository, RootPins, TrustServer};
 use countersign_remote::{
     Ask, Authenticator, Committed, Connections, DockerConfig, Failure, HttpClient, Login, MAX_LOOKS, NotaryClient,
-    Options, Seen, StateStore,
+    Options, Seen, Sharing, StateStore,
 };
 use forge::{Files, Repo, digest_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -139,7 +139,7 @@ pub(crate) fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> 
         stale: Duration::ZERO,
         flight: LONG,
         clock: Arc::new(|| forge::NOW),
-        private: false,
+        sharing: Sharing::Everybody,
         state,
         on_trouble: Arc::new(|problem| panic!("{problem}")),
     }

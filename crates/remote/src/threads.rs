@@ -21,12 +21,12 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The threads. They end with the last handle.
 #[derive(Clone)]
-pub(crate) struct Heavy {
+pub(crate) struct Threads {
     jobs: Sender<Job>,
     threads: usize,
 }
 
-impl Heavy {
+impl Threads {
     /// As many threads as half of the processors, within bounds.
     pub(crate) fn start() -> Self {
         let processors = thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -86,31 +86,31 @@ mod tests {
 
     #[tokio::test]
     async fn a_fault_costs_one_job() {
-        let heavy = Heavy::start();
+        let threads = Threads::start();
         for round in 0..10 {
-            assert_eq!(heavy.run(|| panic!("as the test wants it")).await, None::<()>);
-            assert_eq!(heavy.run(move || round).await, Some(round));
+            assert_eq!(threads.run(|| panic!("as the test wants it")).await, None::<()>);
+            assert_eq!(threads.run(move || round).await, Some(round));
         }
     }
 
     #[tokio::test]
     async fn what_nobody_waits_for_is_not_done() {
-        let heavy = Heavy::start();
+        let threads = Threads::start();
         let (release, held) = channel::<()>();
         let held = Arc::new(Mutex::new(held));
         // All threads are busy until the test lets go.
         let busy: Vec<_> = (0..MAX_THREADS)
             .map(|_| {
-                let (heavy, held) = (heavy.clone(), Arc::clone(&held));
+                let (threads, held) = (threads.clone(), Arc::clone(&held));
                 tokio::spawn(
-                    async move { heavy.run(move || held.lock().map(|held| held.recv().is_ok()).is_ok()).await },
+                    async move { threads.run(move || held.lock().map(|held| held.recv().is_ok()).is_ok()).await },
                 )
             })
             .collect();
         tokio::task::yield_now().await;
-        let (given_up, still_wanted) = (Arc::new(Mutex::new(false)), heavy.clone());
+        let (given_up, still_wanted) = (Arc::new(Mutex::new(false)), threads.clone());
         let done = Arc::clone(&given_up);
-        let mut abandoned = Box::pin(heavy.run(move || *done.lock().unwrap() = true));
+        let mut abandoned = Box::pin(threads.run(move || *done.lock().unwrap() = true));
         assert!(futures::poll!(&mut abandoned).is_pending());
         drop(abandoned);
         for _ in 0..MAX_THREADS {

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Memory, Repository, RootPins};
+use countersign_notary::{Memory, RootPins};
 use futures::future::{BoxFuture, Shared};
 
-use crate::connections::PinnedCertificate;
-use crate::credentials::Login;
-use crate::notary::{Ask, Outcome};
+use super::ask::{Key, Terms};
+use super::seen::{Basis, Kept, Outcome, Seen};
+use crate::login::Login;
 use crate::turns::Ticket;
 
 /// Of how many repositories something is kept.
@@ -34,45 +34,6 @@ pub(crate) struct Flight {
     pub(crate) ticket: Arc<Ticket>,
     /// Also held by everybody who waits for it.
     pub(crate) wanted: Arc<()>,
-}
-
-/// Which repository on which server.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Key {
-    pub(crate) server: String,
-    pub(crate) gun: String,
-    /// What came over a connection that a policy would not take does not count for it.
-    pub(crate) certificate: Option<PinnedCertificate>,
-}
-
-impl Key {
-    /// That of a question.
-    pub(crate) fn of(ask: &Ask<'_>) -> Self {
-        let (server, gun) = (ask.server.as_str().to_owned(), ask.gun.to_owned());
-        Self { server, gun, certificate: ask.certificate.cloned() }
-    }
-}
-
-/// What a flight is for: who is let in, and which roots count, differs from policy to policy and from pod to pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Terms {
-    pub(crate) pins: RootPins,
-    pub(crate) login: Login,
-}
-
-/// A verified repository.
-#[derive(Clone)]
-pub(crate) struct Kept {
-    pub(crate) repository: Arc<Repository>,
-    /// When its server was asked last: before its timestamp was fetched, so it shows nothing older than that.
-    pub(crate) asked: Instant,
-}
-
-impl Kept {
-    /// Whether its server was asked less than this long ago.
-    pub(crate) fn is_within(&self, age: Duration) -> bool {
-        self.asked.elapsed() < age
-    }
 }
 
 /// What is kept of one repository.
@@ -146,6 +107,32 @@ impl Slot {
         } else {
             Worth::Unsaved
         }
+    }
+
+    /// What was kept, as it is handed out under these pins.
+    pub(crate) fn hand_out(&self, key: &Arc<Key>, kept: &Kept, refresh: Duration, pins: &RootPins) -> Seen {
+        let former = self.former.as_ref().filter(|former| former.repository.root().satisfies(pins));
+        Seen { key: Arc::clone(key), kept: kept.clone(), former: former.cloned(), refresh, basis: self.basis() }
+    }
+
+    /// What is known of the store now.
+    pub(crate) fn basis(&self) -> Basis {
+        Basis {
+            epoch: self.epoch,
+            there: self.stored,
+            taken_away: self.taken_away,
+            accepted: self.accepted.clone(),
+            writing: Arc::clone(&self.writing),
+        }
+    }
+
+    /// Whether there is nothing to do for what was seen: it is the newest that this process knows, and the store has it, or it
+    /// was tried in vain to write it.
+    pub(crate) fn has_settled(&self, seen: &Seen) -> bool {
+        let theirs = seen.repository();
+        let newest = self.kept.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.repository, theirs))
+            || self.memory.as_ref() == Some(theirs.memory());
+        newest && (self.saved || (self.unwritable && !self.taken_away))
     }
 
     /// The repositories, to be freed elsewhere.

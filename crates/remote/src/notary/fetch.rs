@@ -8,10 +8,11 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderValue;
 use url::Url;
 
-use crate::credentials::{Authenticator, Login};
+use super::ask::{Key, host_of};
+use crate::credentials::Authenticator;
 use crate::failure::Failure;
 use crate::http::{HttpClient, HttpError, Response, host_port};
-use crate::kept::Key;
+use crate::login::Login;
 
 /// How many files of one repository are fetched at once.
 const PARALLEL_FETCHES: usize = 16;
@@ -40,7 +41,7 @@ impl<'a> Fetcher<'a> {
     /// much is not even begun.
     pub(crate) async fn fetch_all(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Failure> {
         if most(requests) > self.left {
-            return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: crate::notary::host_of(&self.key.server) });
+            return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: host_of(&self.key.server) });
         }
         let this = &*self;
         let fetches: Vec<_> = requests.iter().map(|request| this.fetch(request)).collect();
