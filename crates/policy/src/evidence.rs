@@ -65,6 +65,22 @@ impl Proof {
     }
 }
 
+/// A signature format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Docker Content Trust.
+    Notary,
+}
+
+impl Format {
+    /// How the text of a refusal begins.
+    fn failed(self) -> &'static str {
+        match self {
+            Self::Notary => "failed to get content trust information",
+        }
+    }
+}
+
 /// Why an answer is no proof, by the format that it is about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
@@ -150,8 +166,10 @@ pub enum Refusal {
         limit: usize,
     },
     /// It could not be decided.
-    #[error("failed to get content trust information: {}", shown(cause))]
+    #[error("{}: {}", format.failed(), shown(cause))]
     Undecided {
+        /// What was asked for.
+        format: Format,
         /// Why not.
         cause: String,
     },
@@ -199,10 +217,15 @@ impl Refusal {
     }
 }
 
-/// Answers about a tag name the repository already; anything else is told with the server that it came from.
 fn not_trusted(at: &str, cause: &Cause) -> String {
-    let Cause::Notary(error) = cause;
-    let words = match &**error {
+    match cause {
+        Cause::Notary(error) => format!("{}: {}", Format::Notary.failed(), not_trusted_by_notary(at, error)),
+    }
+}
+
+/// Answers about a tag name the repository already; anything else is told with the server that it came from.
+fn not_trusted_by_notary(at: &str, error: &NotaryError) -> String {
+    let words = match error {
         NotaryError::NoTrustData { gun } => format!("{at} does not have trust data for {gun}"),
         error if error.is_answer() => shown(&error.to_string()),
         error => format!("{} (trust server {at})", shown(&error.to_string())),
@@ -211,5 +234,5 @@ fn not_trusted(at: &str, cause: &Cause) -> String {
         Some(Remedy::Accept) => "; if that is intended, an administrator accepts it with countersign trust accept",
         None => "",
     };
-    format!("failed to get content trust information: {words}{cure}")
+    words + cure
 }

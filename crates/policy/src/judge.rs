@@ -2,7 +2,7 @@
 
 use countersign_image::{ImageReference, Sha256, Wanted};
 
-use crate::evidence::{Evidence, Proof, Refusal};
+use crate::evidence::{Evidence, Proof};
 use crate::reason::{DenyReason, Reason};
 use crate::requirement::Requirement;
 
@@ -102,8 +102,7 @@ struct Failed {
 
 impl Failed {
     fn fault(what: &str) -> Self {
-        let cause = format!("{what}; this is a fault of Countersign");
-        Self { reasons: vec![Reason::Part(Refusal::Undecided { cause })], undecided: true }
+        Self { reasons: vec![Reason::Fault(format!("{what}; this is a fault of Countersign"))], undecided: true }
     }
 }
 
@@ -134,6 +133,7 @@ fn reason(failed: Failed) -> DenyReason {
     let Failed { mut reasons, undecided } = failed;
     match reasons.pop() {
         Some(Reason::Part(refusal)) if reasons.is_empty() => DenyReason::Refused(refusal),
+        Some(Reason::Fault(cause)) if reasons.is_empty() => DenyReason::Undecided { cause },
         last => DenyReason::Several { reasons: reasons.into_iter().chain(last).collect(), undecided },
     }
 }
@@ -243,6 +243,7 @@ fn alternative(number: usize, of: usize, reason: Reason) -> Reason {
 fn rank(reason: &Reason) -> u8 {
     match reason {
         Reason::Part(refusal) | Reason::Alternative { refusal, .. } => refusal.rank(),
+        Reason::Fault(_) => 0,
         Reason::Differ { .. } => 1,
     }
 }

@@ -19,7 +19,7 @@ mod secret;
 mod verdict;
 mod workload;
 
-pub use evidence::{Cause, Evidence, Identity, Proof, Refusal};
+pub use evidence::{Cause, Evidence, Format, Identity, Proof, Refusal};
 pub use judge::{Proven, Warning};
 pub use kinds::{KNOWN_KINDS, KindError, Kinds, KnownKind, is_revision, known_kind};
 pub use pattern::{Pattern, PatternError};

@@ -12,7 +12,7 @@ use crate::evidence::Refusal;
 use crate::policies::{Applies, Check, EntryRef, Match, PolicyKind, PolicySet, ProofPolicy};
 use crate::reason::DenyReason;
 use crate::requirement::Requirement;
-use crate::secret::{SecretRef, SecretUse};
+use crate::secret::SecretRef;
 use crate::workload::ContainerImage;
 
 /// Where the secrets of cluster policies are.
@@ -89,15 +89,6 @@ pub struct NeededProof {
 pub enum Ask {
     /// A trust server, for Docker Content Trust.
     Notary(NotaryAsk),
-}
-
-impl Ask {
-    /// The secrets that it takes, and what for.
-    pub fn secrets(&self) -> impl Iterator<Item = (&SecretRef, SecretUse)> {
-        match self {
-            Self::Notary(ask) => ask.secrets(),
-        }
-    }
 }
 
 /// Says what each image of a workload in a namespace needs. `now` is in seconds since 1970; only the retirement of trust servers

@@ -113,11 +113,13 @@ pub enum ProofPolicy {
 
 impl ProofPolicy {
     /// The names of the secrets that it takes, and what for.
-    pub fn secrets(&self) -> impl Iterator<Item = (&str, SecretUse)> {
+    #[must_use]
+    pub fn secrets(&self) -> Vec<(&str, SecretUse)> {
         match self {
             Self::Trust(trust) => {
                 let signers = trust.signer_secrets.iter().map(|name| (name.as_str(), SecretUse::Signer));
-                signers.chain(trust.root_secrets.iter().map(|name| (name.as_str(), SecretUse::RootKey)))
+                let roots = trust.root_secrets.iter().map(|name| (name.as_str(), SecretUse::RootKey));
+                signers.chain(roots).collect()
             }
         }
     }

@@ -43,6 +43,12 @@ pub enum DenyReason {
         /// The algorithm.
         algorithm: String,
     },
+    /// It could not be decided, before anybody was asked or after.
+    #[error("failed to get content trust information: {}", shown(cause))]
+    Undecided {
+        /// Why not.
+        cause: String,
+    },
     /// There is no proof.
     #[error("{0}")]
     Refused(Refusal),
@@ -97,6 +103,8 @@ pub enum Reason {
         /// Why not.
         refusal: Refusal,
     },
+    /// What was brought to be judged makes no sense.
+    Fault(String),
     /// Parts that must all hold prove different digests.
     Differ {
         /// `sha256:…` of the first.
@@ -110,6 +118,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Part(refusal) => refusal.fmt(f),
+            Self::Fault(what) => DenyReason::undecided(what.as_str()).fmt(f),
             Self::Alternative { number, of, refusal } => {
                 write!(f, "{refusal} (alternative {number} of {of}; one of them is enough)")
             }
@@ -136,7 +145,7 @@ impl DenyReason {
             Self::PolicyUnusable { .. } => "policy-unusable",
             Self::DigestAlgorithm { .. } => "digest-algorithm",
             Self::Refused(refusal) => refusal.label(),
-            Self::Several { undecided: true, .. } => "undecided",
+            Self::Undecided { .. } | Self::Several { undecided: true, .. } => "undecided",
             Self::Several { undecided: false, .. } => "several",
             Self::NotPresent { .. } => "not-present",
             Self::RevisionNotPinned { .. } | Self::LostPin { .. } => "not-pinned",
@@ -147,7 +156,7 @@ impl DenyReason {
     /// It could not be decided, for this reason.
     #[must_use]
     pub fn undecided(cause: impl Into<String>) -> Self {
-        Self::Refused(Refusal::Undecided { cause: cause.into() })
+        Self::Undecided { cause: cause.into() }
     }
 
     /// What a policy that is at fault comes to.
@@ -160,6 +169,7 @@ impl DenyReason {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         match self {
+            Self::Undecided { .. } => true,
             Self::Refused(refusal) => refusal.is_undecided(),
             Self::Several { undecided, .. } => *undecided,
             _ => false,

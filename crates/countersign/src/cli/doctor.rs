@@ -265,7 +265,7 @@ async fn examine_notary(
 ) -> anyhow::Result<Result<(Patient, String), Trouble>> {
     let demands = match Demands::read(moment, ask).await {
         Ok(demands) => demands,
-        Err(Refusal::Undecided { cause }) => bail!(cause),
+        Err(Refusal::Undecided { cause, .. }) => bail!(cause),
         Err(refusal) => {
             let cure = match &refusal {
                 Refusal::SignerSecret { secret, .. } | Refusal::SignerKey { secret, .. }

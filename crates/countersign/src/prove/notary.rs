@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign_image::Wanted;
 use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
-use countersign_policy::{NotaryAsk, Proof, Refusal, SecretProblem, SecretRef, SecretUse};
+use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef, SecretUse};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -48,7 +48,7 @@ impl Demands {
             pins.extend(read_pin(secret, data.as_ref())?);
         }
         let certificate = ask.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
-        let certificate = certificate.map_err(|error| Refusal::Undecided { cause: error.to_string() })?;
+        let certificate = certificate.map_err(|error| undecided(error.to_string()))?;
         Ok(Self { signers, pins, certificate })
     }
 }
@@ -105,7 +105,7 @@ impl Question<'_> {
     pub(crate) fn refusal(&self, failure: Failure) -> Refusal {
         match failure {
             Failure::Untrusted(error) => Refusal::notary(self.server.host_port(), *error),
-            other => Refusal::Undecided { cause: other.to_string() },
+            other => undecided(other.to_string()),
         }
     }
 }
@@ -126,7 +126,7 @@ impl Search<'_> {
                 "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
                 self.namespace
             );
-            Err(Refusal::Undecided { cause })
+            Err(undecided(cause))
         };
         // Past its time a review of a thousand images does not stand in line a thousand times.
         if Instant::now() >= self.until {
@@ -142,7 +142,7 @@ impl Search<'_> {
             if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
                 return no_turn();
             }
-            Err(Refusal::Undecided { cause: format!("{server} did not bring an answer within {seconds} s") })
+            Err(undecided(format!("{server} did not bring an answer within {seconds} s")))
         })
     }
 
@@ -192,7 +192,11 @@ impl Search<'_> {
 }
 
 async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, Refusal> {
-    moment.secret(secret).await.map_err(|error| Refusal::Undecided { cause: error.to_string() })
+    moment.secret(secret).await.map_err(|error| undecided(error.to_string()))
+}
+
+fn undecided(cause: String) -> Refusal {
+    Refusal::Undecided { format: Format::Notary, cause }
 }
 
 fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {

@@ -2,7 +2,7 @@ use countersign_notary::{Answer, Repository, RootPins, Step, Update};
 use forge::{Key, NOW, Repo, digest_of};
 
 use super::*;
-use crate::evidence::Proof;
+use crate::evidence::{Format, Proof, Refusal};
 
 const IMAGE: &str = "registry.example.com/team/app:v1";
 
@@ -40,7 +40,7 @@ fn other() -> Evidence {
 }
 
 fn undecided() -> Evidence {
-    Err(Refusal::Undecided { cause: "n:1 did not answer in time".into() })
+    Err(Refusal::Undecided { format: Format::Notary, cause: "n:1 did not answer in time".into() })
 }
 
 fn refused(server: &str) -> Evidence {

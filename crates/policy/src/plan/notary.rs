@@ -7,7 +7,7 @@ use countersign_notary::TrustServer;
 use super::{Asking, Defaults};
 use crate::evidence::Refusal;
 use crate::policies::{PolicyKind, TrustPolicy};
-use crate::secret::{SecretRef, SecretUse};
+use crate::secret::SecretRef;
 
 /// Trust servers that are shut down for good: host, the registry whose default it was or that dropped content trust, and the
 /// day, in seconds since 1970 and as people write it.
@@ -35,13 +35,6 @@ pub struct NotaryAsk {
     pub root_keys: Vec<String>,
     /// Secrets that hold pinned root keys.
     pub root_secrets: Vec<SecretRef>,
-}
-
-impl NotaryAsk {
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&SecretRef, SecretUse)> {
-        let signers = self.signer_secrets.iter().map(|secret| (secret, SecretUse::Signer));
-        signers.chain(self.root_secrets.iter().map(|secret| (secret, SecretUse::RootKey)))
-    }
 }
 
 /// What an entry with trust asks for an image.
