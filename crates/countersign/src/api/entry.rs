@@ -92,12 +92,35 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
     }
 }
 
+/// What is asked for side by side, in an entry or in an alternative: a member for each signature format.
+struct Sections<'a> {
+    trust: Option<&'a Trust>,
+}
+
+impl<'a> Sections<'a> {
+    fn of_entry(asked: &'a EntryPolicy) -> Self {
+        Self { trust: asked.trust.as_ref() }
+    }
+
+    fn of_alternative(alternative: &'a Alternative) -> Self {
+        Self { trust: alternative.trust.as_ref() }
+    }
+
+    /// What each section that asks for something requires.
+    fn requirements(&self, place: &str, problems: &mut Vec<Problem>) -> Vec<Requirement<ProofPolicy>> {
+        let mut parts = Vec::new();
+        if let Some(trust) = self.trust.filter(|trust| trust.enabled) {
+            let (policy, found) = trust::convert(trust);
+            problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.trust.{member}"), problem)));
+            parts.push(Requirement::One(ProofPolicy::Trust(policy)));
+        }
+        parts
+    }
+}
+
 /// What all sections together require; nothing, if there is none that asks for something.
 fn requirement(asked: &EntryPolicy, problems: &mut Vec<Problem>) -> Option<Requirement<ProofPolicy>> {
-    let mut parts = Vec::new();
-    if let Some(trust) = asked.trust.as_ref().filter(|trust| trust.enabled) {
-        parts.push(section(trust, "policy.trust", problems));
-    }
+    let mut parts = Sections::of_entry(asked).requirements("policy", problems);
     if let Some(alternatives) = &asked.any_of {
         let place = "policy.anyOf";
         let problem = match alternatives.len() {
@@ -123,24 +146,16 @@ fn alternative_requirement(
     place: &str,
     problems: &mut Vec<Problem>,
 ) -> Option<Requirement<ProofPolicy>> {
-    match &alternative.trust {
-        None => {
-            problems.push((place.to_owned(), "asks for nothing; give it trust".to_owned()));
-            None
-        }
-        Some(trust) if !trust.enabled => {
-            let problem = "is false, so that the alternative asks for nothing; delete the alternative".to_owned();
-            problems.push((format!("{place}.trust.enabled"), problem));
-            None
-        }
-        Some(trust) => Requirement::all(vec![section(trust, &format!("{place}.trust"), problems)]),
+    if alternative.trust.as_ref().is_some_and(|trust| !trust.enabled) {
+        let problem = "is false, so that it asks for nothing; take it out".to_owned();
+        problems.push((format!("{place}.trust.enabled"), problem));
+        return None;
     }
-}
-
-fn section(trust: &Trust, place: &str, problems: &mut Vec<Problem>) -> Requirement<ProofPolicy> {
-    let (policy, found) = trust::convert(trust);
-    problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.{member}"), problem)));
-    Requirement::One(ProofPolicy::Trust(policy))
+    let required = Requirement::all(Sections::of_alternative(alternative).requirements(place, problems));
+    if required.is_none() {
+        problems.push((place.to_owned(), "asks for nothing; give it trust".to_owned()));
+    }
+    required
 }
 
 /// Fails where a list stands in place of an object: the reader takes its items for the members in their order, and an empty one for an
