@@ -11,7 +11,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use countersign_image::{Sha256, Wanted};
-use countersign_notary::{Answer, Memory, Repository, RootPins, Signer, Step, Update};
+use countersign_notary::{Answer, Memory, Repository, RootPins, Signer, Update};
 use countersign_tests::{Ca, Countersign, FileServer, Problem, run};
 use forge::{Case, Files, Verdict, hex};
 use jiff::{Timestamp, Unit};
@@ -167,18 +167,8 @@ fn update(
     memory: Option<&Memory>,
     pins: &RootPins,
 ) -> Result<Repository, countersign_notary::Error> {
-    let mut update = Update::start(&case.gun, None, memory, pins.clone(), case.now)?;
-    let mut answers = Vec::new();
-    loop {
-        match update.advance(answers)? {
-            Step::Done(repository) => return Ok(*repository),
-            Step::Fetch(requests) => {
-                let answer =
-                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
-                answers = requests.iter().map(|request| answer(&request.file)).collect();
-            }
-        }
-    }
+    let update = Update::start(&case.gun, None, memory, pins.clone(), case.now)?;
+    update.run(|request| files.get(&request.file).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec())))
 }
 
 /// The cases at this moment, as the client has no other clock, and random changes to one that is sound.

@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use countersign_image::{ImageReference, Sha256};
 use countersign_policy::{
-    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage,
-    Refusal, Reviewed, Verdict, Workload, plan,
+    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, Outcome, PlannedImage, Refusal,
+    Requirement, Reviewed, Verdict, Workload, plan,
 };
 use countersign_remote::{Clock, Committed, MAX_LOOKS, NotaryClient, RegistryClient, Seen};
 use futures::FutureExt as _;
-use futures::future::join_all;
-use futures::stream::{self, StreamExt as _};
+use futures::future::BoxFuture;
+use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -127,8 +127,18 @@ impl Engine {
         let Need::Proof(need) = &planned.need else {
             return (ImageVerdict::judge(planned, &[]), Vec::new());
         };
-        let (evidence, mut seen): (Vec<Evidence>, Vec<Option<Seen>>) =
-            gather(need, search).await.into_iter().map(|found| (found.evidence, found.seen)).unzip();
+        let prove = |ask: &Result<Ask, Refusal>| {
+            let ask = ask.clone();
+            async move {
+                match ask {
+                    Ok(ask) => search.prove(&ask, &need.wanted).await,
+                    Err(refusal) => Found { evidence: Err(refusal), seen: None },
+                }
+            }
+            .boxed()
+        };
+        let asked = need.requirement.asks().map(prove).collect();
+        let Gathered { evidence, mut seen } = gather(&need.requirement, &need.reference, asked).await;
         let presence = need.require_present.then(|| need.reference.clone());
         let mut verdict = ImageVerdict::judge(planned, &evidence);
         let (Some(proven), presence) = (verdict.proven(), presence) else {
@@ -201,19 +211,39 @@ impl Engine {
     }
 }
 
-/// Looks for all that is asked for of an image at once, in the order of [`countersign_policy::Requirement::asks`].
-async fn gather(need: &NeededProof, search: &Search<'_>) -> Vec<Found> {
-    let prove = |ask: &Result<Ask, Refusal>| {
-        let ask = ask.clone();
-        async move {
-            match ask {
-                Ok(ask) => search.prove(&ask, &need.wanted).await,
-                Err(refusal) => Found { evidence: Err(refusal), seen: None },
+/// What was found for one image, in the order of [`countersign_policy::Requirement::asks`].
+struct Gathered {
+    /// What each ask came to; `None` where nobody waited for it.
+    evidence: Vec<Option<Evidence>>,
+    /// What must be remembered if an admission rests on it.
+    seen: Vec<Option<Seen>>,
+}
+
+/// Waits for what is asked for of an image, all at once, until what has come decides. `asked` stands in the order of
+/// [`Requirement::asks`].
+async fn gather<A>(requirement: &Requirement<A>, image: &ImageReference, asked: Vec<BoxFuture<'_, Found>>) -> Gathered {
+    let numbered = asked.into_iter().enumerate().map(|(index, found)| found.map(move |found| (index, found)));
+    let mut asked: FuturesUnordered<_> = numbered.collect();
+    let mut gathered = Gathered { evidence: vec![None; asked.len()], seen: vec![None; asked.len()] };
+    while let Some((index, found)) = asked.next().await {
+        gathered.add(index, found);
+        if requirement.is_settled(image, &gathered.evidence) {
+            // What is at hand already may have something to tell.
+            while let Some(Some((index, found))) = asked.next().now_or_never() {
+                gathered.add(index, found);
             }
+            break;
         }
-        .boxed()
-    };
-    join_all(need.requirement.asks().map(prove)).await
+    }
+    gathered
+}
+
+impl Gathered {
+    fn add(&mut self, index: usize, found: Found) {
+        if let (Some(evidence), Some(seen)) = (self.evidence.get_mut(index), self.seen.get_mut(index)) {
+            (*evidence, *seen) = (Some(found.evidence), found.seen);
+        }
+    }
 }
 
 /// Where nothing could be decided about an image whose digest an update takes away, the digest is put back: then the image
@@ -254,4 +284,59 @@ fn limit_repositories(planned: &mut [PlannedImage]) {
 fn all_undecided(images: &[ContainerImage], cause: &str) -> Verdict {
     let undecided = |image: &ContainerImage| ImageVerdict::denied(image.clone(), DenyReason::undecided(cause));
     Verdict { images: images.iter().map(undecided).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use countersign_image::Wanted;
+    use countersign_notary::{Answer, RootPins, Update};
+    use countersign_policy::{Format, Proof};
+    use forge::{NOW, Repo, digest_of};
+
+    use super::*;
+
+    /// That something is signed for the tag `v1` of a repository.
+    fn proof(gun: &str) -> Proof {
+        let mut repo = Repo::new(gun, NOW);
+        repo.tag("targets", "v1", &digest_of("v1"));
+        let files = repo.build();
+        let update = Update::start(gun, None, None, RootPins::none(), NOW).unwrap();
+        let answer = |file: &str| files.get(file).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
+        let repository = update.run(|request| answer(&request.file)).unwrap();
+        Proof::Notary(repository.resolve(&Wanted::Tag("v1".into()), &[], NOW).unwrap())
+    }
+
+    fn undecided() -> Found {
+        let refusal = Refusal::Undecided { format: Format::Notary, cause: "not there".into() };
+        Found { evidence: Err(refusal), seen: None }
+    }
+
+    /// Which asks are answered by the time that something is known that decides, where those without a proof never answer.
+    fn answered(requirement: &Requirement<Option<Proof>>, image: &ImageReference) -> Option<Vec<bool>> {
+        let found = |ask: &Option<Proof>| match ask {
+            Some(proof) => std::future::ready(Found { evidence: Ok(proof.clone()), seen: None }).boxed(),
+            None => pending().boxed(),
+        };
+        let gathered = gather(requirement, image, requirement.asks().map(found).collect()).now_or_never()?;
+        Some(gathered.evidence.iter().map(Option::is_some).collect())
+    }
+
+    #[test]
+    fn what_is_listed_last_is_not_waited_for() {
+        let proof = || Some(proof("registry.example.com/team/app"));
+        let image = ImageReference::parse("registry.example.com/team/app:v1").unwrap();
+        let one = Requirement::One;
+        let any = |parts: Vec<Option<Proof>>| Requirement::Any(parts.into_iter().map(one).collect());
+        assert_eq!(answered(&any(vec![proof(), None]), &image), Some(vec![true, false]));
+        // What is at hand is taken along, for its warnings.
+        assert_eq!(answered(&any(vec![proof(), None, proof()]), &image), Some(vec![true, false, true]));
+        assert_eq!(answered(&any(vec![None, proof()]), &image), None, "what is listed first must be known");
+        assert_eq!(answered(&Requirement::All(vec![one(proof()), one(None)]), &image), None);
+        let failing = any(vec![None, None]);
+        let undecided = failing.asks().map(|_| std::future::ready(undecided()).boxed()).collect();
+        let gathered = gather(&failing, &image, undecided).now_or_never().unwrap();
+        assert!(gathered.evidence.iter().all(Option::is_some));
+    }
 }

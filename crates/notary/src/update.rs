@@ -152,6 +152,20 @@ impl Update {
         })
     }
 
+    /// Runs to the end, for whoever has all files at hand.
+    ///
+    /// # Errors
+    /// Why the repository is not trusted.
+    pub fn run(mut self, mut answer: impl FnMut(&Request) -> Answer) -> Result<Repository, Error> {
+        let mut answers = Vec::new();
+        loop {
+            match self.advance(answers)? {
+                Step::Done(repository) => return Ok(*repository),
+                Step::Fetch(requests) => answers = requests.iter().map(&mut answer).collect(),
+            }
+        }
+    }
+
     /// Takes the answers to the last requests (none at first) and says what to do next.
     ///
     /// # Errors

@@ -107,13 +107,19 @@ impl Failed {
 }
 
 impl<A> Requirement<A> {
-    /// Judges an image by what each of [`Self::asks`] came to, in that order.
+    /// Judges an image by what each of [`Self::asks`] came to, in that order; `None` where nobody waited for it, since
+    /// [`Self::is_settled`].
     ///
     /// A proof counts only for the repository that it names. A digest in the reference is never replaced by another one.
     ///
     /// # Errors
     /// Why the image may not run.
-    pub fn judge(&self, image: &ImageReference, wanted: &Wanted, evidence: &[Evidence]) -> Result<Proven, DenyReason> {
+    pub fn judge(
+        &self,
+        image: &ImageReference,
+        wanted: &Wanted,
+        evidence: &[Option<Evidence>],
+    ) -> Result<Proven, DenyReason> {
         let bench = Bench { repository: image.repository(), evidence };
         let mut next = 0;
         let judged = match bench.judge(self, &mut next) {
@@ -124,8 +130,16 @@ impl<A> Requirement<A> {
             judged => judged,
         };
         let Held { digest, rests_on, warnings } = judged.map_err(reason)?;
-        let proofs = rests_on.iter().filter_map(|index| evidence.get(*index)?.as_ref().ok().cloned()).collect();
+        let proof = |index: &usize| evidence.get(*index)?.as_ref()?.as_ref().ok().cloned();
+        let proofs = rests_on.iter().filter_map(proof).collect();
         Ok(Proven { digest, proofs, rests_on, warnings })
+    }
+
+    /// Whether what has come so far decides: what is still missing could only add warnings. So a server that is listed last and does
+    /// not answer keeps nobody waiting.
+    #[must_use]
+    pub fn is_settled(&self, image: &ImageReference, evidence: &[Option<Evidence>]) -> bool {
+        Bench { repository: image.repository(), evidence }.is_settled(self, &mut 0)
     }
 }
 
@@ -141,7 +155,7 @@ fn reason(failed: Failed) -> DenyReason {
 /// What is judged by.
 struct Bench<'a> {
     repository: String,
-    evidence: &'a [Evidence],
+    evidence: &'a [Option<Evidence>],
 }
 
 impl Bench<'_> {
@@ -154,10 +168,40 @@ impl Bench<'_> {
         }
     }
 
+    /// Whether a part is decided, whatever is still missing of it.
+    fn is_settled<A>(&self, requirement: &Requirement<A>, next: &mut usize) -> bool {
+        match requirement {
+            Requirement::One(_) => {
+                *next += 1;
+                self.evidence.get(*next - 1).is_some_and(Option::is_some)
+            }
+            Requirement::All(parts) => {
+                let mut all = true;
+                for part in parts {
+                    all &= self.is_settled(part, next);
+                }
+                all
+            }
+            Requirement::Any(parts) => {
+                // The first that holds decides, if none before it is open; one that does not hold leaves it to the next.
+                let (mut decided, mut open) = (false, false);
+                for part in parts {
+                    let mut at = *next;
+                    let settled = self.is_settled(part, next);
+                    if !decided && !open {
+                        decided = settled && self.judge(part, &mut at).is_ok();
+                        open = !settled;
+                    }
+                }
+                decided || !open
+            }
+        }
+    }
+
     fn one(&self, next: &mut usize) -> Result<Held, Failed> {
         let index = *next;
         *next += 1;
-        match self.evidence.get(index) {
+        match self.evidence.get(index).and_then(Option::as_ref) {
             Some(Ok(proof)) if proof.repository() == self.repository => {
                 Ok(Held { digest: proof.digest(), rests_on: vec![index], warnings: Vec::new() })
             }

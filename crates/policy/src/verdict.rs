@@ -62,7 +62,7 @@ impl Pinned {
 impl ImageVerdict {
     /// Judges an image by what is planned for it and, where that is proofs, by what each of [`crate::Requirement::asks`] came to.
     #[must_use]
-    pub fn judge(planned: PlannedImage, evidence: &[Evidence]) -> Self {
+    pub fn judge(planned: PlannedImage, evidence: &[Option<Evidence>]) -> Self {
         let outcome = match planned.need {
             Need::Nothing => Outcome::Unchecked,
             Need::Denied(reason) => Outcome::Denied(reason),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_notary::{Answer, Error, Memory, Repository, RootPins, Step, Update};
+use countersign_notary::{Answer, Error, Memory, Repository, RootPins, Update};
 use forge::Files;
 use jiff::Timestamp;
 
@@ -16,21 +16,13 @@ pub(crate) fn run(
     now: Timestamp,
 ) -> (Result<Repository, Error>, Vec<String>) {
     let mut asked = Vec::new();
-    let mut update = match Update::start(gun, held, memory, pins.clone(), now) {
+    let update = match Update::start(gun, held, memory, pins.clone(), now) {
         Ok(update) => update,
         Err(error) => return (Err(error), asked),
     };
-    let mut answers = Vec::new();
-    loop {
-        match update.advance(answers) {
-            Err(error) => return (Err(error), asked),
-            Ok(Step::Done(repository)) => return (Ok(*repository), asked),
-            Ok(Step::Fetch(requests)) => {
-                asked.extend(requests.iter().map(|request| request.file.clone()));
-                let answer =
-                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
-                answers = requests.iter().map(|request| answer(&request.file)).collect();
-            }
-        }
-    }
+    let found = update.run(|request| {
+        asked.push(request.file.clone());
+        files.get(&request.file).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()))
+    });
+    (found, asked)
 }

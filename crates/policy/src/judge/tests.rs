@@ -1,4 +1,4 @@
-use countersign_notary::{Answer, Repository, RootPins, Step, Update};
+use countersign_notary::{Answer, Repository, RootPins, Update};
 use forge::{Key, NOW, Repo, digest_of};
 
 use super::*;
@@ -11,18 +11,9 @@ fn repository(gun: &str, content: &str) -> Repository {
     let mut repo = Repo::new(gun, NOW);
     repo.signer("alice", &Key::p256("alice")).sign("alice", "v1", &digest_of(content));
     let files = repo.build();
-    let mut update = Update::start(gun, None, None, RootPins::none(), NOW).unwrap();
-    let mut answers = Vec::new();
-    loop {
-        match update.advance(answers).unwrap() {
-            Step::Done(repository) => return *repository,
-            Step::Fetch(requests) => {
-                let answer =
-                    |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
-                answers = requests.iter().map(|request| answer(&request.file)).collect();
-            }
-        }
-    }
+    let update = Update::start(gun, None, None, RootPins::none(), NOW).unwrap();
+    let answer = |file: &str| files.get(file).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
+    update.run(|request| answer(&request.file)).unwrap()
 }
 
 fn proof(gun: &str, content: &str) -> Proof {
@@ -53,8 +44,10 @@ fn nothing_there(server: &str) -> Evidence {
 }
 
 fn judge(requirement: &Requirement<()>, evidence: &[Evidence]) -> Result<Proven, DenyReason> {
+    let evidence: Vec<_> = evidence.iter().cloned().map(Some).collect();
     let image = ImageReference::parse(IMAGE).unwrap();
-    requirement.judge(&image, &Wanted::of(&image).unwrap(), evidence)
+    assert!(evidence.len() != requirement.asks().count() || requirement.is_settled(&image, &evidence));
+    requirement.judge(&image, &Wanted::of(&image).unwrap(), &evidence)
 }
 
 fn parts(count: usize) -> Vec<Requirement<()>> {
@@ -83,7 +76,7 @@ fn a_proof_is_bound_to_its_subject() {
     assert!(elsewhere.is_undecided() && elsewhere.to_string().contains("another repository"), "{elsewhere}");
     let image = ImageReference::parse(&format!("{IMAGE}@{}", digest("other"))).unwrap();
     let wanted = Wanted::of(&image).unwrap();
-    let reason = Requirement::One(()).judge(&image, &wanted, &[one()]).unwrap_err();
+    let reason = Requirement::One(()).judge(&image, &wanted, &[Some(one())]).unwrap_err();
     assert!(reason.is_undecided() && reason.to_string().contains("another digest"), "{reason}");
 }
 
@@ -169,4 +162,43 @@ fn a_part_and_alternatives() {
     assert!(judge(&both, &[refused("n:1"), one(), one()]).is_err());
     let reason = judge(&both, &[refused("n:1"), refused("n:2"), undecided()]).unwrap_err();
     assert!(!reason.is_undecided() && reason.lines().len() == 3, "{reason}");
+}
+
+/// What is listed later is not waited for once something holds; what is listed before must be known.
+#[test]
+fn what_is_not_waited_for() {
+    let image = ImageReference::parse(IMAGE).unwrap();
+    let wanted = Wanted::of(&image).unwrap();
+    let any = Requirement::Any(parts(3));
+    let settled = |evidence: &[Option<Evidence>]| any.is_settled(&image, evidence);
+    assert!(settled(&[Some(one()), None, None]));
+    assert!(settled(&[Some(refused("n:1")), Some(one()), None]));
+    assert!(settled(&[Some(undecided()), Some(one()), None]));
+    assert!(!settled(&[None, Some(one()), Some(one())]));
+    assert!(!settled(&[Some(refused("n:1")), None, Some(one())]));
+    assert!(!settled(&[Some(refused("n:1")), Some(undecided()), None]));
+    assert!(settled(&[Some(refused("n:1")), Some(undecided()), Some(refused("n:1"))]));
+    // A proof that does not hold leaves it to the next.
+    let elsewhere = || Some(Ok(proof("registry.example.com/team/other", "one")));
+    assert!(!settled(&[elsewhere(), None, None]));
+    assert!(settled(&[elsewhere(), Some(one()), None]));
+    let proven = any.judge(&image, &wanted, &[Some(refused("n:1")), Some(one()), None]).unwrap();
+    assert_eq!((proven.digest(), proven.rests_on(), proven.warnings()), (digest("one"), &[1][..], &[][..]));
+    // Whatever comes later, the digest stays.
+    for late in [one(), other(), undecided(), refused("n:1")] {
+        let whole = any.judge(&image, &wanted, &[Some(refused("n:1")), Some(one()), Some(late)]).unwrap();
+        assert_eq!((whole.digest(), whole.rests_on()), (proven.digest(), proven.rests_on()));
+    }
+    let all = Requirement::All(vec![Requirement::One(()), Requirement::Any(parts(2))]);
+    assert!(!all.is_settled(&image, &[Some(one()), None, Some(one())]));
+    assert!(all.is_settled(&image, &[Some(one()), Some(one()), None]));
+    assert!(!all.is_settled(&image, &[None, Some(one()), None]));
+    assert!(!all.is_settled(&image, &[Some(refused("n:1")), None, None]), "the reader is told all that is missing");
+    // Of an alternative whose parts do not fit together, nothing holds.
+    let pairs = Requirement::Any(vec![Requirement::All(parts(2)), Requirement::One(())]);
+    assert!(!pairs.is_settled(&image, &[Some(one()), Some(other()), None]));
+    assert!(pairs.is_settled(&image, &[Some(one()), Some(one()), None]));
+    // What is missing, and was not settled, is never taken for proven.
+    assert!(any.judge(&image, &wanted, &[None, None, None]).is_err());
+    assert!(Requirement::All(parts(2)).judge(&image, &wanted, &[Some(one()), None]).is_err());
 }
