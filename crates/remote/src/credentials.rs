@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{HttpClient, HttpError, Request, Response, Retry, host_port};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -312,7 +312,8 @@ impl Authenticator {
                 Err(other) => return Err(LoginError::Auth(other)),
             };
             let response = send(header.clone()).await.map_err(LoginError::Http)?;
-            if !matches!(response.status, 401 | 403) {
+            // Who was sent on from there was let in there.
+            if response.elsewhere.is_some() || !matches!(response.status, 401 | 403) {
                 return Ok((response, header));
             }
             // A token that was given says that the login was right; a password that is refused as such was wrong.
@@ -468,7 +469,7 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
         let mut form =
             vec![("grant_type", "refresh_token"), ("client_id", "countersign"), ("refresh_token", token.reveal())];
         form.extend(given.map(|(name, value)| (name, value.as_str())));
-        return http.post_form(realm, &form, MAX_TOKEN_BYTES).await;
+        return http.send(Request::post_form(realm, &form, MAX_TOKEN_BYTES)).await;
     }
     let mut url = realm.clone();
     {
@@ -480,7 +481,8 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
     if url.query() == Some("") {
         url.set_query(None);
     }
-    http.get(&url, key.credential.as_ref().and_then(Credential::basic), MAX_TOKEN_BYTES).await
+    let authorization = key.credential.as_ref().and_then(Credential::basic);
+    http.send(Request::get(&url, MAX_TOKEN_BYTES).authorization(authorization).retry(Retry::IfBroken)).await
 }
 
 /// How close two hosts are to each other.

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use countersign_notary::{Answer, Request};
+use countersign_notary::{Answer, Request as Wanted};
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderValue;
@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::credentials::{Authenticator, Login};
 use crate::failure::Failure;
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{HttpClient, HttpError, Request, Response, Retry, host_port};
 use crate::kept::Key;
 
 /// How many files of one repository are fetched at once.
@@ -38,7 +38,7 @@ impl<'a> Fetcher<'a> {
 
     /// Fetches the files of one step, several at once. The metadata says beforehand how long each may be, so what is too
     /// much is not even begun.
-    pub(crate) async fn fetch_all(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Failure> {
+    pub(crate) async fn fetch_all(&mut self, requests: &[Wanted]) -> Result<Vec<Answer>, Failure> {
         if most(requests) > self.left {
             return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: crate::notary::host_of(&self.key.server) });
         }
@@ -49,10 +49,10 @@ impl<'a> Fetcher<'a> {
         Ok(answers)
     }
 
-    async fn fetch(&self, request: &Request) -> Result<Answer, Failure> {
+    async fn fetch(&self, request: &Wanted) -> Result<Answer, Failure> {
         let url = self.url(&request.file)?;
         let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut response = self.get(&url, known, request.limit).await?;
+        let mut response = self.http.send(self.request(&url, known, request.limit)).await.map_err(Failure::Http)?;
         if matches!(response.status, 401 | 403) {
             response = self.log_in(&url, response, request.limit).await?;
         }
@@ -66,17 +66,15 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, Failure> {
-        let certificate = self.key.certificate.as_ref();
-        self.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
+    /// To ask once more changes nothing at the server.
+    fn request<'b>(&'b self, url: &'b Url, authorization: Option<HeaderValue>, limit: u64) -> Request<'b> {
+        let request = Request::get(url, limit).pinned(self.key.certificate.as_ref());
+        request.authorization(authorization).retry(Retry::IfBroken)
     }
 
     /// Answers a challenge; what the server lets in is kept for the other files of the repository.
     async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
-        let send = |header| {
-            let certificate = self.key.certificate.as_ref();
-            self.http.get_from(url, certificate, Some(header), limit).boxed()
-        };
+        let send = |header| self.http.send(self.request(url, Some(header), limit)).boxed();
         let (response, header) = self.auth.log_in(self.http, url, &self.key.gun, self.login, &refusal, &send).await?;
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
         Ok(response)
@@ -93,7 +91,7 @@ impl<'a> Fetcher<'a> {
 }
 
 /// How many bytes these may bring at most. A reader stops one byte later.
-pub(crate) fn most(requests: &[Request]) -> u64 {
+pub(crate) fn most(requests: &[Wanted]) -> u64 {
     requests.iter().map(|request| request.limit).sum()
 }
 

@@ -3,6 +3,7 @@
 //! This crate fetches; what the bytes are worth is decided in `countersign-notary`. It knows nothing of Kubernetes and
 //! logs nothing: errors are returned.
 
+mod addresses;
 pub mod challenge;
 pub mod connections;
 pub mod credentials;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use countersign_image::{ImageReference, Sha256};
 use futures::FutureExt as _;
 use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::HeaderValue;
 use thiserror::Error;
 use url::Url;
 
 use crate::credentials::{AuthError, Authenticator, Login, LoginError};
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{HttpClient, HttpError, Request, Response, host_port};
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -129,13 +129,9 @@ impl RegistryClient {
         login: &Login,
     ) -> Result<Response, RegistryError> {
         let send = |authorization: Option<HeaderValue>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-            if let Some(mut value) = authorization {
-                value.set_sensitive(true);
-                headers.insert(AUTHORIZATION, value);
-            }
-            self.http.read(method.clone(), url, headers, MAX_MANIFEST_BYTES)
+            let request =
+                if method == Method::HEAD { Request::head(url) } else { Request::get(url, MAX_MANIFEST_BYTES) };
+            self.http.send(request.accept(MANIFESTS).authorization(authorization))
         };
         let response = send(None).await.map_err(RegistryError::Http)?;
         if !matches!(response.status, 401 | 403) {

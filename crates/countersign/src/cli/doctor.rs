@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use countersign_image::{ImageReference, NotSha256, Wanted, shown};
 use countersign_notary::{RootPins, TrustServer};
 use countersign_policy::{ContainerImage, DenyReason, Need, plan};
+use countersign_remote::http::{Request, Retry};
 use countersign_remote::{Ask, AuthError, Failure, HttpError, Login};
 use tokio::net::TcpStream;
 use url::Url;
@@ -288,7 +289,8 @@ async fn connect(server: &TrustServer) -> Result<String, Trouble> {
 
 async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Trouble> {
     let url = Url::parse(&format!("{}/v2/", patient.server)).map_err(|error| trouble(error.to_string(), ""))?;
-    let answered = clients.http.get_from(&url, patient.demands.certificate.as_ref(), None, 64 << 10).await;
+    let request = Request::get(&url, 64 << 10).pinned(patient.demands.certificate.as_ref()).retry(Retry::IfBroken);
+    let answered = clients.http.send(request).await;
     match answered {
         Ok(response) if response.status == 401 => {
             Ok(format!("it wants a login: {}", shown(&response.challenges.join("; "))))
