@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
-use crate::http::{HttpClient, HttpError, Request, Response, Retry, host_port};
+use crate::http::{Cures, HttpClient, HttpError, Request, Response, Retry, host_port};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -31,6 +31,14 @@ const MAX_PARAMETER: usize = 2048;
 
 /// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
 const MAX_TRIES: usize = 16;
+
+/// What helps with a token server that cannot be asked. The server that named it asks for the login.
+const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "",
+};
 
 /// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its
 /// service account. The configured ones come after them, and no credential at all comes last.
@@ -146,7 +154,7 @@ pub enum AuthError {
         realm: String,
     },
     /// The token server could not be reached.
-    #[error("token server: {0}")]
+    #[error("token server: {}", .0.with(&CURES))]
     Http(HttpError),
 }
 

@@ -4,7 +4,7 @@ use countersign_notary::Error;
 use thiserror::Error as ThisError;
 
 use crate::credentials::{AuthError, LoginError};
-use crate::fetch::MAX_UPDATE_BYTES;
+use crate::fetch::{CURES, MAX_UPDATE_BYTES};
 use crate::http::HttpError;
 use crate::state::StateError;
 
@@ -16,7 +16,7 @@ pub enum Failure {
     #[error("{0}")]
     Untrusted(Box<Error>),
     /// The server could not be asked.
-    #[error("{0}")]
+    #[error("{}", .0.with(&CURES))]
     Http(HttpError),
     /// The server wants a login that we do not have.
     #[error("{0}")]

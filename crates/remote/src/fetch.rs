@@ -10,7 +10,7 @@ use url::Url;
 
 use crate::credentials::{Authenticator, Login};
 use crate::failure::Failure;
-use crate::http::{HttpClient, HttpError, Request, Response, Retry, host_port};
+use crate::http::{Cures, HttpClient, HttpError, Request, Response, Retry, host_port};
 use crate::kept::Key;
 
 /// How many files of one repository are fetched at once.
@@ -18,6 +18,14 @@ const PARALLEL_FETCHES: usize = 16;
 
 /// The most bytes that one update of one repository may bring in all: half more than the largest file that is read.
 pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
+
+/// What helps with a trust server that cannot be asked.
+pub(crate) const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "trustServerCertificate",
+};
 
 /// Fetches the files of one update.
 pub(crate) struct Fetcher<'a> {

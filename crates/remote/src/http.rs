@@ -24,7 +24,7 @@ use error::explain;
 use redirects::{Step, next_method, sends_on};
 use silent::Silent;
 
-pub use error::HttpError;
+pub use error::{Cures, HttpError, TlsProblem};
 pub use redirects::{RedirectProblem, Redirects};
 
 /// How long to wait before a request that broke at once is sent again; up to as long again is added.

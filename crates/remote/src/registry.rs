@@ -10,7 +10,7 @@ use thiserror::Error;
 use url::Url;
 
 use crate::credentials::{AuthError, Authenticator, Login, LoginError};
-use crate::http::{HttpClient, HttpError, Request, Response, host_port};
+use crate::http::{Cures, HttpClient, HttpError, Request, Response, host_port};
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -19,12 +19,20 @@ const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// has another digest.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
+/// What helps with a registry that cannot be asked.
+const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "",
+};
+
 /// Why a registry did not say.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// It could not be asked.
-    #[error("registry: {0}")]
+    #[error("registry: {}", .0.with(&CURES))]
     Http(HttpError),
     /// It wants a login that we do not have.
     #[error("registry: {0}")]

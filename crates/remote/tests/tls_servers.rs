@@ -241,6 +241,8 @@ async fn ask(
 
 #[tokio::test]
 async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
+    const UNKNOWN: &str = "was refused: its certificate is signed by an authority that is not trusted; give that authority's certificate with --trust-ca";
+    const NAMESAKE: &str = "was refused: its certificate is not signed by the trusted authority of that name; if another one has the same name, give its certificate with --trust-ca";
     let authority = Authority::make();
     let other = Authority::named("other CA");
     let namesake = Authority::make();
@@ -254,9 +256,9 @@ async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
         ("another name", authority.issue(|params| params.subject_alt_names.clear()), "is for another name"),
         ("expired", authority.issue(years(2000, 2001)), "has expired"),
         ("not yet", authority.issue(years(2100, 2101)), "is not valid yet"),
-        ("unknown authority", other.issue(|_| ()), "signed by an authority that is not trusted"),
-        ("authority of the same name", namesake.issue(|_| ()), "not signed by the trusted authority of that name"),
-        ("self-signed", Certificate::self_signed(|_| ()), "signed by an authority that is not trusted"),
+        ("unknown authority", other.issue(|_| ()), UNKNOWN),
+        ("authority of the same name", namesake.issue(|_| ()), NAMESAKE),
+        ("self-signed", Certificate::self_signed(|_| ()), UNKNOWN),
         (
             "a CA as a leaf",
             Certificate::self_signed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),

@@ -307,7 +307,7 @@ async fn greet(clients: &reach::Clients, patient: &Patient) -> Result<String, Tr
                 }
                 _ => "Is there an HTTPS server at this port?",
             };
-            Err(trouble(error.to_string(), cure))
+            Err(trouble(Failure::Http(error).to_string(), cure))
         }
     }
 }
