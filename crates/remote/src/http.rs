@@ -499,4 +499,53 @@ mod tests {
             assert!(matches!(refused, HttpError::LinkLocal { .. }), "{text}: {refused}");
         }
     }
+
+    /// Who is sent to a name is not connected to this machine by it, whatever stands in the URL.
+    #[tokio::test]
+    async fn names_that_one_is_sent_to_lead_nowhere_near() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        let url = format!("https://localhost:{}/", server.local_addr().unwrap().port());
+        let refused = client.shared.sent.everywhere.get(&url).send().await.unwrap_err();
+        let told = explain("localhost:1", &refused, false).to_string();
+        assert_eq!(told, "cannot reach localhost:1: its name leads to an address that no redirect is followed to");
+        assert!(server.accept().is_err(), "nobody came");
+    }
+
+    /// A host that is left alone is left alone too when another one sends us there, and has turns of its own.
+    #[tokio::test]
+    async fn hosts_on_the_way_are_hosts() {
+        use std::io::{Read as _, Write as _};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let answers = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 307 There\r\nLocation: http://198.51.100.1:9/x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        let there = "198.51.100.1:9".to_owned();
+        let silence = HttpError::TimedOut { host: there.clone() };
+        client.shared.silent.says_nothing(&there, &silence, true);
+        assert!(client.shared.silent.leave_alone_until(&there, Instant::now() + Duration::from_secs(24 * 3600)));
+        let sent = Request::get(&url, 1).redirects(Redirects::ContentAddressed);
+        assert_eq!(client.send(sent).await.unwrap_err(), silence);
+        // Nobody was sent there, and it would have been followed.
+        let stays = client.send(Request::get(&url, 1)).await.unwrap_err();
+        let problem = RedirectProblem::NotAskedFor;
+        assert_eq!(stays, HttpError::Redirected { host: host_port(&url), to: there, problem });
+        answers.join().unwrap();
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let url = Url::parse("https://h.example/token?secret=open-sesame").unwrap();
+        let form = [("refresh_token", "open-sesame")];
+        let request = Request::post_form(&url, &form, 1).authorization(Some(HeaderValue::from_static("open-sesame")));
+        let shown = format!("{request:?}");
+        assert!(shown.contains("h.example:443") && !shown.contains("open-sesame"), "{shown}");
+    }
 }
