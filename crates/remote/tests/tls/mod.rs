@@ -62,6 +62,11 @@ impl Certificate {
         Self { der: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_der() }
     }
 
+    /// The private key in PEM.
+    pub(crate) fn key_pem(&self) -> String {
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", STANDARD.encode(&self.key))
+    }
+
     pub(crate) fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
@@ -90,6 +95,11 @@ impl Server {
     /// At another address of this machine than the loopback one.
     pub(crate) async fn start_outside(certificate: &Certificate, handler: Handler) -> Self {
         Self::start_at(outside(), certificate, None, handler).await
+    }
+
+    /// There, for clients with a certificate of this authority.
+    pub(crate) async fn start_outside_for(certificate: &Certificate, clients: &Authority, handler: Handler) -> Self {
+        Self::start_at(outside(), certificate, Some(clients), handler).await
     }
 
     /// For clients with a certificate of this authority, if one is given.
@@ -158,6 +168,11 @@ impl Server {
 
     pub(crate) fn url(&self) -> TrustServer {
         TrustServer::parse(&format!("https://{}", self.host)).unwrap()
+    }
+
+    /// How often it was asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.heads.lock().unwrap().len()
     }
 
     pub(crate) fn saw(&self, text: &str) -> bool {
