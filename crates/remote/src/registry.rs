@@ -1,4 +1,4 @@
-//! Registries: which content a tag or digest has there now, and manifests and blobs.
+//! Registries: which content a tag or digest has there now, and manifests, blobs and lists of referrers.
 //!
 //! What a registry says is believed of nothing but presence: bytes are compared with the digest that was asked for, documents
 //! are read strictly, and tokens are for reading the one repository.
@@ -6,6 +6,7 @@
 mod blob;
 mod document;
 mod manifest;
+mod referrers;
 mod repository;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::credentials::{AuthError, Authenticator, Login, LoginError};
 use crate::http::{Cures, HttpClient, HttpError, Redirects, Request, Response, Retry};
 
 pub use manifest::{Manifest, Which};
+pub use referrers::Descriptor;
 pub use repository::Repository;
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
