@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-
 use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use countersign_image::Sha256;
+use countersign_remote::{Authenticator, Connections, DockerConfig, HttpClient, Login, RegistryClient};
+use countersign_remote::{Repository, Which};
 use countersign_tests::{
     Ca, Client, Countersign, NotaryServer, Part, Problem, Registry, TokenServer, User, free_port, run,
 };
@@ -267,6 +269,58 @@ fn the_registry_itself() -> Result<(), Problem> {
         format!("{verified:?}{inspected:?}{walked:?}"),
     ]);
     Ok(())
+}
+
+/// Manifests, blobs, and what refers to them, as a real registry without lists of referrers has them, which asks for a token.
+#[test]
+fn what_a_registry_has() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let alice = User { password: PASSWORDS[0].to_owned(), repositories: vec!["team/app".to_owned()] };
+    let tokens = TokenServer::start(&ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
+    let login = format!("alice:{}", PASSWORDS[0]);
+    let registry = Registry::start_as(Some((&tokens, &login)), &ca, folder.path())?;
+    let image = Sha256::from_hex(&registry.push("team/app", "v1", "image")?.digest).ok_or("no digest")?;
+    let payload = b"what was signed";
+    let blob = registry.push_blob("team/app", payload)?;
+    let empty = registry.push_blob("team/app", b"{}")?;
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let signature = json!({
+        "schemaVersion": 2, "mediaType": kind,
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "size": 2, "digest": empty},
+        "layers": [{"mediaType": "application/octet-stream", "size": payload.len(), "digest": blob}],
+    });
+    let signature = registry.push_manifest("team/app", "signature", &signature)?;
+    let listed = format!("sha256:{}", signature.digest);
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{"mediaType": kind, "size": signature.size, "digest": listed, "artifactType": "a/signature"}],
+    });
+    registry.push_manifest("team/app", &format!("sha256-{}", image.hex()), &index)?;
+
+    let mut connections = Connections::default();
+    connections.add(&fs::read(&ca.ca)?, "test")?;
+    let own = DockerConfig::parse(dockerconfig(&registry.host, "alice", PASSWORDS[0]).as_bytes())?;
+    let http = HttpClient::new(&connections, std::time::Duration::from_secs(60))?;
+    let client = RegistryClient::new(http, std::sync::Arc::new(Authenticator::new(own)));
+    let repository = Repository::parse(&format!("{}/team/app", registry.host))?;
+    let login = Login::none();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let found = client.referrers(&repository, image, &login).await?;
+        assert_eq!(found.iter().map(|one| one.artifact_type.as_deref()).collect::<Vec<_>>(), [Some("a/signature")]);
+        let manifest =
+            client.manifest(&repository, Which::Digest(found[0].digest), &login).await?.ok_or("no manifest")?;
+        assert_eq!((manifest.bytes, manifest.media_type.as_str()), (fs::read(&signature.manifest)?, kind));
+        let digest = Sha256::parse(&blob).ok_or("no digest")?;
+        assert_eq!(client.blob(&repository, digest, 1024, &login).await?.as_deref(), Some(&payload[..]));
+        let tagged = client.manifest(&repository, Which::Tag("v1"), &login).await?.ok_or("no manifest")?;
+        assert_eq!(tagged.digest, image);
+        assert_eq!(client.manifest(&repository, Which::Tag("v2"), &login).await?, None);
+        assert_eq!(client.blob(&repository, Sha256::of(b"never pushed"), 1024, &login).await?, None);
+        assert_eq!(client.referrers(&repository, found[0].digest, &login).await?, []);
+        Ok(())
+    })
 }
 
 /// A password that a TLS proxy in front of the server asks for.

@@ -1,6 +1,6 @@
 //! `docs/architecture.md` has a line for each file of Rust, which is the first sentence of what the file says of itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::process::Command;
 
@@ -26,7 +26,9 @@ fn files() -> Result<BTreeMap<String, Vec<String>>, Problem> {
     let output = Command::new("git").args(listed).current_dir(root()).output()?;
     assert!(output.status.success(), "git ls-files failed");
     let mut folders: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for path in String::from_utf8(output.stdout)?.lines() {
+    let listed = String::from_utf8(output.stdout)?;
+    // In the middle of a merge a file is listed several times.
+    for path in listed.lines().collect::<BTreeSet<_>>() {
         let (folder, name) = path.rsplit_once('/').ok_or("a file of Rust in no folder")?;
         if name != "tests.rs" && root().join(path).exists() {
             folders.entry(folder.to_owned()).or_default().push(name.to_owned());

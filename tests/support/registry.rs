@@ -99,7 +99,11 @@ impl Registry {
         self.push_manifest(repository, tag, &list)
     }
 
-    fn push_blob(&self, repository: &str, bytes: &[u8]) -> Result<String, Problem> {
+    /// Pushes a blob; gives its digest.
+    ///
+    /// # Errors
+    /// The registry refuses it.
+    pub fn push_blob(&self, repository: &str, bytes: &[u8]) -> Result<String, Problem> {
         let digest = format!("sha256:{}", forge::hex(&forge::sha256(bytes)));
         let file = self.folder.join("blob");
         fs::write(&file, bytes)?;
@@ -112,7 +116,11 @@ impl Registry {
         if done.contains(" 201") { Ok(digest) } else { Err(format!("the registry refused a blob: {done}").into()) }
     }
 
-    fn push_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> Result<Pushed, Problem> {
+    /// Pushes a manifest whose blobs, or an index whose manifests, are there.
+    ///
+    /// # Errors
+    /// The registry refuses it.
+    pub fn push_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> Result<Pushed, Problem> {
         let text = manifest.to_string();
         let file = self.folder.join(format!("manifest-{}-{tag}.json", repository.replace('/', "_")));
         fs::write(&file, &text)?;

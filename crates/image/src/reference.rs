@@ -21,7 +21,7 @@ const MAX_TAG_BYTES: usize = 128;
 const MAX_REFERENCE_BYTES: usize = 6 + MAX_NAME_BYTES + 1 + MAX_TAG_BYTES + 8 + 128;
 
 /// The registry of names that have no host.
-const DOCKER_HUB: &str = "docker.io";
+pub const DOCKER_HUB: &str = "docker.io";
 /// What Docker Hub was called once; Docker reads it as [`DOCKER_HUB`].
 const LEGACY_DOCKER_HUB: &str = "index.docker.io";
 /// Where Docker Hub keeps names of one component.

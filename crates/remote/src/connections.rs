@@ -1,12 +1,10 @@
 //! How hosts are connected to: which authorities and certificates count, what is shown, and what is never connected to.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::redirect::{Attempt, Policy};
+use reqwest::redirect::Policy;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -14,11 +12,10 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use thiserror::Error;
 use url::Url;
 
+use crate::addresses::{Lookup, Reach};
+
 /// How long a connection may take to come about, TLS included: a second or two is slow already, and a review has 8 s.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-/// How many redirects within one origin are followed.
-const MAX_REDIRECTS: usize = 3;
 
 /// The most bytes of headers that an answer may have.
 const MAX_HEADER_BYTES: u32 = 64 << 10;
@@ -146,15 +143,15 @@ pub struct PinnedCertificate {
 }
 
 impl PinnedCertificate {
-    /// Reads a certificate in PEM.
+    /// Reads a certificate in PEM. `origin` is where it stands, for messages.
     ///
     /// # Errors
     /// Text that holds none, or more than one.
-    pub fn parse(pem: &str) -> Result<Self, TlsError> {
-        let mut certificates = read_certificates(pem.as_bytes(), "trustServerCertificate")?;
+    pub fn parse(pem: &str, origin: &str) -> Result<Self, TlsError> {
+        let mut certificates = read_certificates(pem.as_bytes(), origin)?;
         match (certificates.pop(), certificates.is_empty()) {
             (Some(one), true) => Ok(Self { der: one.to_vec() }),
-            _ => Err(TlsError::BadCa { origin: "trustServerCertificate".to_owned() }),
+            _ => Err(TlsError::BadCa { origin: origin.to_owned() }),
         }
     }
 }
@@ -210,10 +207,12 @@ fn read_certificates(pem: &[u8], origin: &str) -> Result<Vec<CertificateDer<'sta
     if certificates.is_empty() { Err(bad()) } else { Ok(certificates) }
 }
 
+/// A client for hosts that are reached in this way, and have this in particular.
 pub(crate) fn build(
     connections: &Connections,
     particular: &HostConnection,
     pinned: Option<&PinnedCertificate>,
+    reach: Reach,
     timeout: Duration,
 ) -> Result<reqwest::Client, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
@@ -241,8 +240,9 @@ pub(crate) fn build(
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
-        .dns_resolver(Arc::new(NoLinkLocal))
-        .redirect(Policy::custom(follow))
+        .dns_resolver(Arc::new(Lookup(reach)))
+        // Each of them is a request of its own to whoever sends it.
+        .redirect(Policy::none())
         // Less than the whole, so that a dead host is told from a slow answer.
         .connect_timeout(CONNECT_TIMEOUT.min(timeout * 2 / 3))
         .timeout(timeout)
@@ -251,68 +251,4 @@ pub(crate) fn build(
         .user_agent(concat!("countersign/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| TlsError::Client(error.to_string()))
-}
-
-/// Whether an address is one that a machine's own cloud answers at, with credentials for whoever asks (169.254.169.254).
-pub(crate) fn is_link_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_link_local() || address.is_unspecified(),
-        IpAddr::V6(address) => {
-            address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_link_local() || mapped.is_unspecified())
-                || address.is_unicast_link_local()
-                || address.is_unspecified()
-                // The metadata service of one large cloud, which is not link-local there.
-                || address.segments() == [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254]
-        }
-    }
-}
-
-/// Looks names up as the system does, and leaves out what is never asked. The check stands here, and not before the
-/// connection, so that a name cannot have another address by then.
-#[derive(Debug)]
-struct NoLinkLocal;
-
-impl Resolve for NoLinkLocal {
-    fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let (bad, good): (Vec<SocketAddr>, Vec<SocketAddr>) = found.partition(|found| is_link_local(found.ip()));
-            if good.is_empty() && !bad.is_empty() {
-                return Err("its name leads to a link-local address, which is never asked".into());
-            }
-            let addresses: Addrs = Box::new(good.into_iter());
-            Ok(addresses)
-        })
-    }
-}
-
-/// Only within the origin that was asked: elsewhere another party would answer in its place.
-fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
-    let same = attempt.previous().first().is_some_and(|first| first.origin() == attempt.url().origin());
-    if same && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clouds_are_not_asked_for_their_credentials() {
-        let cases = [
-            ("169.254.169.254", true),
-            ("169.254.0.1", true),
-            ("0.0.0.0", true),
-            ("::ffff:169.254.169.254", true),
-            ("fe80::1", true),
-            ("fd00:ec2::254", true),
-            ("::", true),
-            ("127.0.0.1", false),
-            ("10.0.0.1", false),
-            ("::1", false),
-            ("fd00::1", false),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(is_link_local(text.parse().unwrap()), expected, "{text}");
-        }
-    }
 }

@@ -1,4 +1,4 @@
-//! Who we are to a trust server, and the tokens that we get for it.
+//! Which credentials a trust server, a registry or a token server is shown, and the tokens that are got for them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -12,7 +12,7 @@ use url::Url;
 
 use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{Cures, HttpClient, HttpError, Request, Response, Retry, host_port};
 use crate::login::{Login, NamedBy};
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
@@ -32,6 +32,14 @@ const MAX_PARAMETER: usize = 2048;
 
 /// How many credentials are tried for one repository. A pod has a few pull secrets, each with a few entries.
 const MAX_TRIES: usize = 16;
+
+/// What helps with a token server that cannot be asked. The server that named it asks for the login.
+const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "",
+};
 
 /// Why a server's challenge could not be answered. None of these is a decision about the image.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -102,7 +110,7 @@ pub enum AuthError {
         realm: String,
     },
     /// The token server could not be reached.
-    #[error("token server: {0}")]
+    #[error("token server: {}", .0.with(&CURES))]
     Http(HttpError),
 }
 
@@ -269,7 +277,8 @@ impl Authenticator {
                 Err(other) => return Err(LoginError::Auth(other)),
             };
             let response = send(header.clone()).await.map_err(LoginError::Http)?;
-            if !matches!(response.status, 401 | 403) {
+            // Who was sent on from there was let in there.
+            if response.elsewhere.is_some() || !matches!(response.status, 401 | 403) {
                 return Ok((response, header));
             }
             // A token that was given says that the login was right; a password that is refused as such was wrong.
@@ -425,7 +434,7 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
         let mut form =
             vec![("grant_type", "refresh_token"), ("client_id", "countersign"), ("refresh_token", token.reveal())];
         form.extend(given.map(|(name, value)| (name, value.as_str())));
-        return http.post_form(realm, &form, MAX_TOKEN_BYTES).await;
+        return http.send(Request::post_form(realm, &form, MAX_TOKEN_BYTES)).await;
     }
     let mut url = realm.clone();
     {
@@ -437,7 +446,8 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
     if url.query() == Some("") {
         url.set_query(None);
     }
-    http.get(&url, key.credential.as_ref().and_then(Credential::basic), MAX_TOKEN_BYTES).await
+    let authorization = key.credential.as_ref().and_then(Credential::basic);
+    http.send(Request::get(&url, MAX_TOKEN_BYTES).authorization(authorization).retry(Retry::IfBroken)).await
 }
 
 /// How close two hosts are to each other.

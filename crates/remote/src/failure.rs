@@ -1,12 +1,20 @@
-//! Why a repository is not at hand.
+//! Why a repository on a trust server is not at hand, in the words that users read.
 
 use countersign_notary::Error;
 use thiserror::Error as ThisError;
 
 use crate::credentials::{AuthError, LoginError};
-use crate::http::HttpError;
-use crate::notary::MAX_UPDATE_BYTES;
+use crate::http::{Cures, HttpError};
+use crate::load::MAX_UPDATE_BYTES;
 use crate::store::StateError;
+
+/// What helps with a trust server that cannot be asked.
+const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "trustServerCertificate",
+};
 
 /// Why a repository is not at hand.
 #[derive(Debug, Clone, PartialEq, Eq, ThisError)]
@@ -16,7 +24,7 @@ pub enum Failure {
     #[error("{0}")]
     Untrusted(Box<Error>),
     /// The server could not be asked.
-    #[error("{0}")]
+    #[error("{}", .0.with(&CURES))]
     Http(HttpError),
     /// The server wants a login that we do not have.
     #[error("{0}")]

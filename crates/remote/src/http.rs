@@ -1,35 +1,34 @@
-//! One HTTP client for everything that strangers serve.
+//! One door for everything that strangers serve: one client, and one way to send a request.
 //!
-//! It follows no redirect to another origin, reads no more than it is told to, decompresses nothing, and says of a TLS
-//! refusal what exactly was refused and what to do.
+//! It follows redirects by itself, and only those that the request asks for; reads no more than it is told to; decompresses
+//! nothing; and says of a TLS refusal what exactly was refused.
+
+mod error;
+mod redirects;
+mod silent;
 
 use std::collections::HashMap;
-use std::error::Error as _;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reqwest::Method;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use rustls::CertificateError;
-use thiserror::Error;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, LOCATION, WWW_AUTHENTICATE};
 use url::Url;
 
-use crate::connections::{Connections, HostConnection, PinnedCertificate, TlsError, build, is_link_local};
-use crate::turns::{Ticket, Turns};
+use crate::addresses::Reach;
+use crate::connections::{Connections, HostConnection, PinnedCertificate, TlsError, build};
+use crate::turns::{Ticket, Turn, Turns};
+
+use error::explain;
+use redirects::{Step, next_method, sends_on};
+use silent::Silent;
+
+pub use error::{Cures, HttpError, TlsProblem};
+pub use redirects::{RedirectProblem, Redirects};
 
 /// How long to wait before a request that broke at once is sent again; up to as long again is added.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-
-/// For how long a host is left alone that did not answer in time.
-const LEFT_ALONE: Duration = Duration::from_secs(5);
-
-/// How often in a row a host may take a connection and not answer before it is left alone.
-const SILENT_TIMES: u32 = 3;
-
-/// How many such hosts are remembered.
-const MAX_SILENT: usize = 1024;
 
 /// How many clients with a pinned certificate are kept.
 const MAX_PINNED: usize = 256;
@@ -41,64 +40,102 @@ const REQUESTS: (usize, usize) = (32, 24);
 /// From how many hosts on those that nobody asks any more are forgotten.
 const MAX_HOSTS: usize = 1024;
 
-/// Why a request brought no answer that can be used.
-///
-/// Each of these leaves open what the server would have said: nothing is decided by it.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum HttpError {
-    /// No connection, or one that broke.
-    #[error("cannot reach {host}: {cause}")]
-    Unreachable {
-        /// `HOST:PORT`
-        host: String,
-        /// What went wrong.
-        cause: String,
-    },
-    /// The server's certificate was refused, or TLS failed otherwise.
-    #[error("the TLS connection to {host} was refused: {cause}")]
-    Tls {
-        /// `HOST:PORT`
-        host: String,
-        /// What was refused, and the cure.
-        cause: String,
-    },
-    /// An address that no trust server has: cloud machines find their own credentials there.
-    #[error("{host} is at a link-local address, which is never asked")]
-    LinkLocal {
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// The server sends us elsewhere.
-    #[error("{host} redirects to {to}, which is not followed; name the final address as the trust server")]
-    Redirected {
-        /// `HOST:PORT`
-        host: String,
-        /// The host that it names.
-        to: String,
-    },
-    /// No answer in time.
-    #[error("{host} did not answer in time")]
-    TimedOut {
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// Too many requests of one namespace wait for this host.
-    #[error("{host} is asked for too much at once, in this namespace; try again")]
-    Busy {
-        /// `HOST:PORT`
-        host: String,
-    },
-    /// A status that tells nothing about what was asked.
-    #[error("{host} answered {status} to GET {path}")]
-    Status {
-        /// `HOST:PORT`
-        host: String,
-        /// The status code.
-        status: u16,
-        /// The path that was asked for.
-        path: String,
-    },
+/// Whether a request is sent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// It is sent once: who knows what the other side made of it.
+    Once,
+    /// It is sent again if the connection broke, most likely one that the server had closed. For what changes nothing there.
+    IfBroken,
+}
+
+/// What is asked for, of whom, and what may come of it.
+#[derive(Clone)]
+pub struct Request<'a> {
+    method: Method,
+    url: &'a Url,
+    accept: Option<&'static str>,
+    authorization: Option<HeaderValue>,
+    form: Option<&'a [(&'a str, &'a str)]>,
+    pinned: Option<&'a PinnedCertificate>,
+    limit: u64,
+    redirects: Redirects,
+    retry: Retry,
+}
+
+/// Without the form and the URL's query, which may hold secrets.
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Request");
+        shown.field("method", &self.method).field("host", &host_port(self.url)).field("path", &self.url.path());
+        shown.field("limit", &self.limit).field("redirects", &self.redirects).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Request<'a> {
+    /// Gets a URL, and reads at most `limit` bytes of the body and one more. Redirects within the origin are followed, and it is
+    /// sent once.
+    #[must_use]
+    pub fn get(url: &'a Url, limit: u64) -> Self {
+        Self {
+            method: Method::GET,
+            url,
+            accept: None,
+            authorization: None,
+            form: None,
+            pinned: None,
+            limit,
+            redirects: Redirects::SameOrigin,
+            retry: Retry::Once,
+        }
+    }
+
+    /// As [`Self::get`], for the headers alone.
+    #[must_use]
+    pub fn head(url: &'a Url) -> Self {
+        Self { method: Method::HEAD, ..Self::get(url, 0) }
+    }
+
+    /// As [`Self::get`], for a form that is posted.
+    #[must_use]
+    pub fn post_form(url: &'a Url, form: &'a [(&'a str, &'a str)], limit: u64) -> Self {
+        Self { method: Method::POST, form: Some(form), ..Self::get(url, limit) }
+    }
+
+    /// Asks for content of these types.
+    #[must_use]
+    pub fn accept(mut self, types: &'static str) -> Self {
+        self.accept = Some(types);
+        self
+    }
+
+    /// Says who we are, to the origin of the URL alone.
+    #[must_use]
+    pub fn authorization(mut self, authorization: Option<HeaderValue>) -> Self {
+        self.authorization = authorization;
+        self
+    }
+
+    /// The origin of the URL must show this certificate, if one is given.
+    #[must_use]
+    pub fn pinned(mut self, certificate: Option<&'a PinnedCertificate>) -> Self {
+        self.pinned = certificate;
+        self
+    }
+
+    /// Follows these redirects.
+    #[must_use]
+    pub fn redirects(mut self, redirects: Redirects) -> Self {
+        self.redirects = redirects;
+        self
+    }
+
+    /// Is sent again, or not.
+    #[must_use]
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = retry;
+        self
+    }
 }
 
 /// An answer whose body is within its limit.
@@ -106,10 +143,17 @@ pub enum HttpError {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// All `WWW-Authenticate` headers.
+    /// All `WWW-Authenticate` headers of the origin that was asked. There are none where another one answered: who we are is not
+    /// for it to ask.
     pub challenges: Vec<String>,
     /// `Docker-Content-Digest`, which registries give.
     pub digest: Option<String>,
+    /// `Content-Type`
+    pub content_type: Option<String>,
+    /// All `Link` headers.
+    pub links: Vec<String>,
+    /// `HOST:PORT` of who answered, if that is not the origin that was asked.
+    pub elsewhere: Option<String>,
     /// The body, cut one byte after its limit.
     pub body: Vec<u8>,
 }
@@ -125,24 +169,48 @@ pub struct HttpClient {
 struct Shared {
     connections: Connections,
     timeout: Duration,
-    everywhere: reqwest::Client,
-    by_host: HashMap<String, reqwest::Client>,
+    /// For hosts that somebody named.
+    named: Clients,
+    /// For hosts that another server sends us to. They share no connections with the others.
+    sent: Clients,
     /// Clients that take one certificate only, by host and certificate.
     pinned: Mutex<HashMap<(String, PinnedCertificate), reqwest::Client>>,
     /// Hosts that did not answer a moment ago.
-    silent: Mutex<HashMap<String, Silence>>,
+    silent: Silent,
     /// Turns at hosts, by `HOST:PORT`.
     hosts: Mutex<HashMap<String, Turns>>,
 }
 
-/// A host that did not answer in time since it last did.
-struct Silence {
-    /// How often.
-    times: u32,
-    /// Until when it is left alone, if it is.
-    until: Option<Instant>,
-    /// What was wrong.
-    error: HttpError,
+/// Clients for all hosts that are reached in one way.
+struct Clients {
+    everywhere: reqwest::Client,
+    by_host: HashMap<String, reqwest::Client>,
+}
+
+impl Clients {
+    fn new(connections: &Connections, reach: Reach, timeout: Duration) -> Result<Self, TlsError> {
+        let by_host = connections
+            .by_host
+            .iter()
+            .map(|(host, particular)| Ok((host.clone(), build(connections, particular, None, reach, timeout)?)))
+            .collect::<Result<_, TlsError>>()?;
+        Ok(Self { everywhere: build(connections, &HostConnection::default(), None, reach, timeout)?, by_host })
+    }
+
+    /// The client for a host that has something particular under this name.
+    fn of(&self, name: Option<&str>) -> reqwest::Client {
+        name.and_then(|name| self.by_host.get(name)).unwrap_or(&self.everywhere).clone()
+    }
+}
+
+/// Where a request goes.
+struct Place {
+    client: reqwest::Client,
+    /// The address: another one than is named, if the host has an alias.
+    url: Url,
+    /// `HOST:PORT` as it is named.
+    host: String,
+    reach: Reach,
 }
 
 impl std::fmt::Debug for HttpClient {
@@ -158,19 +226,13 @@ impl HttpClient {
     /// # Errors
     /// A client that cannot be built.
     pub fn new(connections: &Connections, timeout: Duration) -> Result<Self, TlsError> {
-        let general = HostConnection::default();
-        let by_host = connections
-            .by_host
-            .iter()
-            .map(|(host, particular)| Ok((host.clone(), build(connections, particular, None, timeout)?)))
-            .collect::<Result<_, TlsError>>()?;
         let shared = Arc::new(Shared {
-            everywhere: build(connections, &general, None, timeout)?,
-            by_host,
+            named: Clients::new(connections, Reach::Named, timeout)?,
+            sent: Clients::new(connections, Reach::Sent, timeout)?,
             connections: connections.clone(),
             timeout,
             pinned: Mutex::default(),
-            silent: Mutex::default(),
+            silent: Silent::default(),
             hosts: Mutex::default(),
         });
         Ok(Self { shared, ticket: Ticket::new("", "") })
@@ -187,6 +249,109 @@ impl HttpClient {
         self.on_behalf(&Ticket::new(namespace, ""))
     }
 
+    /// Sends a request, and follows those redirects that it asks for. One of several hosts on the way has turns of its own, and may
+    /// be left alone; all of them together have the time of one.
+    ///
+    /// # Errors
+    /// No answer, for whatever reason. Every status is an answer here, but for a redirect that is not followed.
+    pub async fn send(&self, request: Request<'_>) -> Result<Response, HttpError> {
+        match self.send_once(&request).await {
+            Err(HttpError::Unreachable { .. }) if request.retry == Retry::IfBroken => {
+                tokio::time::sleep(RETRY_PAUSE + jitter()).await;
+                self.send_once(&request).await
+            }
+            other => other,
+        }
+    }
+
+    async fn send_once(&self, request: &Request<'_>) -> Result<Response, HttpError> {
+        let mut place = self.place(request.url, request.pinned, Reach::Named)?;
+        let mut method = request.method.clone();
+        let mut left = self.shared.timeout;
+        let mut turn = self.turn(&place.host).await?;
+        let mut made = 0;
+        loop {
+            let begun = Instant::now();
+            let response = self.knock(&place, method.clone(), request, left).await?;
+            left = left.saturating_sub(begun.elapsed());
+            let status = response.status();
+            if !status.is_redirection() {
+                return read_response(&place, response, request.limit).await;
+            }
+            let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+            let to = location.filter(|_| sends_on(status)).and_then(|location| place.url.join(location).ok());
+            let step = request.redirects.step(&place.url, to.as_ref(), made).map_err(|problem| {
+                // Where it would lead, seen from the host as it is named.
+                let named = if place.reach == Reach::Named { request.url } else { &place.url };
+                let to = location.and_then(|location| named.join(location).ok());
+                let to = to.as_ref().map_or_else(|| "nowhere".into(), host_port);
+                HttpError::Redirected { host: place.host.clone(), to, problem }
+            })?;
+            made += 1;
+            method = next_method(&method, status);
+            match step {
+                Step::Here(url) => place.url = url,
+                Step::Elsewhere(url) => {
+                    // Nobody holds one turn and waits for another.
+                    drop(turn);
+                    place = self.place(&url, None, Reach::Sent).map_err(|_| HttpError::Redirected {
+                        host: place.host.clone(),
+                        to: host_port(&url),
+                        problem: RedirectProblem::OffLimits,
+                    })?;
+                    turn = self.turn(&place.host).await?;
+                }
+            }
+        }
+    }
+
+    /// Asks one address, without following anything.
+    async fn knock(
+        &self,
+        place: &Place,
+        method: Method,
+        request: &Request<'_>,
+        time: Duration,
+    ) -> Result<reqwest::Response, HttpError> {
+        let mut headers = HeaderMap::new();
+        if let Some(types) = request.accept {
+            headers.insert(ACCEPT, HeaderValue::from_static(types));
+        }
+        // Once we were sent elsewhere it is not said again, not even on the way back: who sent us there chose what is asked.
+        if let Some(mut value) = request.authorization.clone().filter(|_| place.reach == Reach::Named) {
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let posts = method == Method::POST;
+        let mut asked = place.client.request(method, place.url.clone()).headers(headers).timeout(time);
+        if let Some(form) = request.form.filter(|_| posts) {
+            asked = asked.form(form);
+        }
+        match asked.send().await {
+            Ok(response) => {
+                self.shared.silent.answers(&place.host);
+                Ok(response)
+            }
+            Err(error) => {
+                let found = explain(&place.host, &error, self.shared.connections.proxied);
+                if error.is_timeout() {
+                    self.shared.silent.says_nothing(&place.host, &found, error.is_connect());
+                }
+                Err(found)
+            }
+        }
+    }
+
+    /// A turn at a host, unless it is left alone just now.
+    async fn turn(&self, host: &str) -> Result<Turn, HttpError> {
+        self.shared.silent.left_alone(host)?;
+        let turns = self.turns(host);
+        let turn = turns.take(&self.ticket).await.map_err(|_| HttpError::Busy { host: host.to_owned() })?;
+        // While others had their turns it may have turned out that nobody answers there.
+        self.shared.silent.left_alone(host)?;
+        Ok(turn)
+    }
+
     /// Turns at a host.
     fn turns(&self, host: &str) -> Turns {
         let mut hosts = self.shared.hosts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,60 +359,6 @@ impl HttpClient {
             hosts.retain(|_, turns| !turns.is_idle());
         }
         hosts.entry(host.to_owned()).or_insert_with(|| Turns::new(REQUESTS.0, REQUESTS.1)).clone()
-    }
-
-    /// Fetches a URL, reading at most `limit` bytes of the body and one more.
-    ///
-    /// # Errors
-    /// No answer, for whatever reason. Every status is an answer here.
-    pub async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, HttpError> {
-        self.get_from(url, None, authorization, limit).await
-    }
-
-    /// As [`Self::get`], from a server that must show one certain certificate if one is given.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub async fn get_from(
-        &self,
-        url: &Url,
-        pinned: Option<&PinnedCertificate>,
-        authorization: Option<HeaderValue>,
-        limit: u64,
-    ) -> Result<Response, HttpError> {
-        let mut headers = HeaderMap::new();
-        if let Some(mut value) = authorization {
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let (client, target) = self.client(url, pinned)?;
-        let request = || client.get(target.clone()).headers(headers.clone());
-        match self.send(url, request(), limit).await {
-            // Broken at once, most likely a connection that the server had closed. To ask again changes nothing there.
-            Err(HttpError::Unreachable { .. }) => {
-                tokio::time::sleep(RETRY_PAUSE + jitter()).await;
-                self.send(url, request(), limit).await
-            }
-            other => other,
-        }
-    }
-
-    /// As [`Self::get`], for one of the methods that read, with further headers; no body is read for HEAD.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub async fn read(&self, method: Method, url: &Url, headers: HeaderMap, limit: u64) -> Result<Response, HttpError> {
-        let (client, target) = self.client(url, None)?;
-        self.send(url, client.request(method, target).headers(headers), limit).await
-    }
-
-    /// Posts a form. It is sent once: who knows what the other side made of it.
-    ///
-    /// # Errors
-    /// As [`Self::get`].
-    pub async fn post_form(&self, url: &Url, form: &[(&str, &str)], limit: u64) -> Result<Response, HttpError> {
-        let (client, target) = self.client(url, None)?;
-        self.send(url, client.post(target).form(form), limit).await
     }
 
     /// Whether a host is shown a certificate of ours.
@@ -258,129 +369,73 @@ impl HttpClient {
     }
 
     /// The client for a host, and the address to ask: another one if the host has an alias.
-    fn client(&self, url: &Url, pinned: Option<&PinnedCertificate>) -> Result<(reqwest::Client, Url), HttpError> {
+    fn place(&self, url: &Url, pinned: Option<&PinnedCertificate>, reach: Reach) -> Result<Place, HttpError> {
         let shared = &self.shared;
         let host = host_port(url);
         let name = [host.as_str(), url.host_str().unwrap_or_default()]
             .into_iter()
             .find(|name| shared.connections.by_host.contains_key(*name));
-        let literal = match url.host() {
-            Some(url::Host::Ipv4(address)) => Some(IpAddr::V4(address)),
-            Some(url::Host::Ipv6(address)) => Some(IpAddr::V6(address)),
-            _ => None,
-        };
-        if literal.is_some_and(is_link_local) {
-            return Err(HttpError::LinkLocal { host });
-        }
         let general = HostConnection::default();
         let particular = name.and_then(|name| shared.connections.by_host.get(name)).unwrap_or(&general);
         let target = match &particular.alias {
             None => url.clone(),
             Some(alias) => with_authority(url, alias).unwrap_or_else(|| url.clone()),
         };
-        let Some(pinned) = pinned else {
-            let client = name.and_then(|name| shared.by_host.get(name)).unwrap_or(&shared.everywhere);
-            return Ok((client.clone(), target));
-        };
-        let mut clients = shared.pinned.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (name.unwrap_or_default().to_owned(), pinned.clone());
-        if let Some(client) = clients.get(&key) {
-            return Ok((client.clone(), target));
+        // An alias is the operator's, who may well have something on this machine; but not for whoever sends us there.
+        if !reach.allows_host(url) || reach == Reach::Sent && !reach.allows_host(&target) {
+            return Err(HttpError::LinkLocal { host });
         }
-        let built = build(&shared.connections, particular, Some(pinned), shared.timeout);
-        let client = built.map_err(|error| HttpError::Unreachable { host, cause: error.to_string() })?;
+        let client = match (pinned, reach) {
+            (Some(pinned), _) => self.pinned(name.unwrap_or_default(), particular, pinned, &host)?,
+            (None, Reach::Named) => shared.named.of(name),
+            (None, Reach::Sent) => shared.sent.of(name),
+        };
+        Ok(Place { client, url: target, host, reach })
+    }
+
+    /// The client that takes one certificate only. `name` is that under which the host has something particular.
+    fn pinned(
+        &self,
+        name: &str,
+        particular: &HostConnection,
+        pinned: &PinnedCertificate,
+        host: &str,
+    ) -> Result<reqwest::Client, HttpError> {
+        let shared = &self.shared;
+        let mut clients = shared.pinned.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (name.to_owned(), pinned.clone());
+        if let Some(client) = clients.get(&key) {
+            return Ok(client.clone());
+        }
+        let built = build(&shared.connections, particular, Some(pinned), Reach::Named, shared.timeout);
+        let client =
+            built.map_err(|error| HttpError::Unreachable { host: host.to_owned(), cause: error.to_string() })?;
         if clients.len() >= MAX_PINNED {
             clients.clear();
         }
         clients.insert(key, client.clone());
-        Ok((client, target))
-    }
-
-    async fn send(&self, url: &Url, request: reqwest::RequestBuilder, limit: u64) -> Result<Response, HttpError> {
-        let host = host_port(url);
-        self.left_alone(&host)?;
-        let turns = self.turns(&host);
-        let _turn = turns.take(&self.ticket).await.map_err(|_| HttpError::Busy { host: host.clone() })?;
-        // While others had their turns it may have turned out that nobody answers there.
-        self.left_alone(&host)?;
-        match request.send().await {
-            Ok(response) => {
-                self.answers(&host);
-                read_response(url, &host, response, limit).await
-            }
-            Err(error) => {
-                let found = explain(&host, &error, self.shared.connections.proxied);
-                if error.is_timeout() {
-                    self.says_nothing(&host, &found, error.is_connect());
-                }
-                Err(found)
-            }
-        }
-    }
-
-    fn silent(&self) -> MutexGuard<'_, HashMap<String, Silence>> {
-        self.shared.silent.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Fails at once for a host that let somebody wait in vain a moment ago: a dead server costs one review its time, not
-    /// every one.
-    fn left_alone(&self, host: &str) -> Result<(), HttpError> {
-        match self.silent().get(host) {
-            Some(silence) if silence.until.is_some_and(|until| until > Instant::now()) => Err(silence.error.clone()),
-            _ => Ok(()),
-        }
-    }
-
-    fn answers(&self, host: &str) {
-        self.silent().remove(host);
-    }
-
-    /// Takes note of a host that did not answer in time. One that does not even take a connection is down; one that does may
-    /// be slow with one request, and is left alone when that goes on.
-    fn says_nothing(&self, host: &str, error: &HttpError, unconnected: bool) {
-        let mut silent = self.silent();
-        let now = Instant::now();
-        if silent.len() >= MAX_SILENT {
-            silent.retain(|_, silence| silence.until.is_some_and(|until| until > now));
-        }
-        if silent.len() >= MAX_SILENT && !silent.contains_key(host) {
-            return;
-        }
-        let silence =
-            silent.entry(host.to_owned()).or_insert_with(|| Silence { times: 0, until: None, error: error.clone() });
-        silence.times += 1;
-        if unconnected || silence.times >= SILENT_TIMES {
-            silence.until = Some(now + LEFT_ALONE);
-        }
+        Ok(client)
     }
 }
 
-async fn read_response(
-    url: &Url,
-    host: &str,
-    mut response: reqwest::Response,
-    limit: u64,
-) -> Result<Response, HttpError> {
+async fn read_response(place: &Place, mut response: reqwest::Response, limit: u64) -> Result<Response, HttpError> {
     let status = response.status().as_u16();
-    if (300..400).contains(&status) {
-        let target = response.headers().get(reqwest::header::LOCATION).and_then(|value| value.to_str().ok());
-        let target = target.and_then(|target| url.join(target).ok());
-        let to = target.as_ref().map_or_else(|| "nowhere".into(), host_port);
-        return Err(HttpError::Redirected { host: host.to_owned(), to });
-    }
     let headers = response.headers();
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-    let challenges = headers.get_all(WWW_AUTHENTICATE).iter().filter_map(text).collect();
-    let digest = headers.get("docker-content-digest").and_then(text);
+    let all = |name| headers.get_all(name).iter().filter_map(text).collect::<Vec<_>>();
+    let elsewhere = (place.reach == Reach::Sent).then(|| place.host.clone());
+    let challenges = if elsewhere.is_none() { all(WWW_AUTHENTICATE) } else { Vec::new() };
+    let (digest, content_type) = (headers.get("docker-content-digest"), headers.get(CONTENT_TYPE));
+    let (digest, content_type, links) = (digest.and_then(text), content_type.and_then(text), all(LINK));
     let mut body = Vec::new();
     while body.len() as u64 <= limit {
-        match response.chunk().await.map_err(|error| explain(host, &error, false))? {
+        match response.chunk().await.map_err(|error| explain(&place.host, &error, false))? {
             Some(chunk) => body.extend_from_slice(&chunk),
             None => break,
         }
     }
     body.truncate(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-    Ok(Response { status, challenges, digest, body })
+    Ok(Response { status, challenges, digest, content_type, links, elsewhere, body })
 }
 
 /// The URL with another host, and another port or that of its scheme.
@@ -404,67 +459,6 @@ pub(crate) fn host_port(url: &Url) -> String {
     format!("{}:{}", url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default())
 }
 
-/// Says what went wrong. The URL is left out of the cause, as the host is named already.
-fn explain(host: &str, error: &reqwest::Error, proxied: bool) -> HttpError {
-    let host = host.to_owned();
-    if error.is_timeout() {
-        return HttpError::TimedOut { host };
-    }
-    let failed = if error.is_connect() { "" } else { "the connection broke: " };
-    let mut cause = error.source();
-    let mut last = String::new();
-    while let Some(inner) = cause {
-        if let Some(tls) = tls_error(inner) {
-            return HttpError::Tls { host, cause: explain_tls(tls) };
-        }
-        last = inner.to_string();
-        cause = inner.source();
-    }
-    if last.is_empty() {
-        last = error.to_string();
-    }
-    if last.starts_with("tunnel error") {
-        last = format!("the proxy does not let the connection through ({last})");
-    } else if proxied {
-        last.push_str(" (a proxy is set in the environment, and may be what fails)");
-    }
-    HttpError::Unreachable { host, cause: format!("{failed}{last}") }
-}
-
-/// rustls' error, which arrives inside an I/O error, or inside several.
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    if let Some(found) = error.downcast_ref::<rustls::Error>() {
-        return Some(found);
-    }
-    tls_error(error.downcast_ref::<std::io::Error>()?.get_ref()?)
-}
-
-fn explain_tls(error: &rustls::Error) -> String {
-    let rustls::Error::InvalidCertificate(refused) = error else {
-        return error.to_string();
-    };
-    match refused {
-        CertificateError::UnknownIssuer => {
-            "its certificate is signed by an authority that is not trusted; give that authority's certificate with --trust-ca".into()
-        }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => "its certificate has expired".into(),
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            "its certificate is not valid yet; are the clocks right?".into()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "its certificate is for another name (names count only as subject alternative names, not as common name)".into()
-        }
-        CertificateError::ApplicationVerificationFailure => "it shows another certificate than trustServerCertificate pins".into(),
-        CertificateError::BadSignature => {
-            "its certificate is not signed by the trusted authority of that name; if another one has the same name, give its certificate with --trust-ca".into()
-        }
-        CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
-            "it serves a CA certificate (CA:TRUE) as its own; give it a certificate signed by that CA instead".into()
-        }
-        other => format!("its certificate is refused ({other})"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -480,20 +474,19 @@ mod tests {
         let url = Url::parse(&format!("https://{}/", server.local_addr().unwrap())).unwrap();
         let host = host_port(&url);
         let client = HttpClient::new(&Connections::default(), LONG).unwrap();
-        let first = client.get(&url, None, 1).await.unwrap_err();
+        let first = client.send(Request::get(&url, 1)).await.unwrap_err();
         assert_eq!((&first, connections()), (&HttpError::TimedOut { host: host.clone() }, 1));
         let left_alone_until = |until: Instant| {
-            let before = client.silent().get_mut(&host).and_then(|silence| silence.until.replace(until));
-            assert!(before.is_some(), "it is left alone");
+            assert!(client.shared.silent.leave_alone_until(&host, until), "it is left alone");
         };
         // However slow the others are, they come while it is left alone.
         left_alone_until(Instant::now() + LONG);
         for _ in 0..20 {
-            assert_eq!(client.get(&url, None, 1).await.unwrap_err(), first);
+            assert_eq!(client.send(Request::get(&url, 1)).await.unwrap_err(), first);
         }
         assert_eq!(connections(), 0);
         left_alone_until(Instant::now());
-        assert_eq!((client.get(&url, None, 1).await.unwrap_err(), connections()), (first.clone(), 1));
+        assert_eq!((client.send(Request::get(&url, 1)).await.unwrap_err(), connections()), (first.clone(), 1));
     }
 
     #[tokio::test]
@@ -502,8 +495,57 @@ mod tests {
         for text in
             ["http://169.254.169.254/latest", "https://[fe80::1]/", "https://[::ffff:a9fe:a9fe]/", "http://2852039166/"]
         {
-            let refused = client.get(&Url::parse(text).unwrap(), None, 1).await.unwrap_err();
+            let refused = client.send(Request::get(&Url::parse(text).unwrap(), 1)).await.unwrap_err();
             assert!(matches!(refused, HttpError::LinkLocal { .. }), "{text}: {refused}");
         }
+    }
+
+    /// Who is sent to a name is not connected to this machine by it, whatever stands in the URL.
+    #[tokio::test]
+    async fn names_that_one_is_sent_to_lead_nowhere_near() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        server.set_nonblocking(true).unwrap();
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        let url = format!("https://localhost:{}/", server.local_addr().unwrap().port());
+        let refused = client.shared.sent.everywhere.get(&url).send().await.unwrap_err();
+        let told = explain("localhost:1", &refused, false).to_string();
+        assert_eq!(told, "cannot reach localhost:1: its name leads to an address that no redirect is followed to");
+        assert!(server.accept().is_err(), "nobody came");
+    }
+
+    /// A host that is left alone is left alone too when another one sends us there, and has turns of its own.
+    #[tokio::test]
+    async fn hosts_on_the_way_are_hosts() {
+        use std::io::{Read as _, Write as _};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let answers = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 307 There\r\nLocation: http://198.51.100.1:9/x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            }
+        });
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        let there = "198.51.100.1:9".to_owned();
+        let silence = HttpError::TimedOut { host: there.clone() };
+        client.shared.silent.says_nothing(&there, &silence, true);
+        assert!(client.shared.silent.leave_alone_until(&there, Instant::now() + Duration::from_secs(24 * 3600)));
+        let sent = Request::get(&url, 1).redirects(Redirects::ContentAddressed);
+        assert_eq!(client.send(sent).await.unwrap_err(), silence);
+        // Nobody was sent there, and it would have been followed.
+        let stays = client.send(Request::get(&url, 1)).await.unwrap_err();
+        let problem = RedirectProblem::NotAskedFor;
+        assert_eq!(stays, HttpError::Redirected { host: host_port(&url), to: there, problem });
+        answers.join().unwrap();
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let url = Url::parse("https://h.example/token?secret=open-sesame").unwrap();
+        let form = [("refresh_token", "open-sesame")];
+        let request = Request::post_form(&url, &form, 1).authorization(Some(HeaderValue::from_static("open-sesame")));
+        let shown = format!("{request:?}");
+        assert!(shown.contains("h.example:443") && !shown.contains("open-sesame"), "{shown}");
     }
 }

@@ -3,6 +3,7 @@
 //! This crate fetches; what the bytes are worth is decided in `countersign-notary`. It knows nothing of Kubernetes and
 //! logs nothing: errors are returned.
 
+mod addresses;
 // Public for its fuzz target.
 pub mod challenge;
 mod connections;
@@ -25,11 +26,11 @@ pub use connections::{Connections, PinnedCertificate, TlsError};
 pub use credentials::{AuthError, Authenticator, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
-pub use http::{HttpClient, HttpError};
+pub use http::{Cures, HttpClient, HttpError, RedirectProblem, Redirects, Request, Response, Retry, TlsProblem};
 pub use load::Load;
 pub use login::{Login, NamedBy};
 pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};
-pub use registry::{RegistryClient, RegistryError};
+pub use registry::{Descriptor, Manifest, RegistryClient, RegistryError, Repository, Which};
 pub use state_dir::StateDir;
 pub use store::{Saved, StateError, StateStore, record_name};
 pub use turns::TooMany;

@@ -12,7 +12,10 @@ pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
 /// for a trust server.
 const PROOFS: (usize, usize) = (1024, 128);
 
-/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`crate::notary::MAX_UPDATE_BYTES`], and
+/// The most bytes that one update of one repository may bring in all: half more than the largest file that is read.
+pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
+
+/// How many large flights there may be at once, and how many of them for one namespace: each may bring [`MAX_UPDATE_BYTES`], and
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 

@@ -20,7 +20,6 @@ use jiff::Timestamp;
 pub use self::ask::Ask;
 use self::ask::{Key, Terms, host_of};
 pub use self::commit::Committed;
-pub(crate) use self::fetch::MAX_UPDATE_BYTES;
 use self::fetch::{Fetcher, most, weight};
 use self::kept::{Flight, Slots};
 pub use self::seen::Seen;

@@ -1,17 +1,29 @@
-//! Registries: which content a tag or digest has there now.
+//! Registries: which content a tag or digest has there now, and manifests, blobs and lists of referrers.
+//!
+//! What a registry says is believed of nothing but presence: bytes are compared with the digest that was asked for, documents
+//! are read strictly, and tokens are for reading the one repository.
+
+mod blob;
+mod document;
+mod manifest;
+mod referrers;
+mod repository;
 
 use std::sync::Arc;
 
 use countersign_image::{ImageReference, Sha256};
 use futures::FutureExt as _;
-use reqwest::Method;
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
+use reqwest::header::HeaderValue;
 use thiserror::Error;
 use url::Url;
 
 use crate::credentials::{AuthError, Authenticator, LoginError};
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{Cures, HttpClient, HttpError, Redirects, Request, Response, Retry};
 use crate::login::Login;
+
+pub use manifest::{Manifest, Which};
+pub use referrers::Descriptor;
+pub use repository::Repository;
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).
 const MAX_MANIFEST_BYTES: u64 = 4 << 20;
@@ -20,12 +32,20 @@ const MAX_MANIFEST_BYTES: u64 = 4 << 20;
 /// has another digest.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
+/// What helps with a registry that cannot be asked.
+const CURES: Cures = Cures {
+    unknown_authority: "give that authority's certificate with --trust-ca",
+    namesake: "if another one has the same name, give its certificate with --trust-ca",
+    redirect: "name the final address as the trust server",
+    pin: "",
+};
+
 /// Why a registry did not say.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum RegistryError {
     /// It could not be asked.
-    #[error("registry: {0}")]
+    #[error("registry: {}", .0.with(&CURES))]
     Http(HttpError),
     /// It wants a login that we do not have.
     #[error("registry: {0}")]
@@ -90,14 +110,12 @@ impl RegistryClient {
     }
 
     async fn look(&self, image: &ImageReference, name: &str, login: &Login) -> Result<Option<Sha256>, RegistryError> {
-        // Docker Hub's registry has another name than its images say.
-        let host = if image.host() == "docker.io" { "registry-1.docker.io" } else { image.host() };
-        let repository = image.repository();
-        let path = repository.split_once('/').map_or("", |(_, path)| path);
-        let nonsense = |what: &str| RegistryError::Nonsense { host: host.to_owned(), what: what.to_owned() };
-        let url = Url::parse(&format!("https://{host}/v2/{path}/manifests/{name}"));
-        let url = url.map_err(|_| nonsense("to no address that can be written"))?;
-        let head = self.request(Method::HEAD, &url, &repository, login).await?;
+        let repository = Repository::of(image);
+        let nonsense = |what: &str| repository.nonsense(what.to_owned());
+        let url = repository.url(&format!("manifests/{name}"));
+        let url = url.ok_or_else(|| nonsense("to no address that can be written"))?;
+        let get = Call { retry: Retry::Once, ..Call::get(MANIFESTS, MAX_MANIFEST_BYTES, Redirects::SameOrigin) };
+        let head = self.request(&Call { head: true, ..get }, &url, &repository, login).await?;
         let digest = match (head.status, head.digest.as_deref()) {
             (404, _) => return Ok(None),
             (200, Some(digest)) => Sha256::parse(digest),
@@ -108,7 +126,7 @@ impl RegistryClient {
             digest
         } else {
             // A registry that names no sha256 is asked for the manifest itself.
-            let whole = self.request(Method::GET, &url, &repository, login).await?;
+            let whole = self.request(&get, &url, &repository, login).await?;
             if whole.status != 200 || whole.body.len() as u64 > MAX_MANIFEST_BYTES {
                 return Err(nonsense("without a manifest that can be read"));
             }
@@ -122,34 +140,56 @@ impl RegistryClient {
         Ok(Some(digest))
     }
 
+    /// Asks a registry, without a login first, and with those that there are if it wants one.
     async fn request(
         &self,
-        method: Method,
+        call: &Call,
         url: &Url,
-        repository: &str,
+        repository: &Repository,
         login: &Login,
     ) -> Result<Response, RegistryError> {
         let send = |authorization: Option<HeaderValue>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, HeaderValue::from_static(MANIFESTS));
-            if let Some(mut value) = authorization {
-                value.set_sensitive(true);
-                headers.insert(AUTHORIZATION, value);
-            }
-            self.http.read(method.clone(), url, headers, MAX_MANIFEST_BYTES)
+            let request = if call.head { Request::head(url) } else { Request::get(url, call.limit) };
+            let request = request.accept(call.accept).redirects(call.redirects).retry(call.retry);
+            self.http.send(request.authorization(authorization))
         };
         let response = send(None).await.map_err(RegistryError::Http)?;
-        if !matches!(response.status, 401 | 403) {
+        // Where the registry sends us, its logins do not count.
+        if response.elsewhere.is_some() || !matches!(response.status, 401 | 403) {
             return Ok(response);
         }
         let again = |header| send(Some(header)).boxed();
-        let (response, _) = self.auth.log_in(&self.http, url, repository, login, &response, &again).await?;
+        let (response, _) = self.auth.log_in(&self.http, url, &repository.name(), login, &response, &again).await?;
         Ok(response)
     }
 
     /// `HOST:PORT` of the registry of an image.
     #[must_use]
     pub fn host(image: &ImageReference) -> String {
-        Url::parse(&format!("https://{}", image.host())).map_or_else(|_| image.host().to_owned(), |url| host_port(&url))
+        Repository::of(image).host_port()
+    }
+}
+
+/// What is asked of a registry, besides where.
+#[derive(Debug, Clone, Copy)]
+struct Call {
+    /// For the headers alone.
+    head: bool,
+    accept: &'static str,
+    limit: u64,
+    redirects: Redirects,
+    retry: Retry,
+}
+
+impl Call {
+    /// To ask once more changes nothing at the registry.
+    fn get(accept: &'static str, limit: u64, redirects: Redirects) -> Self {
+        Self { head: false, accept, limit, redirects, retry: Retry::IfBroken }
+    }
+}
+
+impl Repository {
+    fn nonsense(&self, what: String) -> RegistryError {
+        RegistryError::Nonsense { host: self.registry().to_owned(), what }
     }
 }

@@ -1,6 +1,8 @@
 //! Trust servers over TLS: certificates of every wrong kind, pinned ones, logins, and who gets to see a password.
 
-use std::sync::{Arc, Mutex};
+mod tls;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -12,158 +14,14 @@ use countersign_remote::{
 };
 use forge::{Files, Repo, digest_of};
 use futures::StreamExt as _;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use rcgen::{BasicConstraints, CertificateParams, IsCa};
+use rustls::pki_types::PrivateKeyDer;
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
+
+use tls::{Authority, Certificate, Handler, LONG, PASSWORD, Server, answer, basic, config, path_of, trusting};
 
 const GUN: &str = "registry.example.com/team/app";
-
-/// A password that must turn up nowhere but where it belongs.
-const PASSWORD: &str = "open-sesame-42";
-
-/// An authority of the test.
-struct Authority {
-    params: CertificateParams,
-    key: KeyPair,
-    pem: String,
-}
-
-impl Authority {
-    fn make() -> Self {
-        Self::named("test CA")
-    }
-
-    fn named(name: &str) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let pem = params.self_signed(&key).unwrap().pem();
-        Self { params, key, pem }
-    }
-
-    fn issue(&self, change: impl FnOnce(&mut CertificateParams)) -> Certificate {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()]).unwrap();
-        change(&mut params);
-        let issuer = Issuer::from_params(&self.params, &self.key);
-        Certificate::of(&params.signed_by(&key, &issuer).unwrap(), &key)
-    }
-}
-
-#[derive(Clone)]
-struct Certificate {
-    der: CertificateDer<'static>,
-    pem: String,
-    key: Vec<u8>,
-}
-
-impl Certificate {
-    fn of(certificate: &rcgen::Certificate, key: &KeyPair) -> Self {
-        Self { der: certificate.der().clone(), pem: certificate.pem(), key: key.serialize_der() }
-    }
-
-    fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-        change(&mut params);
-        Self::of(&params.self_signed(&key).unwrap(), &key)
-    }
-}
-
-/// Longer than any test takes: what is believed, or waited for, for so long does not end by the clock.
-const LONG: Duration = Duration::from_secs(24 * 3600);
-
-type Handler = Arc<dyn Fn(&str) -> Vec<u8> + Send + Sync>;
-
-/// A server that answers each request with whatever bytes its handler makes of the head, and closes. What is asked
-/// for below `/silent/` it never answers.
-struct Server {
-    host: String,
-    heads: Arc<Mutex<Vec<String>>>,
-}
-
-impl Server {
-    async fn start(certificate: &Certificate, handler: Handler) -> Self {
-        Self::start_for(certificate, None, handler).await
-    }
-
-    /// For clients with a certificate of this authority, if one is given.
-    async fn start_for(certificate: &Certificate, clients: Option<&Authority>, handler: Handler) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let key = PrivateKeyDer::try_from(certificate.key.clone()).unwrap();
-        let config =
-            ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
-        let config = match clients {
-            None => config.with_no_client_auth(),
-            Some(authority) => {
-                let mut roots = rustls::RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-                let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
-                config.with_client_cert_verifier(verifier.build().unwrap())
-            }
-        };
-        let config = config.with_single_cert(vec![certificate.der.clone()], key).unwrap();
-        let acceptor = TlsAcceptor::from(Arc::new(config));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let host = listener.local_addr().unwrap().to_string();
-        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
-        let told = Arc::clone(&heads);
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, handler, told) = (acceptor.clone(), Arc::clone(&handler), Arc::clone(&told));
-                tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else { return };
-                    let mut head = Vec::new();
-                    while !head.ends_with(b"\r\n\r\n") {
-                        match stream.read_u8().await {
-                            Ok(byte) => head.push(byte),
-                            Err(_) => return,
-                        }
-                    }
-                    let mut head = String::from_utf8_lossy(&head).into_owned();
-                    let length = head
-                        .to_lowercase()
-                        .split_once("content-length: ")
-                        .and_then(|(_, rest)| rest.split("\r\n").next().and_then(|number| number.parse().ok()));
-                    let mut body = vec![0; length.unwrap_or(0)];
-                    if stream.read_exact(&mut body).await.is_err() {
-                        return;
-                    }
-                    head.push_str(&String::from_utf8_lossy(&body));
-                    told.lock().unwrap().push(head.clone());
-                    if path_of(&head).starts_with("/silent/") {
-                        std::future::pending::<()>().await;
-                    }
-                    let _ = stream.write_all(&handler(&head)).await;
-                    let _ = stream.shutdown().await;
-                });
-            }
-        });
-        Self { host, heads }
-    }
-
-    fn url(&self) -> TrustServer {
-        TrustServer::parse(&format!("https://{}", self.host)).unwrap()
-    }
-
-    fn saw(&self, text: &str) -> bool {
-        self.heads.lock().unwrap().iter().any(|head| head.contains(text))
-    }
-}
-
-fn answer(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
-    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\nConnection: close\r\n\r\n", body.len());
-    [head.as_bytes(), body].concat()
-}
-
-fn path_of(head: &str) -> &str {
-    head.split(' ').nth(1).unwrap_or_default()
-}
 
 fn sound() -> Files {
     let mut repo = Repo::new(GUN, forge::NOW);
@@ -206,24 +64,9 @@ fn options(private: bool) -> Options {
     }
 }
 
-fn config(host: &str, user: &str, password: &str) -> DockerConfig {
-    let text = serde_json::json!({"auths": {host: {"username": user, "password": password}}}).to_string();
-    DockerConfig::parse(text.as_bytes()).unwrap()
-}
-
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-}
-
 fn client(authority: &Authority, authenticator: Authenticator, private: bool) -> NotaryClient {
     let http = HttpClient::new(&trusting(authority), LONG).unwrap();
     NotaryClient::new(http, Arc::new(authenticator), options(private))
-}
-
-fn trusting(authority: &Authority) -> Connections {
-    let mut connections = Connections::default();
-    connections.add(authority.pem.as_bytes(), "test").unwrap();
-    connections
 }
 
 async fn ask(
@@ -241,6 +84,8 @@ async fn ask(
 
 #[tokio::test]
 async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
+    const UNKNOWN: &str = "was refused: its certificate is signed by an authority that is not trusted; give that authority's certificate with --trust-ca";
+    const NAMESAKE: &str = "was refused: its certificate is not signed by the trusted authority of that name; if another one has the same name, give its certificate with --trust-ca";
     let authority = Authority::make();
     let other = Authority::named("other CA");
     let namesake = Authority::make();
@@ -254,9 +99,9 @@ async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
         ("another name", authority.issue(|params| params.subject_alt_names.clear()), "is for another name"),
         ("expired", authority.issue(years(2000, 2001)), "has expired"),
         ("not yet", authority.issue(years(2100, 2101)), "is not valid yet"),
-        ("unknown authority", other.issue(|_| ()), "signed by an authority that is not trusted"),
-        ("authority of the same name", namesake.issue(|_| ()), "not signed by the trusted authority of that name"),
-        ("self-signed", Certificate::self_signed(|_| ()), "signed by an authority that is not trusted"),
+        ("unknown authority", other.issue(|_| ()), UNKNOWN),
+        ("authority of the same name", namesake.issue(|_| ()), NAMESAKE),
+        ("self-signed", Certificate::self_signed(|_| ()), UNKNOWN),
         (
             "a CA as a leaf",
             Certificate::self_signed(|params| params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
@@ -275,9 +120,9 @@ async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
         );
         assert!(server.heads.lock().unwrap().is_empty(), "{name}: nothing is asked of it");
         // With exactly this certificate pinned it will do; with another one it will not.
-        let pinned = PinnedCertificate::parse(&certificate.pem).unwrap();
+        let pinned = PinnedCertificate::parse(&certificate.pem, "test").unwrap();
         ask(&client, &server.url(), Some(&pinned), &nobody).await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
-        let wrong = PinnedCertificate::parse(&authority.issue(|_| ()).pem).unwrap();
+        let wrong = PinnedCertificate::parse(&authority.issue(|_| ()).pem, "test").unwrap();
         let refused = ask(&client, &server.url(), Some(&wrong), &nobody).await.unwrap_err();
         assert!(
             refused.to_string().contains("another certificate than trustServerCertificate pins"),
@@ -291,10 +136,10 @@ async fn certificates_are_refused_with_their_reason_and_may_be_pinned() {
     let server = Server::start(&sound_one, files(sound())).await;
     let client = client(&authority, Authenticator::default(), false);
     assert!(ask(&client, &server.url(), None, &nobody).await.is_ok());
-    let wrong = PinnedCertificate::parse(&authority.pem).unwrap();
+    let wrong = PinnedCertificate::parse(&authority.pem, "test").unwrap();
     assert!(ask(&client, &server.url(), Some(&wrong), &nobody).await.is_err());
     for text in ["", "rubbish", &format!("{}{}", authority.pem, sound_one.pem)] {
-        assert!(PinnedCertificate::parse(text).is_err());
+        assert!(PinnedCertificate::parse(text, "test").is_err());
     }
 }
 

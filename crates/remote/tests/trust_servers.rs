@@ -51,7 +51,7 @@ async fn hostile_servers() {
         ("HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n", "answered 500"),
         (
             "HTTP/1.1 302 Found\r\nLocation: https://evil.example/x\r\nContent-Length: 0\r\n\r\n",
-            "redirects to evil.example:443",
+            "redirects to evil.example:443, which is not followed; name the final address as the trust server",
         ),
         (
             "HTTP/1.1 302 Found\r\nLocation: http://169.254.169.254/\r\nContent-Length: 0\r\n\r\n",

@@ -82,7 +82,7 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
         }
     }
     let certificate = trust.trust_server_certificate.as_deref().filter(|text| !text.is_empty());
-    if let Some(Err(error)) = certificate.map(PinnedCertificate::parse) {
+    if let Some(Err(error)) = certificate.map(|pem| PinnedCertificate::parse(pem, "trustServerCertificate")) {
         faults.push(("trustServerCertificate".to_owned(), error.to_string()));
     }
     let server_certificate = certificate.map(str::to_owned);

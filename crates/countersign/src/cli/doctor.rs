@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 use countersign_image::{ImageReference, NotSha256, Wanted, shown};
 use countersign_notary::TrustServer;
 use countersign_policy::{Ask, ContainerImage, DenyReason, Need, NotaryAsk, Refusal, Requirement, plan};
-use countersign_remote::{AuthError, Failure, HttpError, Login};
+use countersign_remote::{AuthError, Failure, HttpError, Login, Request, Retry};
 use tokio::net::TcpStream;
 use url::Url;
 
@@ -336,7 +336,8 @@ async fn connect(server: &TrustServer) -> Result<String, Trouble> {
 
 async fn greet(clients: &clients::Clients, patient: &Patient) -> Result<String, Trouble> {
     let url = Url::parse(&format!("{}/v2/", patient.server)).map_err(|error| trouble(error.to_string(), ""))?;
-    let answered = clients.http.get_from(&url, patient.demands.certificate.as_ref(), None, 64 << 10).await;
+    let request = Request::get(&url, 64 << 10).pinned(patient.demands.certificate.as_ref()).retry(Retry::IfBroken);
+    let answered = clients.http.send(request).await;
     match answered {
         Ok(response) if response.status == 401 => {
             Ok(format!("it wants a login: {}", shown(&response.challenges.join("; "))))
@@ -353,7 +354,7 @@ async fn greet(clients: &clients::Clients, patient: &Patient) -> Result<String, 
                 }
                 _ => "Is there an HTTPS server at this port?",
             };
-            Err(trouble(error.to_string(), cure))
+            Err(trouble(Failure::Http(error).to_string(), cure))
         }
     }
 }

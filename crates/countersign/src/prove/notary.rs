@@ -12,6 +12,9 @@ use tokio::time::Instant;
 use super::{Found, Search};
 use crate::source::{Moment, SecretData};
 
+/// The member of a policy that pins the certificate of a trust server.
+pub(crate) const CERTIFICATE: &str = "trustServerCertificate";
+
 /// What is demanded of a repository on a trust server, read from the secrets and keys that say it.
 #[derive(Debug, Clone)]
 pub(crate) struct Demands {
@@ -47,7 +50,8 @@ impl Demands {
             let data = read_secret(moment, secret).await?;
             pins.extend(read_pin(secret, data.as_ref())?);
         }
-        let certificate = ask.server_certificate.as_deref().map(PinnedCertificate::parse).transpose();
+        let certificate =
+            ask.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
         let certificate = certificate.map_err(|error| undecided(error.to_string()))?;
         Ok(Self { signers, pins, certificate })
     }
@@ -138,7 +142,8 @@ impl Search<'_> {
         // It is large, and only those that have a turn are to take room.
         let proven = Box::pin(self.look_up(ask, wanted));
         tokio::time::timeout_at(self.until, proven).await.unwrap_or_else(|_| {
-            let certificate = ask.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem).ok());
+            let certificate =
+                ask.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem, CERTIFICATE).ok());
             if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
                 return no_turn();
             }

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use countersign_notary::{Answer, Request};
+use countersign_notary::{Answer, Request as Wanted};
 use futures::FutureExt as _;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use reqwest::header::HeaderValue;
@@ -11,14 +11,12 @@ use url::Url;
 use super::ask::{Key, host_of};
 use crate::credentials::Authenticator;
 use crate::failure::Failure;
-use crate::http::{HttpClient, HttpError, Response, host_port};
+use crate::http::{HttpClient, HttpError, Request, Response, Retry, host_port};
+use crate::load::MAX_UPDATE_BYTES;
 use crate::login::Login;
 
 /// How many files of one repository are fetched at once.
 const PARALLEL_FETCHES: usize = 16;
-
-/// The most bytes that one update of one repository may bring in all: half more than the largest file that is read.
-pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
 
 /// Fetches the files of one update.
 pub(crate) struct Fetcher<'a> {
@@ -39,7 +37,7 @@ impl<'a> Fetcher<'a> {
 
     /// Fetches the files of one step, several at once. The metadata says beforehand how long each may be, so what is too
     /// much is not even begun.
-    pub(crate) async fn fetch_all(&mut self, requests: &[Request]) -> Result<Vec<Answer>, Failure> {
+    pub(crate) async fn fetch_all(&mut self, requests: &[Wanted]) -> Result<Vec<Answer>, Failure> {
         if most(requests) > self.left {
             return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: host_of(&self.key.server) });
         }
@@ -50,10 +48,10 @@ impl<'a> Fetcher<'a> {
         Ok(answers)
     }
 
-    async fn fetch(&self, request: &Request) -> Result<Answer, Failure> {
+    async fn fetch(&self, request: &Wanted) -> Result<Answer, Failure> {
         let url = self.url(&request.file)?;
         let known = self.authorization.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let mut response = self.get(&url, known, request.limit).await?;
+        let mut response = self.http.send(self.request(&url, known, request.limit)).await.map_err(Failure::Http)?;
         if matches!(response.status, 401 | 403) {
             response = self.log_in(&url, response, request.limit).await?;
         }
@@ -67,17 +65,15 @@ impl<'a> Fetcher<'a> {
         }
     }
 
-    async fn get(&self, url: &Url, authorization: Option<HeaderValue>, limit: u64) -> Result<Response, Failure> {
-        let certificate = self.key.certificate.as_ref();
-        self.http.get_from(url, certificate, authorization, limit).await.map_err(Failure::Http)
+    /// To ask once more changes nothing at the server.
+    fn request<'b>(&'b self, url: &'b Url, authorization: Option<HeaderValue>, limit: u64) -> Request<'b> {
+        let request = Request::get(url, limit).pinned(self.key.certificate.as_ref());
+        request.authorization(authorization).retry(Retry::IfBroken)
     }
 
     /// Answers a challenge; what the server lets in is kept for the other files of the repository.
     async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
-        let send = |header| {
-            let certificate = self.key.certificate.as_ref();
-            self.http.get_from(url, certificate, Some(header), limit).boxed()
-        };
+        let send = |header| self.http.send(self.request(url, Some(header), limit)).boxed();
         let (response, header) = self.auth.log_in(self.http, url, &self.key.gun, self.login, &refusal, &send).await?;
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
         Ok(response)
@@ -94,7 +90,7 @@ impl<'a> Fetcher<'a> {
 }
 
 /// How many bytes these may bring at most. A reader stops one byte later.
-pub(crate) fn most(requests: &[Request]) -> u64 {
+pub(crate) fn most(requests: &[Wanted]) -> u64 {
     requests.iter().map(|request| request.limit).sum()
 }
 
