@@ -95,7 +95,7 @@ pub struct Targets {
     expires: Option<Time>,
     /// The signed tags.
     pub targets: BTreeMap<String, Target>,
-    /// Roles to which this one delegates, in the order of the file; of a role listed twice the first counts.
+    /// Roles to which this one delegates, in the order of the file, each once.
     pub delegations: Vec<Delegation>,
 }
 

@@ -4,6 +4,9 @@
 //! The order is Notary's: the root that is trusted already is used until something does not fit, and only then is a newer
 //! root looked for, once. What differs is said at each place; every difference is stricter.
 
+mod delegations;
+mod roots;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,12 +14,13 @@ use std::sync::Arc;
 use countersign_image::to_hex;
 use jiff::Timestamp as Time;
 
+use self::delegations::children;
 use crate::collection::{Repository, RoleState};
 use crate::error::Error;
 use crate::memory::{MAX_SEEN, Memory, Seen};
-use crate::metadata::{Delegation, FileMeta, MAX_DELEGATIONS, Metadata, Root, Snapshot, Targets, Timestamp};
+use crate::metadata::{Delegation, FileMeta, Metadata, Snapshot, Targets, Timestamp};
 use crate::role::RoleName;
-use crate::root::{KnownRoot, Link, MAX_ROOT_BYTES, MAX_ROTATIONS, RootPins};
+use crate::root::{KnownRoot, MAX_ROOT_BYTES, RootPins};
 use crate::signed::{Offered, Trusted, Wrong};
 
 /// The most bytes a timestamp may have: Notary's own limit.
@@ -221,135 +225,6 @@ impl Update {
 
     // -- root -------------------------------------------------------------------------------------------------------
 
-    fn take_first_root(&mut self, answer: Answer) -> Result<(), Error> {
-        let Answer::Found(bytes) = answer else {
-            return Err(Error::NoTrustData { gun: self.gun.clone() });
-        };
-        self.root = Some(KnownRoot::first(&self.gun, &bytes, self.now)?);
-        Ok(())
-    }
-
-    /// The root that the update has by now.
-    fn root(&self) -> Result<&KnownRoot, Error> {
-        self.root.as_ref().ok_or_else(|| Error::NoTrustData { gun: self.gun.clone() })
-    }
-
-    /// A failure with the root at hand: perhaps it was rotated. Tried once an update (step 7).
-    fn look_for_newer_root(&mut self, failure: Error) -> Result<Step, Error> {
-        if self.root_looked_for || self.root.is_none() {
-            return Err(failure);
-        }
-        self.root_looked_for = true;
-        self.failure = Some(failure);
-        Ok(self.fetch(Phase::NewestRoot, vec![newest_root_request()]))
-    }
-
-    fn take_newest_root(&mut self, answer: Answer) -> Result<Step, Error> {
-        let Answer::Found(bytes) = answer else {
-            return Err(Error::NoTrustData { gun: self.gun.clone() });
-        };
-        let offered = Offered::<Root>::read(&RoleName::root(), &bytes, MAX_ROOT_BYTES)?;
-        let trusted = self.root()?.trusted();
-        let (from, to) = (trusted.body().version(), offered.unverified().version());
-        if to == from && offered.content() == trusted.content() {
-            let held = self.root()?;
-            if **held.bytes() != *bytes {
-                // The same root, signed anew: the snapshot names the file with these signatures.
-                let anew = held.signed_anew(&self.gun, &bytes, self.now)?;
-                self.count_root(&anew)?;
-                return Ok(self.start_over(anew));
-            }
-            // No newer root, so what went wrong did not come of a rotation.
-            return Err(self.failure.take().unwrap_or_else(|| Error::NoTrustData { gun: self.gun.clone() }));
-        }
-        if to <= from {
-            // An unrelated root is the likelier reason, and the graver one: a repository made anew starts at version 1.
-            if offered.check(&trusted.body().root, None).is_err() {
-                return Err(Error::RootNotChained { gun: self.gun.clone(), from, to });
-            }
-            return Err(if to == from {
-                Error::SameVersionOtherContent { role: RoleName::root(), version: to }
-            } else {
-                Error::Rollback { role: RoleName::root(), offered: to, remembered: from }
-            });
-        }
-        if to - from > MAX_ROTATIONS {
-            return Err(Error::RootTooFar { gun: self.gun.clone(), from, to, limit: MAX_ROTATIONS });
-        }
-        if to == from + 1 {
-            return self.take_rotations(Vec::new(), &bytes);
-        }
-        let requests = (from + 1..to).map(root_version_request).collect();
-        Ok(self.fetch(Phase::Rotations { newest: bytes }, requests))
-    }
-
-    fn take_rotations(&mut self, intermediate: Vec<Answer>, newest: &[u8]) -> Result<Step, Error> {
-        let mut root = self.root()?.clone();
-        for (request, answer) in self.requested.clone().iter().zip(intermediate) {
-            root = root.next(&self.gun, &found(request, answer)?, Link::Intermediate, self.now)?;
-            self.count_root(&root)?;
-        }
-        root = root.next(&self.gun, newest, Link::Newest, self.now)?;
-        self.count_root(&root)?;
-        Ok(self.start_over(root))
-    }
-
-    /// What was verified with keys of the old root proves nothing under the new one.
-    fn start_over(&mut self, root: KnownRoot) -> Step {
-        self.root = Some(root);
-        self.held = None;
-        self.timestamp = None;
-        self.roles.clear();
-        self.frontier.clear();
-        self.fetch(Phase::Timestamp, vec![timestamp_request()])
-    }
-
-    /// The pins hold no key of the roots that are known: older roots may lead to one that they do hold.
-    fn need_older_roots(&mut self) -> Result<Step, Error> {
-        let version = self.root()?.trusted().body().version();
-        let oldest = version.saturating_sub(MAX_ROTATIONS).max(1);
-        let requests: Vec<_> = (oldest..version).rev().map(root_version_request).collect();
-        if requests.is_empty() {
-            return Err(self.not_pinned()?);
-        }
-        Ok(self.fetch(Phase::OlderRoots, requests))
-    }
-
-    fn not_pinned(&self) -> Result<Error, Error> {
-        let version = self.root()?.trusted().body().version();
-        Ok(Error::RootNotPinned { gun: self.gun.clone(), version })
-    }
-
-    /// Walks back until a root that a pin holds, then forward again to see that each was signed by the one before.
-    fn take_older_roots(&mut self, older: Vec<Answer>) -> Result<(), Error> {
-        let newest = self.root()?.clone();
-        let mut later: Vec<Vec<u8>> = vec![newest.bytes().to_vec()];
-        for answer in older {
-            let Answer::Found(bytes) = answer else {
-                break;
-            };
-            let Ok(candidate) = KnownRoot::recall(&self.gun, &bytes, &[]) else {
-                break;
-            };
-            self.count_root(&candidate)?;
-            if !candidate.satisfies(&self.pins) {
-                later.push(bytes);
-                continue;
-            }
-            let mut chained = candidate;
-            for (left, bytes) in later.iter().enumerate().rev() {
-                let link = if left == 0 { Link::Newest } else { Link::Intermediate };
-                chained = chained.next(&self.gun, bytes, link, self.now)?;
-                self.count_root(&chained)?;
-            }
-            self.root = Some(chained);
-            return Ok(());
-        }
-        Err(self.not_pinned()?)
-    }
-
-    // -- timestamp ----------------------------------------------------------------------------------------------------
-
     fn take_timestamp(&mut self, answer: Answer) -> Result<Step, Error> {
         let bytes = found(&timestamp_request(), answer)?;
         let offered = Offered::<Timestamp>::read(&RoleName::timestamp(), &bytes, MAX_TIMESTAMP_BYTES)?;
@@ -451,85 +326,6 @@ impl Update {
         self.need_delegations()
     }
 
-    /// Visits delegations level by level, parents before children; all files of a level are asked for at once.
-    fn need_delegations(&mut self) -> Result<Step, Error> {
-        let mut awaited = Vec::new();
-        let mut requests = Vec::new();
-        while !self.frontier.is_empty() && requests.is_empty() {
-            for (delegation, paths) in std::mem::take(&mut self.frontier) {
-                if self.roles.len() + awaited.len() >= MAX_DELEGATIONS {
-                    return Err(Error::TooManyDelegations { role: RoleName::targets(), limit: MAX_DELEGATIONS });
-                }
-                let Some(meta) = self.snapshot()?.body().delegations.get(delegation.name.as_str()).cloned() else {
-                    self.leave_out(delegation);
-                    continue;
-                };
-                let held = self.held.as_ref().and_then(|held| held.unchanged(&delegation, &meta));
-                if let Some(metadata) = held {
-                    self.use_delegation(delegation, paths, metadata);
-                } else {
-                    requests.push(named_request(&delegation.name, &meta));
-                    awaited.push((delegation, paths));
-                }
-            }
-        }
-        if requests.is_empty() {
-            return self.finish();
-        }
-        // Children of roles that were at hand wait for the next level.
-        awaited.append(&mut self.frontier);
-        self.frontier = awaited;
-        Ok(self.fetch(Phase::Delegations, requests))
-    }
-
-    /// A role without a file was never published. One that was published before and is still delegated has been taken
-    /// away by whoever holds the snapshot key; with `targets/releases` that would bring back older digests.
-    fn leave_out(&mut self, delegation: Delegation) {
-        let state = match self.memory.version(&delegation.name) {
-            None => RoleState::not_published(delegation),
-            Some(remembered) => {
-                let withdrawn = Error::Withdrawn { role: delegation.name.clone(), remembered };
-                RoleState::invalid(delegation, withdrawn)
-            }
-        };
-        self.roles.insert(state.name().clone(), state);
-    }
-
-    fn take_delegations(&mut self, answers: Vec<Answer>) -> Result<Step, Error> {
-        let requests = self.requested.clone();
-        let later = self.frontier.split_off(requests.len().min(self.frontier.len()));
-        let awaited = std::mem::replace(&mut self.frontier, later);
-        for (((delegation, paths), request), answer) in awaited.into_iter().zip(&requests).zip(answers) {
-            let bytes = found(request, answer)?;
-            let meta = self.snapshot()?.body().delegations.get(delegation.name.as_str()).cloned();
-            let meta = meta.ok_or_else(|| Error::NotInSnapshot { role: delegation.name.clone() })?;
-            let offered = Offered::<Targets>::read_named(&delegation.name, &bytes, &meta, &RoleName::snapshot())?;
-            self.count(&offered)?;
-            self.memory.check(offered.role(), Seen::offered(&offered))?;
-            let verified = offered.verify_counting(&delegation.keys, Some(self.now), &mut self.wrong.borrow_mut());
-            match verified {
-                Ok(metadata) => self.use_delegation(delegation, paths, Arc::new(metadata)),
-                Err(error) if error.is_soft() => {
-                    let state = RoleState::invalid(delegation, error);
-                    self.roles.insert(state.name().clone(), state);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        self.need_delegations()
-    }
-
-    fn use_delegation(&mut self, delegation: Delegation, paths: Vec<String>, metadata: Arc<Trusted<Targets>>) {
-        let state = match metadata.check_expiry(self.now) {
-            Ok(()) => {
-                self.frontier.extend(children(&metadata, &paths));
-                RoleState::valid(delegation, paths, metadata)
-            }
-            Err(expired) => RoleState::invalid(delegation, expired),
-        };
-        self.roles.insert(state.name().clone(), state);
-    }
-
     fn finish(&mut self) -> Result<Step, Error> {
         let root = self.root()?.clone();
         root.trusted().check_expiry(self.now)?;
@@ -548,17 +344,6 @@ impl Update {
         }
         Ok(Step::Done(Box::new(repository)))
     }
-}
-
-/// The delegations of a role, with the paths that each may speak for: those of its own that start with one of its
-/// parent's. The others are dropped (`RestrictChild` in `tuf/data/roles.go` of Notary).
-fn children(parent: &Trusted<Targets>, parent_paths: &[String]) -> Vec<(Delegation, Vec<String>)> {
-    let allowed = |path: &&String| parent_paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
-    let with_paths = |delegation: &Delegation| {
-        let paths = delegation.paths.iter().filter(allowed).cloned().collect();
-        (delegation.clone(), paths)
-    };
-    parent.body().delegations.iter().map(with_paths).collect()
 }
 
 fn newest_root_request() -> Request {

@@ -14,6 +14,7 @@ use crate::challenge::{self, Challenge};
 use crate::docker_config::{Care, Credential, DockerConfig, Secret, is_node_port};
 use crate::http::{Cures, HttpClient, HttpError, Request, Response, Retry, host_port};
 use crate::login::{Login, NamedBy};
+use crate::party::Party;
 
 /// The most bytes that a token server's answer may have. Tokens of some kilobytes occur.
 const MAX_TOKEN_BYTES: u64 = 64 << 10;
@@ -74,12 +75,12 @@ pub enum AuthError {
         host: String,
     },
     /// We are who we say, and may not read the repository.
-    #[error("{host} gives no access to {gun} with the credentials at hand")]
+    #[error("{host} gives no access to {repository} with the credentials at hand")]
     NoAccess {
         /// `HOST:PORT`
         host: String,
         /// The repository.
-        gun: String,
+        repository: String,
     },
     /// The token server's answer makes no sense.
     #[error("the token server {host} answered {what}")]
@@ -90,12 +91,14 @@ pub enum AuthError {
         what: String,
     },
     /// The server's challenge asks for more than to read the repository.
-    #[error("{host} asks for a token for {scope:?}, which is not to pull {gun}; no credentials are used for that")]
+    #[error(
+        "{host} asks for a token for {scope:?}, which is not to pull {repository}; no credentials are used for that"
+    )]
     BadScope {
         /// `HOST:PORT`
         host: String,
         /// The repository.
-        gun: String,
+        repository: String,
         /// What it asks for.
         scope: String,
     },
@@ -224,7 +227,7 @@ impl Authenticator {
         &self,
         http: &HttpClient,
         url: &Url,
-        gun: &str,
+        repository: &str,
         headers: &[String],
         credential: Option<&Credential>,
     ) -> Result<HeaderValue, AuthError> {
@@ -232,7 +235,7 @@ impl Authenticator {
         let challenges: Vec<Challenge> = headers.iter().flat_map(|header| challenge::parse(header)).collect();
         let credential = credential.filter(|_| url.scheme() == "https");
         if let Some(bearer) = challenges.iter().find(|challenge| challenge.scheme == "bearer") {
-            let token = self.token(http, url, gun, bearer, credential).await?;
+            let token = self.token(http, url, repository, bearer, credential).await?;
             let header = HeaderValue::from_str(&format!("Bearer {}", token.reveal()));
             return header.map_err(|_| AuthError::BadToken { host, what: "a token that no header can hold".into() });
         }
@@ -251,19 +254,19 @@ impl Authenticator {
         &self,
         http: &HttpClient,
         url: &Url,
-        gun: &str,
+        repository: &str,
         login: &Login,
         refusal: &Response,
         send: &(dyn Fn(HeaderValue) -> BoxFuture<'a, Result<Response, HttpError>> + Sync),
     ) -> Result<(Response, HeaderValue), LoginError> {
         let host = host_port(url);
-        let no_access = || AuthError::NoAccess { host: host.clone(), gun: gun.to_owned() };
+        let no_access = || AuthError::NoAccess { host: host.clone(), repository: repository.to_owned() };
         if refusal.status == 403 && refusal.challenges.is_empty() {
             return Err(LoginError::Auth(no_access()));
         }
         let mut worst = AuthError::NoCredentials { host: host.clone() };
-        for credential in self.candidates(login, url, gun).iter().map(Some).chain([None]) {
-            let header = match self.answer(http, url, gun, &refusal.challenges, credential).await {
+        for credential in self.candidates(login, url, repository).iter().map(Some).chain([None]) {
+            let header = match self.answer(http, url, repository, &refusal.challenges, credential).await {
                 Ok(header) => header,
                 Err(
                     refused @ (AuthError::NoCredentials { .. }
@@ -310,7 +313,7 @@ impl Authenticator {
         &self,
         http: &HttpClient,
         url: &Url,
-        gun: &str,
+        repository: &str,
         bearer: &Challenge,
         credential: Option<&Credential>,
     ) -> Result<Secret, AuthError> {
@@ -328,13 +331,13 @@ impl Authenticator {
         let service = bearer.parameter("service").unwrap_or_default();
         let bad_scope = || AuthError::BadScope {
             host: host_port(url),
-            gun: gun.to_owned(),
+            repository: repository.to_owned(),
             scope: scope.chars().take(200).collect(),
         };
         // Whoever asks might pass the token on to the registry itself, so what we are is used to read this repository only.
         let scope = match scope {
             "" => String::new(),
-            scope => pull_only(scope, gun).ok_or_else(bad_scope)?,
+            scope => pull_only(scope, repository).ok_or_else(bad_scope)?,
         };
         if scope.len().max(service.len()) > MAX_PARAMETER {
             return Err(bad_scope());
@@ -448,42 +451,6 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
     }
     let authorization = key.credential.as_ref().and_then(Credential::basic);
     http.send(Request::get(&url, MAX_TOKEN_BYTES).authorization(authorization).retry(Retry::IfBroken)).await
-}
-
-/// How close two hosts are to each other.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Party {
-    /// Nothing says that they belong together.
-    Other,
-    /// Names below one registrable domain, if the last label of a name that the public suffix list does not know counts as a
-    /// suffix, as the list has it. Everything in a cluster is below `cluster.local`.
-    SameDomain,
-    /// Names below one registrable domain, as the public suffix list knows it (`registry.example.co.uk` and
-    /// `auth.example.co.uk`, but not `a.co.uk` and `b.co.uk`).
-    SameKnownDomain,
-    /// One host.
-    Same,
-}
-
-impl Party {
-    fn of(one: &Url, other: &Url) -> Self {
-        if one.host().is_some() && one.host() == other.host() {
-            return Self::Same;
-        }
-        let (Some(url::Host::Domain(one)), Some(url::Host::Domain(other))) = (one.host(), other.host()) else {
-            return Self::Other;
-        };
-        match psl::domain(one.as_bytes()) {
-            Some(domain) if psl::domain(other.as_bytes()) == Some(domain) => {
-                if domain.suffix().is_known() {
-                    Self::SameKnownDomain
-                } else {
-                    Self::SameDomain
-                }
-            }
-            _ => Self::Other,
-        }
-    }
 }
 
 /// What is left of a token's scope (the distribution token specification: `TYPE:NAME:ACTIONS`, several with spaces between)

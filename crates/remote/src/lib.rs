@@ -14,6 +14,7 @@ mod http;
 mod load;
 mod login;
 mod notary;
+mod party;
 mod registry;
 // Public for stores elsewhere.
 pub mod shares;

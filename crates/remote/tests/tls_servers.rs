@@ -251,7 +251,7 @@ async fn bearer_tokens() {
     assert!(!server.saw(&STANDARD.encode(format!("alice:{PASSWORD}"))), "the password is for the token server alone");
 
     let bob = ask(&client(&authority, of("bob"), false), &server.url(), None, &nobody).await.unwrap_err();
-    assert_eq!(bob, Failure::Auth(AuthError::NoAccess { host: host.clone(), gun: GUN.into() }));
+    assert_eq!(bob, Failure::Auth(AuthError::NoAccess { host: host.clone(), repository: GUN.into() }));
     let mallory = ask(&client(&authority, of("mallory"), false), &server.url(), None, &nobody).await.unwrap_err();
     assert_eq!(mallory, Failure::Auth(AuthError::WrongCredentials { host: tokens.host.clone() }));
     let none =
