@@ -1,4 +1,5 @@
-//! From a plan to a verdict: gathers the proofs, for all images at once, within a deadline.
+//! From a plan to a verdict: gathers the proofs, for all images at once and for at most so many repositories; where nothing can be
+//! decided, puts back the digest that an update took away.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -104,8 +105,10 @@ impl Engine {
         };
         limit_repositories(&mut planned);
         let pull = PullSecrets::of(moment.as_ref(), job.namespace, job.workload);
+        let registry = self.registry.for_namespace(job.namespace);
         let search = &Search {
             notary: &self.notary,
+            registry: &registry,
             moment: moment.as_ref(),
             pull: &pull,
             namespace: job.namespace,
@@ -196,9 +199,8 @@ impl Engine {
         digest: Sha256,
         search: &Search<'_>,
     ) -> Result<(), DenyReason> {
-        let registry = self.registry.for_namespace(search.namespace);
         let host = RegistryClient::host(reference);
-        let asked = async { registry.has(reference, &digest, search.pull.login().await).await };
+        let asked = async { search.registry.has(reference, &digest, search.pull.login().await).await };
         match tokio::time::timeout_at(search.until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
@@ -266,8 +268,9 @@ fn limit_repositories(planned: &mut [PlannedImage]) {
             continue;
         };
         need.requirement = need.requirement.map(&mut |ask| {
-            let Ok(Ask::Notary(notary)) = ask else {
-                return ask.clone();
+            let notary = match ask {
+                Err(_) => return ask.clone(),
+                Ok(Ask::Notary(notary)) => notary,
             };
             // Under other pins it is asked for anew.
             let pins = (notary.root_keys.clone(), notary.root_secrets.clone(), notary.server_certificate.clone());

@@ -1,4 +1,4 @@
-//! Reviews of writes of policies.
+//! Reviews of writes of policies: a misspelt field is refused when somebody writes it.
 //!
 //! The API server drops nothing of a policy, so kubectl no longer finds a misspelt field by itself. This says so at once, in the
 //! words of `countersign lint`. A policy that gets in all the same, since this webhook never stops anybody by being away, denies by itself.

@@ -6,13 +6,13 @@ mod pull_secrets;
 use std::time::Duration;
 
 use countersign_image::Wanted;
-use countersign_policy::{Ask, Evidence};
-use countersign_remote::{NotaryClient, Seen};
+use countersign_policy::{Ask, Evidence, Refusal, SecretRef, SecretUse};
+use countersign_remote::{NotaryClient, RegistryClient, Seen};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
 pub(crate) use self::pull_secrets::PullSecrets;
-use crate::source::Moment;
+use crate::source::{Moment, SecretData};
 
 /// What one ask came to.
 pub(crate) struct Found {
@@ -26,6 +26,8 @@ pub(crate) struct Found {
 pub(crate) struct Search<'a> {
     /// Where signatures come from.
     pub(crate) notary: &'a NotaryClient,
+    /// Where images are.
+    pub(crate) registry: &'a RegistryClient,
     /// Where secrets come from.
     pub(crate) moment: &'a dyn Moment,
     /// The credentials of the workload.
@@ -48,5 +50,16 @@ impl Search<'_> {
         match ask {
             Ask::Notary(ask) => self.prove_by_notary(ask, wanted).await,
         }
+    }
+}
+
+/// Whether a secret holds what it is for.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&SecretData>) -> Result<(), Refusal> {
+    match purpose {
+        SecretUse::Signer => notary::read_signer(secret, data).map(|_| ()),
+        SecretUse::RootKey => notary::read_pin(secret, data).map(|_| ()),
     }
 }

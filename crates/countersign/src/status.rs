@@ -11,7 +11,7 @@ use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::{Value, json};
 use tracing::{debug, warn};
 
-use crate::prove::notary::check_secret;
+use crate::prove::check_secret;
 use crate::source::cluster::{ClusterSource, StoredPolicy, policies};
 use crate::source::definitions::CURE;
 use crate::{api, cluster};

@@ -1,4 +1,4 @@
-//! The JSON patch (RFC 6902) that pins proven images, puts back digests, and changes nothing else.
+//! The JSON patch (RFC 6902) in which pins, and digests that are put back, are written; it decides nothing.
 
 use serde_json::{Value, json};
 use thiserror::Error;

@@ -1,4 +1,4 @@
-//! The policies of a moment: which entry applies to an image, and why.
+//! The policies of a moment: which entry applies to an image, and why; an entry for some tags that checks nothing is not about digests.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;

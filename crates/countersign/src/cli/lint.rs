@@ -10,7 +10,8 @@ use super::exit;
 use super::output::{print, table};
 use crate::config::Pin;
 use crate::documents::{self, Document, Names};
-use crate::prove::notary::{check_secret, read_signer};
+use crate::prove::check_secret;
+use crate::prove::notary::read_signer;
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
 

@@ -1,10 +1,10 @@
-//! Docker Content Trust: what a trust server has signed of an image.
+//! Docker Content Trust: what a trust server has signed of an image, asked at the namespace's turn and within the review's time.
 
 use std::time::Duration;
 
 use countersign_image::Wanted;
 use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
-use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef, SecretUse};
+use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -208,17 +208,6 @@ fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {
     Refusal::SignerSecret { secret: secret.clone(), problem }
 }
 
-/// Whether a secret holds what it is for.
-///
-/// # Errors
-/// What is wrong with it.
-pub(crate) fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<&SecretData>) -> Result<(), Refusal> {
-    match purpose {
-        SecretUse::Signer => read_signer(secret, data).map(|_| ()),
-        SecretUse::RootKey => read_pin(secret, data).map(|_| ()),
-    }
-}
-
 /// The signer that a secret describes.
 ///
 /// # Errors
@@ -236,7 +225,7 @@ pub(crate) fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Resu
 ///
 /// # Errors
 /// A secret that is not there, or holds no key.
-fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, Refusal> {
+pub(super) fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
     let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
     let bad = || Refusal::RootKey { origin: format!("secret {}", secret.name) };

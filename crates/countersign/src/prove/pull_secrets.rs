@@ -1,4 +1,4 @@
-//! The credentials that a workload's pods pull their images with: they may be shown to whoever is asked for signatures too.
+//! The credentials that a workload's pods pull their images with, the pod's and then its service account's: they may be shown to whoever is asked for signatures too.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! `POST /admit`, `POST /validate` and `POST /policies`: from a review's bytes to its answer.
+//! `POST /admit`, `POST /validate` and `POST /policies`: from a review's bytes, of which there is a most, to its answer.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
