@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::cluster;
-use crate::reading;
+use crate::reading::{self, REVISION_LABEL};
 
 /// For how long a pair of a place and an image counts that was seen in a stored owner. A rollout makes its pods from one state
 /// of the owner, and may go on making them after the owner has changed again.
@@ -27,9 +27,6 @@ const MAX_SEEN: usize = 16 << 20;
 
 /// How many stored states of one owner are remembered; the oldest goes.
 const MAX_STATES: usize = 8;
-
-/// The label that names the revision that a pod of a `StatefulSet` was made from.
-pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
 
 /// A kind of owner, by its group and kind.
 type OwnerKind = (&'static str, &'static str);

@@ -15,10 +15,7 @@ use crate::config::Mode;
 use crate::decision::{Decision, ReviewOutcome, Webhook};
 use crate::enforce::{Engine, Job};
 use crate::journal;
-use crate::reading::Reading;
-
-/// The annotation of a pod that a node made for a static pod of its own.
-pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+use crate::reading::{MIRROR, Reading};
 
 /// How long a line of an admission warning may be: the API server cuts what is longer.
 const MAX_WARNING: usize = 256;

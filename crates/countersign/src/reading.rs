@@ -11,6 +11,12 @@ use countersign_policy::{Kinds, Workload};
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+/// The annotation of a pod that a node made for a static pod of its own.
+pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
+
+/// The label that names the revision that a pod of a `StatefulSet` was made from.
+pub(crate) const REVISION_LABEL: &str = "controller-revision-hash";
+
 /// How many values are built of an object: a pod with a thousand containers and as many volumes has seven thousand that are looked at.
 const MAX_VALUES: usize = 16_384;
 
@@ -22,17 +28,8 @@ const MAX_VALUES_OF_ALL: usize = 131_072;
 const MAX_TEXT: usize = 1024;
 
 /// What the gate looks at besides the images: who the owner is, and whether a node made the pod.
-const IDENTITY: [&str; 9] = [
-    "apiVersion",
-    "kind",
-    "uid",
-    "controller",
-    "ownerReferences",
-    "labels",
-    "annotations",
-    "nodeName",
-    crate::children::REVISION_LABEL,
-];
+const IDENTITY: [&str; 9] =
+    ["apiVersion", "kind", "uid", "controller", "ownerReferences", "labels", "annotations", "nodeName", REVISION_LABEL];
 
 /// Reads an object.
 struct Reader<'a> {
@@ -225,9 +222,7 @@ fn size_of_value(value: &Value) -> usize {
 fn is_of_use(kinds: &Kinds, name: &str) -> bool {
     let lower: Cow<'_, str> =
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() };
-    kinds.looks_at(&lower)
-        || name == crate::gate::MIRROR
-        || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
+    kinds.looks_at(&lower) || name == MIRROR || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
 }
 
 /// The part of an object that tells its owner.
@@ -328,15 +323,15 @@ mod tests {
     fn what_tells_the_owner_is_read() {
         let owner =
             json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "web", "uid": "u", "controller": true});
-        let labels = json!({crate::children::REVISION_LABEL: "web-1", "app": "web"});
+        let labels = json!({REVISION_LABEL: "web-1", "app": "web"});
         let pod = json!({
-            "metadata": {"name": "p", "labels": labels, "annotations": {crate::gate::MIRROR: "x", "a": "b"}, "ownerReferences": [owner]},
+            "metadata": {"name": "p", "labels": labels, "annotations": {MIRROR: "x", "a": "b"}, "ownerReferences": [owner]},
             "spec": {"nodeName": "node-1", "containers": [{"name": "web", "image": "a"}]},
         });
         let read = Reading::of(&Kinds::known(), "", "Pod", &pod.to_string()).unwrap();
         let expected = json!({
             "metadata": {
-                "name": "p", "labels": {crate::children::REVISION_LABEL: "web-1"}, "annotations": {crate::gate::MIRROR: "x"},
+                "name": "p", "labels": {REVISION_LABEL: "web-1"}, "annotations": {MIRROR: "x"},
                 "ownerReferences": [owner],
             },
             "spec": {"nodeName": "node-1"},
