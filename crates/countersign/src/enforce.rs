@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use countersign_image::{ImageReference, Sha256};
 use countersign_policy::{
-    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, Outcome, PlannedImage, Refusal,
-    Requirement, Reviewed, Verdict, Workload, plan,
+    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage,
+    Refusal, Requirement, Reviewed, Verdict, Workload, plan,
 };
 use countersign_remote::{Clock, Committed, MAX_LOOKS, NotaryClient, RegistryClient, Seen};
 use futures::FutureExt as _;
@@ -130,17 +130,7 @@ impl Engine {
         let Need::Proof(need) = &planned.need else {
             return (ImageVerdict::judge(planned, &[]), Vec::new());
         };
-        let prove = |ask: &Result<Ask, Refusal>| {
-            let ask = ask.clone();
-            async move {
-                match ask {
-                    Ok(ask) => search.prove(&ask, &need.wanted).await,
-                    Err(refusal) => Found { evidence: Err(refusal), seen: None },
-                }
-            }
-            .boxed()
-        };
-        let asked = need.requirement.asks().map(prove).collect();
+        let asked = need.requirement.asks().map(|ask| prove(ask, need, search).boxed()).collect();
         let Gathered { evidence, mut seen } = gather(&need.requirement, &need.reference, asked).await;
         let presence = need.require_present.then(|| need.reference.clone());
         let mut verdict = ImageVerdict::judge(planned, &evidence);
@@ -213,6 +203,14 @@ impl Engine {
     }
 }
 
+/// Looks for one thing that is asked for, unless it was refused before.
+async fn prove(ask: &Result<Ask, Refusal>, need: &NeededProof, search: &Search<'_>) -> Found {
+    match ask {
+        Ok(ask) => search.prove(ask, &need.wanted).await,
+        Err(refusal) => Found { evidence: Err(refusal.clone()), seen: None },
+    }
+}
+
 /// What was found for one image, in the order of [`countersign_policy::Requirement::asks`].
 struct Gathered {
     /// What each ask came to; `None` where nobody waited for it.
@@ -262,6 +260,13 @@ fn put_back(verdict: &mut Verdict, before: &Reviewed) {
 
 /// Refuses to ask for repositories beyond as many as one review may ask for.
 fn limit_repositories(planned: &mut [PlannedImage]) {
+    let asks = |image: &PlannedImage| match &image.need {
+        Need::Proof(need) => need.requirement.asks().count(),
+        Need::Nothing | Need::Denied(_) => 0,
+    };
+    if planned.iter().map(asks).sum::<usize>() <= MAX_REPOSITORIES {
+        return;
+    }
     let mut asked = HashSet::new();
     for image in planned {
         let Need::Proof(need) = &mut image.need else {
