@@ -130,7 +130,7 @@ mod tests {
 
     /// Each address, whether it may be asked when it is named, and whether a redirect to it is followed.
     #[test]
-    fn addresses() {
+    fn clouds_are_not_asked_for_their_credentials() {
         let cases = [
             ("169.254.169.254", false, false),
             ("169.254.0.1", false, false),
