@@ -115,7 +115,7 @@ impl Resolve for Lookup {
             if good.is_empty() && !bad.is_empty() {
                 return Err(match reach {
                     Reach::Named => "its name leads to a link-local address, which is never asked".into(),
-                    Reach::Sent => "its name leads to an address that no redirect is followed to".into(),
+                    Reach::Sent => "its name leads to an address that no other server may send us to".into(),
                 });
             }
             let addresses: Addrs = Box::new(good.into_iter());
@@ -191,6 +191,6 @@ mod tests {
         let found = |reach| async move { Lookup(reach).resolve("localhost".parse().unwrap()).await };
         assert!(found(Reach::Named).await.unwrap().all(|address| address.ip().is_loopback()));
         let refused = found(Reach::Sent).await.err().unwrap().to_string();
-        assert_eq!(refused, "its name leads to an address that no redirect is followed to");
+        assert_eq!(refused, "its name leads to an address that no other server may send us to");
     }
 }

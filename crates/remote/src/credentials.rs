@@ -52,7 +52,7 @@ pub enum AuthError {
         /// `HOST:PORT`
         host: String,
     },
-    /// The token server is on plain http, or named by something that is no URL.
+    /// The token server is on plain http, or named by something that is no URL, or by one with a user name in it.
     #[error("{host} names the token server {realm:?}, which is not an https address; nothing is sent there")]
     BadRealm {
         /// `HOST:PORT` of the server that asked.
@@ -277,6 +277,8 @@ impl Authenticator {
                     worst = worse(worst, refused);
                     continue;
                 }
+                // That it gets no credential says more than that it cannot be asked without.
+                Err(AuthError::Http(_)) if matches!(worst, AuthError::ForeignRealm { .. }) => continue,
                 Err(other) => return Err(LoginError::Auth(other)),
             };
             let response = send(header.clone()).await.map_err(LoginError::Http)?;
@@ -319,12 +321,15 @@ impl Authenticator {
     ) -> Result<Secret, AuthError> {
         let named = bearer.parameter("realm").unwrap_or_default();
         let realm = Some(named).filter(|realm| realm.len() <= MAX_PARAMETER).and_then(|realm| Url::parse(realm).ok());
-        let realm = realm.filter(|realm| realm.scheme() == "https" && realm.host_str().is_some());
+        // Who names the token server does not choose as whom we come to it.
+        let nobody = |realm: &Url| realm.username().is_empty() && realm.password().is_none();
+        let realm = realm.filter(|realm| realm.scheme() == "https" && realm.host_str().is_some() && nobody(realm));
         let realm = realm
             .ok_or_else(|| AuthError::BadRealm { host: host_port(url), realm: named.chars().take(200).collect() })?;
         // A certificate of ours that the token server is shown says who we are, just as a password does.
         let known_there = credential.is_some() || http.shows_certificate(&realm);
-        if known_there && !self.may_share(url, &realm) {
+        let may_share = self.may_share(url, &realm);
+        if known_there && !may_share {
             return Err(AuthError::ForeignRealm { host: host_port(url), realm: host_port(&realm) });
         }
         let scope = bearer.parameter("scope").unwrap_or_default();
@@ -349,7 +354,8 @@ impl Authenticator {
         if let Some(token) = self.kept(&key) {
             return Ok(token);
         }
-        self.ask_for_token(http, url, &realm, &key).await
+        let sent = !may_share && realm.host() != url.host() && !http.is_set_up(&realm);
+        self.ask_for_token(http, url, &realm, &key, sent).await
     }
 
     /// The turn at asking for a token. It is gone with the last who waits for it, also where a review was given up.
@@ -370,9 +376,10 @@ impl Authenticator {
         url: &Url,
         realm: &Url,
         key: &TokenKey,
+        sent: bool,
     ) -> Result<Secret, AuthError> {
         let credential = &key.credential;
-        let answer = ask(http, realm, key).await.map_err(AuthError::Http)?;
+        let answer = ask(http, realm, key, sent).await.map_err(AuthError::Http)?;
         let host = host_port(realm);
         match answer.status {
             200 => {}
@@ -429,8 +436,9 @@ fn worse(one: AuthError, other: AuthError) -> AuthError {
 }
 
 /// Asks a token server: by GET with a password or without, by POST with an identity token (the distribution
-/// specification's `OAuth2` form).
-async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response, HttpError> {
+/// specification's `OAuth2` form). `sent` says that only the server that asks for a token names the token server; no credential
+/// is shown to that one.
+async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey, sent: bool) -> Result<Response, HttpError> {
     let given = [("service", &key.service), ("scope", &key.scope)];
     let given = given.into_iter().filter(|(_, value)| !value.is_empty());
     if let Some(Credential::IdentityToken(token)) = &key.credential {
@@ -450,7 +458,8 @@ async fn ask(http: &HttpClient, realm: &Url, key: &TokenKey) -> Result<Response,
         url.set_query(None);
     }
     let authorization = key.credential.as_ref().and_then(Credential::basic);
-    http.send(Request::get(&url, MAX_TOKEN_BYTES).authorization(authorization).retry(Retry::IfBroken)).await
+    let request = Request::get(&url, MAX_TOKEN_BYTES).authorization(authorization).retry(Retry::IfBroken);
+    http.send(if sent { request.sent() } else { request }).await
 }
 
 /// What is left of a token's scope (the distribution token specification: `TYPE:NAME:ACTIONS`, several with spaces between)

@@ -61,6 +61,7 @@ pub struct Request<'a> {
     limit: u64,
     redirects: Redirects,
     retry: Retry,
+    reach: Reach,
 }
 
 /// Without the form and the URL's query, which may hold secrets.
@@ -87,6 +88,7 @@ impl<'a> Request<'a> {
             limit,
             redirects: Redirects::SameOrigin,
             retry: Retry::Once,
+            reach: Reach::Named,
         }
     }
 
@@ -127,6 +129,13 @@ impl<'a> Request<'a> {
     #[must_use]
     pub fn redirects(mut self, redirects: Redirects) -> Self {
         self.redirects = redirects;
+        self
+    }
+
+    /// Another server names this URL, and nobody who is trusted with it: it may not be at this machine, and who we are is not said.
+    #[must_use]
+    pub(crate) fn sent(mut self) -> Self {
+        self.reach = Reach::Sent;
         self
     }
 
@@ -265,7 +274,7 @@ impl HttpClient {
     }
 
     async fn send_once(&self, request: &Request<'_>) -> Result<Response, HttpError> {
-        let mut place = self.place(request.url, request.pinned, Reach::Named)?;
+        let mut place = self.place(request.url, request.pinned, request.reach)?;
         let mut method = request.method.clone();
         let mut left = self.shared.timeout;
         let mut turn = self.turn(&place.host).await?;
@@ -334,7 +343,8 @@ impl HttpClient {
             }
             Err(error) => {
                 let found = explain(&place.host, &error, self.shared.connections.proxied);
-                if error.is_timeout() {
+                // One that was given little time, since a redirect led to it late, is not dead for that.
+                if error.is_timeout() && time >= self.shared.timeout / 2 {
                     self.shared.silent.says_nothing(&place.host, &found, error.is_connect());
                 }
                 Err(found)
@@ -363,26 +373,39 @@ impl HttpClient {
 
     /// Whether a host is shown a certificate of ours.
     pub(crate) fn shows_certificate(&self, url: &Url) -> bool {
+        self.particular(&host_port(url), url).is_some_and(|(_, host)| host.has_identity())
+    }
+
+    /// Whether the operator has set up something for a host.
+    pub(crate) fn is_set_up(&self, url: &Url) -> bool {
+        self.particular(&host_port(url), url).is_some()
+    }
+
+    /// What the operator has set up for a host, and under which of its names: with its port, or else without.
+    fn particular<'a>(&self, host: &'a str, url: &'a Url) -> Option<(&'a str, &HostConnection)> {
         let by_host = &self.shared.connections.by_host;
-        let named = [host_port(url), url.host_str().unwrap_or_default().to_owned()];
-        named.iter().any(|name| by_host.get(name).is_some_and(HostConnection::has_identity))
+        let names = [host, url.host_str().unwrap_or_default()];
+        names.into_iter().find_map(|name| Some((name, by_host.get(name)?)))
     }
 
     /// The client for a host, and the address to ask: another one if the host has an alias.
     fn place(&self, url: &Url, pinned: Option<&PinnedCertificate>, reach: Reach) -> Result<Place, HttpError> {
         let shared = &self.shared;
         let host = host_port(url);
-        let name = [host.as_str(), url.host_str().unwrap_or_default()]
-            .into_iter()
-            .find(|name| shared.connections.by_host.contains_key(*name));
         let general = HostConnection::default();
-        let particular = name.and_then(|name| shared.connections.by_host.get(name)).unwrap_or(&general);
+        let (name, particular) = match self.particular(&host, url) {
+            Some((name, particular)) => (Some(name), particular),
+            None => (None, &general),
+        };
         let target = match &particular.alias {
             None => url.clone(),
             Some(alias) => with_authority(url, alias).unwrap_or_else(|| url.clone()),
         };
         // An alias is the operator's, who may well have something on this machine; but not for whoever sends us there.
-        if !reach.allows_host(url) || reach == Reach::Sent && !reach.allows_host(&target) {
+        if reach == Reach::Sent && !(reach.allows_host(url) && reach.allows_host(&target)) {
+            return Err(HttpError::OffLimits { host });
+        }
+        if !reach.allows_host(url) {
             return Err(HttpError::LinkLocal { host });
         }
         let client = match (pinned, reach) {
@@ -509,7 +532,7 @@ mod tests {
         let url = format!("https://localhost:{}/", server.local_addr().unwrap().port());
         let refused = client.shared.sent.everywhere.get(&url).send().await.unwrap_err();
         let told = explain("localhost:1", &refused, false).to_string();
-        assert_eq!(told, "cannot reach localhost:1: its name leads to an address that no redirect is followed to");
+        assert_eq!(told, "cannot reach localhost:1: its name leads to an address that no other server may send us to");
         assert!(server.accept().is_err(), "nobody came");
     }
 

@@ -288,6 +288,37 @@ async fn a_realm_elsewhere_gets_no_password() {
     ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap();
 }
 
+/// Who names the token server chooses neither as whom it is asked, nor that it is one at this machine.
+#[tokio::test]
+async fn a_realm_elsewhere_is_not_at_home() {
+    let authority = Authority::make();
+    let certificate = authority.issue(|_| ());
+    let tokens = Server::start(&certificate, token_server()).await;
+    let named =
+        |realm: String| format!("Bearer realm=\"{realm}\",service=\"notary\",scope=\"repository:team/app:pull\"");
+    let port = tokens.host.rsplit_once(':').unwrap().1.to_owned();
+    for (realm, expected) in [
+        (format!("https://alice:open-sesame@{}/token", tokens.host), "is not an https address"),
+        (format!("https://localhost:{port}/token"), "no other server may send us there"),
+        (format!("https://127.0.0.2:{port}/token"), "no other server may send us there"),
+        ("https://169.254.169.254/token".to_owned(), "no other server may send us there"),
+    ] {
+        let server = Server::start(&certificate, guarded(named(realm.clone()), "Bearer weak".into())).await;
+        let nobody = client(&authority, Authenticator::default(), false);
+        let refused = ask(&nobody, &server.url(), None, &Login::none()).await.unwrap_err().to_string();
+        assert!(refused.contains(expected), "{realm}: {refused}");
+        assert_eq!(tokens.heads.lock().unwrap().len(), 0, "{realm}");
+    }
+    // The same, where the operator says so.
+    let server =
+        Server::start(&certificate, guarded(named(format!("https://localhost:{port}/token")), "Bearer weak".into()))
+            .await;
+    let mut authenticator = Authenticator::default();
+    authenticator.allow_realms("127.0.0.1", vec!["localhost".into()]);
+    ask(&client(&authority, authenticator, false), &server.url(), None, &Login::none()).await.unwrap();
+    assert_eq!(tokens.heads.lock().unwrap().len(), 1);
+}
+
 /// A server that asks for a token for more than to read its repository gets one for that, or none: it might use it elsewhere.
 #[tokio::test]
 async fn a_token_is_for_one_repository() {

@@ -32,6 +32,11 @@ pub enum HttpError {
         /// `HOST:PORT`
         host: String,
     },
+    /// An address to which no other server may send us: one of this machine, or one at which clouds keep credentials.
+    OffLimits {
+        /// `HOST:PORT`
+        host: String,
+    },
     /// The server sends us elsewhere.
     Redirected {
         /// `HOST:PORT`
@@ -164,6 +169,10 @@ impl HttpError {
                 write!(f, "the TLS connection to {host} was refused: ")?;
                 problem.write(f, cures)
             }
+            Self::OffLimits { host } => write!(
+                f,
+                "{host} is an address of this machine itself, or one of those at which clouds keep credentials, and no other server may send us there"
+            ),
             Self::LinkLocal { host } => write!(f, "{host} is at a link-local address, which is never asked"),
             Self::Redirected { host, to, problem } => {
                 write!(f, "{host} redirects to {to}, {problem}")?;
