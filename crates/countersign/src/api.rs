@@ -417,6 +417,24 @@ mod tests {
             assert!(with(MAX_ITEMS).problems.is_empty(), "{member}");
             assert!(matches!(with(MAX_ITEMS + 1).policy.entries[0].check, Check::Unusable(_)), "{member}");
         }
+        let pem = |bytes: usize| format!("-----BEGIN PUBLIC KEY-----\n{}", "A".repeat(bytes));
+        for (member, value) in [("rootKeys", json!([pem(20 << 10)])), ("trustServerCertificate", json!(pem(20 << 10)))]
+        {
+            let policy = json!({"trust": {"enabled": true, member: value}});
+            let read = read(&json!({"spec": {"repositories": [{"name": "h.io/*", "policy": policy}]}}));
+            assert!(matches!(read.policy.entries[0].check, Check::Unusable(_)), "{member}");
+            assert!(in_one_line(&read.problems).contains("has 20 KiB, and 16 KiB are the limit"), "{read:?}");
+        }
+        // Alternatives have no more together than one alone.
+        let secrets =
+            |count: usize| json!({"trust": {"enabled": true, "signerSecrets": vec![json!({"name": "a"}); count]}});
+        let with = |alternatives: Value| {
+            read(&json!({"spec": {"repositories": [{"name": "h.io/*", "policy": {"anyOf": alternatives}}]}}))
+        };
+        assert!(with(json!([secrets(32), secrets(32)])).problems.is_empty());
+        let over = with(json!([secrets(33), secrets(32)]));
+        assert!(matches!(over.policy.entries[0].check, Check::Unusable(_)), "{over:?}");
+        assert!(in_one_line(&over.problems).contains("policy asks for 65 secrets in all"), "{over:?}");
         let members: serde_json::Map<_, _> = (0..1000).map(|index| (format!("m{index}"), json!(1))).collect();
         let told = read(&Value::Object(members)).policy.unusable.unwrap_or_default();
         assert!(told.len() < 4000 && told.ends_with("more"), "{told}");

@@ -17,6 +17,7 @@ use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use crate::prove::notary::ReadDemands;
 use crate::prove::{Found, PullSecrets, Search};
 use crate::source::{Moment, Source};
 
@@ -26,6 +27,10 @@ const PARALLEL_IMAGES: usize = 32;
 /// How many repositories on trust servers one review may ask for: pods have a handful, and whoever wants more could make this
 /// process ask for, and remember, any number.
 const MAX_REPOSITORIES: usize = 64;
+
+/// How much of a review's time is left for what comes after proofs, where there are several or something comes after them: to write down
+/// what was seen takes one request to the API server, and so does the registry's answer.
+const LEFT_FOR_THE_REST: Duration = Duration::from_millis(1500);
 
 /// How many images and entries are compared at once: some milliseconds of it.
 const MATCHES_AT_ONCE: usize = 20_000;
@@ -112,25 +117,31 @@ impl Engine {
             moment: moment.as_ref(),
             pull: &pull,
             namespace: job.namespace,
-            until: job.until,
             deadline: self.deadline,
             denial_age: job.denial_age,
+            demands: ReadDemands::default(),
             now,
         };
         // One after the other: what it takes to prove an image is not made before its turn comes.
-        let judged =
-            stream::iter(planned).map(|planned| async move { self.judge_image(planned, search).await }.boxed());
+        let judged = stream::iter(planned)
+            .map(|planned| async move { self.judge_image(planned, search, job.until).await }.boxed());
         let judged: Vec<_> = judged.buffered(PARALLEL_IMAGES).collect().await;
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
     }
 
     /// Judges an image, and says what must be remembered if it is admitted.
-    async fn judge_image(&self, planned: PlannedImage, search: &Search<'_>) -> (ImageVerdict, Vec<Seen>) {
+    async fn judge_image(
+        &self,
+        planned: PlannedImage,
+        search: &Search<'_>,
+        until: Instant,
+    ) -> (ImageVerdict, Vec<Seen>) {
         let Need::Proof(need) = &planned.need else {
             return (ImageVerdict::judge(planned, &[]), Vec::new());
         };
-        let asked = need.requirement.asks().map(|ask| prove(ask, need, search).boxed()).collect();
+        let proofs_until = until - time_after_proofs(need, self.deadline);
+        let asked = need.requirement.asks().map(|ask| prove(ask, need, search, proofs_until).boxed()).collect();
         let Gathered { evidence, mut seen } = gather(&need.requirement, &need.reference, asked).await;
         let presence = need.require_present.then(|| need.reference.clone());
         let mut verdict = ImageVerdict::judge(planned, &evidence);
@@ -139,7 +150,7 @@ impl Engine {
         };
         let seen = proven.rests_on().iter().filter_map(|index| seen.get_mut(*index)?.take()).collect();
         if let Some(reference) = presence
-            && let Err(reason) = self.check_present(&reference, proven.digest(), search).await
+            && let Err(reason) = self.check_present(&reference, proven.digest(), search, until).await
         {
             verdict.outcome = Outcome::Denied(reason);
         }
@@ -188,10 +199,11 @@ impl Engine {
         reference: &ImageReference,
         digest: Sha256,
         search: &Search<'_>,
+        until: Instant,
     ) -> Result<(), DenyReason> {
         let host = RegistryClient::host(reference);
         let asked = async { search.registry.has(reference, &digest, search.pull.login().await).await };
-        match tokio::time::timeout_at(search.until, asked).await {
+        match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
             Ok(Err(error)) => Err(DenyReason::undecided(error.to_string())),
@@ -203,10 +215,17 @@ impl Engine {
     }
 }
 
+/// How much of a review's time no proof may take: one that is listed first and slow would take the time in which another one's is
+/// written down, or the registry is asked.
+fn time_after_proofs(need: &NeededProof, deadline: Duration) -> Duration {
+    let alone = matches!(need.requirement, Requirement::One(_)) && !need.require_present;
+    if alone { Duration::ZERO } else { LEFT_FOR_THE_REST.min(deadline / 5) }
+}
+
 /// Looks for one thing that is asked for, unless it was refused before.
-async fn prove(ask: &Result<Ask, Refusal>, need: &NeededProof, search: &Search<'_>) -> Found {
+async fn prove(ask: &Result<Ask, Refusal>, need: &NeededProof, search: &Search<'_>, until: Instant) -> Found {
     match ask {
-        Ok(ask) => search.prove(ask, &need.wanted).await,
+        Ok(ask) => search.prove(ask, &need.wanted, until).await,
         Err(refusal) => Found { evidence: Err(refusal.clone()), seen: None },
     }
 }
@@ -258,34 +277,26 @@ fn put_back(verdict: &mut Verdict, before: &Reviewed) {
     }
 }
 
-/// Refuses to ask for repositories beyond as many as one review may ask for.
+/// Denies images for which more repositories would have to be asked for than one review may: an alternative that is not asked must not
+/// leave it to another one.
 fn limit_repositories(planned: &mut [PlannedImage]) {
-    let asks = |image: &PlannedImage| match &image.need {
-        Need::Proof(need) => need.requirement.asks().count(),
-        Need::Nothing | Need::Denied(_) => 0,
-    };
-    if planned.iter().map(asks).sum::<usize>() <= MAX_REPOSITORIES {
-        return;
-    }
     let mut asked = HashSet::new();
     for image in planned {
-        let Need::Proof(need) = &mut image.need else {
+        let Need::Proof(need) = &image.need else {
             continue;
         };
-        need.requirement = need.requirement.map(&mut |ask| {
-            let notary = match ask {
-                Err(_) => return ask.clone(),
-                Ok(Ask::Notary(notary)) => notary,
-            };
-            // Under other pins it is asked for anew.
-            let pins = (notary.root_keys.clone(), notary.root_secrets.clone(), notary.server_certificate.clone());
-            let repository = (notary.server.as_str().to_owned(), notary.gun.clone(), pins);
-            if asked.len() >= MAX_REPOSITORIES && !asked.contains(&repository) {
-                return Err(Refusal::TooManyRepositories { limit: MAX_REPOSITORIES });
-            }
-            asked.insert(repository);
-            ask.clone()
-        });
+        // Under other pins it is asked for anew, and another entry may have others.
+        let repository = |ask: &Result<Ask, Refusal>| match ask {
+            Err(_) => None,
+            Ok(Ask::Notary(ask)) => Some((ask.server.clone(), ask.gun.clone(), Arc::as_ptr(&ask.policy))),
+        };
+        let wanted: Vec<_> = need.requirement.asks().filter_map(repository).collect();
+        let new = wanted.iter().filter(|repository| !asked.contains(*repository)).collect::<HashSet<_>>().len();
+        if asked.len() + new > MAX_REPOSITORIES {
+            image.need = Need::Denied(Refusal::TooManyRepositories { limit: MAX_REPOSITORIES }.into());
+        } else {
+            asked.extend(wanted);
+        }
     }
 }
 
@@ -299,8 +310,8 @@ mod tests {
     use std::future::pending;
 
     use countersign_image::Wanted;
-    use countersign_notary::{Answer, RootPins, Update};
-    use countersign_policy::{Format, Proof};
+    use countersign_notary::{Answer, RootPins, TrustServer, Update};
+    use countersign_policy::{Format, NotaryAsk, Proof, TrustPolicy};
     use forge::{NOW, Repo, digest_of};
 
     use super::*;
@@ -329,6 +340,59 @@ mod tests {
         };
         let gathered = gather(requirement, image, requirement.asks().map(found).collect()).now_or_never()?;
         Some(gathered.evidence.iter().map(Option::is_some).collect())
+    }
+
+    fn ask(host: &str, image: &ImageReference) -> Requirement<Result<Ask, Refusal>> {
+        let server = TrustServer::parse(&format!("https://{host}")).unwrap();
+        let policy = Arc::new(TrustPolicy::default());
+        let (gun, secrets_namespace) = (image.repository(), "n".to_owned());
+        Requirement::One(Ok(Ask::Notary(NotaryAsk { server, named_by_tenant: false, gun, policy, secrets_namespace })))
+    }
+
+    /// An image that one of two trust servers is asked for.
+    fn with_alternatives(image: &str) -> NeededProof {
+        let reference = ImageReference::parse(image).unwrap();
+        let requirement = Requirement::Any(vec![ask("new.io", &reference), ask("old.io", &reference)]);
+        let wanted = Wanted::of(&reference).unwrap();
+        NeededProof { reference, wanted, requirement, require_present: false, pin: None }
+    }
+
+    /// What is over the limit is denied: an alternative that nobody asks any more must not leave an image to a later one, which may have
+    /// other content.
+    #[test]
+    fn over_the_limit_no_alternative_is_left_out() {
+        let image = |number: usize| {
+            let image = format!("h.io/app{number}:v1");
+            let need = Need::Proof(Box::new(with_alternatives(&image)));
+            let path = format!("containers/{number}");
+            PlannedImage { image: ContainerImage { pointer: path.clone(), path, image }, entry: None, need }
+        };
+        let mut planned: Vec<_> = (0..MAX_REPOSITORIES / 2 - 1).map(image).collect();
+        let same = planned[0].clone();
+        planned.push(same.clone());
+        let mut odd = image(1000);
+        let Need::Proof(need) = &mut odd.need else { panic!() };
+        need.requirement = ask("new.io", &need.reference);
+        planned.extend([odd, image(1001), same, image(1002)]);
+        let before = planned.clone();
+        limit_repositories(&mut planned);
+        let denied = |image: &PlannedImage| matches!(image.need, Need::Denied(_));
+        let over: Vec<_> = planned.iter().filter(|image| denied(image)).map(|image| &image.image.image).collect();
+        assert_eq!(over, ["h.io/app1001:v1", "h.io/app1002:v1"]);
+        assert!(planned.iter().zip(&before).all(|(after, before)| denied(after) || after == before));
+    }
+
+    /// A slow server that is listed first must leave the time that it takes to write down what another one has.
+    #[test]
+    fn proofs_leave_time_for_what_comes_after_them() {
+        let mut need = with_alternatives("h.io/app:v1");
+        let long = Duration::from_secs(20);
+        assert_eq!(time_after_proofs(&need, long), LEFT_FOR_THE_REST);
+        assert_eq!(time_after_proofs(&need, Duration::from_secs(1)), Duration::from_millis(200));
+        need.requirement = ask("new.io", &need.reference);
+        assert_eq!(time_after_proofs(&need, long), Duration::ZERO);
+        need.require_present = true;
+        assert_eq!(time_after_proofs(&need, long), LEFT_FOR_THE_REST);
     }
 
     #[test]

@@ -20,6 +20,9 @@ use crate::reading::{MIRROR, Reading};
 /// How long a line of an admission warning may be: the API server cuts what is longer.
 const MAX_WARNING: usize = 256;
 
+/// How many bytes the warnings of one answer may have together: beyond it the API server cuts every one of them short.
+const MAX_WARNINGS: usize = 4096;
+
 /// Decides about objects.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -167,7 +170,7 @@ impl Gate {
         let signed_by = decision.verdict.signers();
         let mut answer = Answer { patch: decision.patch, audit, signed_by, ..Answer::default() };
         let Some(message) = decision.denied else {
-            answer.warnings = decision.verdict.warnings().map(|(image, warning)| told(image, warning)).collect();
+            answer.warnings = few(decision.verdict.warnings().map(|(image, warning)| told(image, warning)).collect());
             return (outcome, answer);
         };
         answer.reason = Some(message.clone());
@@ -176,7 +179,7 @@ impl Gate {
                 answer.denied = Some(message);
                 return (outcome, answer);
             }
-            Mode::Warn => answer.warnings = message.lines().map(warning).collect(),
+            Mode::Warn => answer.warnings = few(message.lines().map(warning).collect()),
             Mode::Enforce | Mode::Audit => {}
         }
         (ReviewOutcome::Tolerated, answer)
@@ -211,9 +214,30 @@ fn warning(line: &str) -> String {
     short(format!("would be denied: {line}"))
 }
 
-/// What is to be known of an image that is allowed, as a warning.
+/// What is to be known of an image that is allowed, as a warning. Of a long image the end is said, which has its name and tag, so that
+/// there is room for what is to be known.
 fn told(image: &str, warning: &Warning) -> String {
-    short(format!("{}: {warning}", quoted(image)))
+    let (image, warning) = (quoted(image), warning.to_string());
+    let room = MAX_WARNING.saturating_sub(warning.chars().count() + 2).max(MAX_WARNING / 6);
+    let length = image.chars().count();
+    let image =
+        if length > room { format!("…{}", image.chars().skip(length + 1 - room).collect::<String>()) } else { image };
+    short(format!("{image}: {warning}"))
+}
+
+/// As many warnings as there is room for, and how many more there are.
+fn few(mut lines: Vec<String>) -> Vec<String> {
+    let more = |count: usize| format!("and {count} more");
+    let (mut length, mut fits, all) = (0, 0, lines.len());
+    for line in &lines {
+        length += line.len();
+        fits += usize::from(length <= MAX_WARNINGS - more(all).len());
+    }
+    if length > MAX_WARNINGS {
+        lines.truncate(fits);
+        lines.push(more(all - fits));
+    }
+    lines
 }
 
 fn short(whole: String) -> String {

@@ -80,7 +80,7 @@ impl Default for Metrics {
         let alternatives = Family::default();
         registry.register(
             "alternatives",
-            "Images allowed by one of several alternatives where an earlier one was undecided, or a later one proves another digest",
+            "Images allowed by one of several alternatives where an earlier one was undecided or contradicts what was seen of it, or a later one proves another digest",
             alternatives.clone(),
         );
         let duration = Histogram::new(exponential_buckets(0.0005, 2.0, 15));

@@ -34,21 +34,21 @@ pub(crate) struct Search<'a> {
     pub(crate) pull: &'a PullSecrets<'a>,
     /// The namespace that it is asked for.
     pub(crate) namespace: &'a str,
-    /// When there must be an answer.
-    pub(crate) until: Instant,
     /// How long a review may take in all, for messages.
     pub(crate) deadline: Duration,
     /// How old the metadata may be that a denial rests on.
     pub(crate) denial_age: Duration,
+    /// What trust servers are asked for, read once for each entry.
+    pub(crate) demands: notary::ReadDemands,
     /// The time at which everything is judged.
     pub(crate) now: Timestamp,
 }
 
 impl Search<'_> {
-    /// Looks for the proof that is asked for of an image.
-    pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted) -> Found {
+    /// Looks for the proof that is asked for of an image, until a time.
+    pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted, until: Instant) -> Found {
         match ask {
-            Ask::Notary(ask) => self.prove_by_notary(ask, wanted).await,
+            Ask::Notary(ask) => self.prove_by_notary(ask, wanted, until).await,
         }
     }
 }

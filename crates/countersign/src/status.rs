@@ -73,7 +73,11 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
             problems.push(format!("secret {name} in namespace {namespace}: {}", short(&problem)));
         }
     }
-    if problems.is_empty() { (ACCEPTED, IN_FORCE.to_owned()) } else { ("SecretUnusable", problems.join("; ")) }
+    if problems.is_empty() {
+        (ACCEPTED, IN_FORCE.to_owned())
+    } else {
+        ("SecretUnusable", api::told(&problems).join("; "))
+    }
 }
 
 fn short(refusal: &Refusal) -> String {

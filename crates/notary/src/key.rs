@@ -157,6 +157,9 @@ fn read_key(key_type: &str, public: &[u8]) -> Result<Usable, KeyProblem> {
     Ok(Usable { material, certificate })
 }
 
+/// How much of a PEM block's label is repeated.
+const MAX_LABEL: usize = 64;
+
 /// Why a signer's public key cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -221,7 +224,7 @@ pub(crate) fn read_public_key_pem(text: &[u8]) -> Result<PublicKey, SignerError>
     let (spki, suffix) = match block.label.as_str() {
         "PUBLIC KEY" => (block.der.clone(), ""),
         "CERTIFICATE" => (Certificate::from_der(&block.der).map_err(SignerError::Key)?.spki, "-x509"),
-        _ => return Err(SignerError::Label(block.label)),
+        _ => return Err(SignerError::Label(block.label.chars().take(MAX_LABEL).collect())),
     };
     let key_type = format!("{}{suffix}", bare_type(&Material::from_spki(&spki).map_err(SignerError::Key)?));
     let public = if suffix.is_empty() { block.der } else { pem::encode("CERTIFICATE", &block.der).into_bytes() };

@@ -112,9 +112,10 @@ pub enum Refusal {
     },
     /// A signer secret is complete, but of no use.
     #[error(
-        "failed to get content trust information: signer secret {} in namespace {}: {problem}",
+        "failed to get content trust information: signer secret {} in namespace {}: {}",
         shown(&secret.name),
-        shown(&secret.namespace)
+        shown(&secret.namespace),
+        shown(&problem.to_string())
     )]
     SignerKey {
         /// The secret.
@@ -204,6 +205,12 @@ impl Refusal {
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         matches!(self, Self::Undecided { .. })
+    }
+
+    /// Whether what was found contradicts what was seen before, so that an administrator should look at it even if the image is allowed.
+    #[must_use]
+    pub fn is_alarming(&self) -> bool {
+        matches!(self, Self::NotTrusted { cause: Cause::Notary(error), .. } if error.remedy().is_some())
     }
 
     /// Of several reasons which is read first: the lower, the nearer the image was to a proof, or the more there is to mend.

@@ -51,6 +51,13 @@ pub enum Warning {
         /// Why not.
         cause: String,
     },
+    /// An alternative that comes before the one that counts contradicts what was seen there before: somebody may have tampered with it.
+    Refused {
+        /// Which it is, from 1.
+        number: usize,
+        /// What is wrong.
+        cause: String,
+    },
     /// A later alternative proves another digest than the one that counts.
     Differ {
         /// Which it is, from 1.
@@ -68,6 +75,7 @@ impl Warning {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Undecided { .. } => "undecided",
+            Self::Refused { .. } => "refused",
             Self::Differ { .. } => "differ",
         }
     }
@@ -78,6 +86,9 @@ impl std::fmt::Display for Warning {
         match self {
             Self::Undecided { number, cause } => {
                 write!(f, "alternative {number} could not be decided, and a later one was enough: {cause}")
+            }
+            Self::Refused { number, cause } => {
+                write!(f, "alternative {number} is not what it was, and a later one was enough: {cause}")
             }
             Self::Differ { number, counts, other } => {
                 write!(f, "alternatives prove different digests: {counts} counts, alternative {number} has {other}")
@@ -254,9 +265,12 @@ fn any(parts: Vec<Result<Held, Failed>>) -> Result<Held, Failed> {
                 warnings.push(Warning::Differ { number, counts, other });
             }
             (Err(part), None) => {
+                let causes: Vec<_> = part.reasons.iter().map(ToString::to_string).collect();
+                let (cause, is_alarming) = (causes.join("; "), part.reasons.iter().any(Reason::is_alarming));
                 if part.undecided {
-                    let causes: Vec<_> = part.reasons.iter().map(ToString::to_string).collect();
-                    warnings.push(Warning::Undecided { number, cause: causes.join("; ") });
+                    warnings.push(Warning::Undecided { number, cause });
+                } else if is_alarming {
+                    warnings.push(Warning::Refused { number, cause });
                 }
                 undecided |= part.undecided;
                 reasons.extend(part.reasons.into_iter().map(|reason| alternative(number, of, reason)));

@@ -12,7 +12,6 @@ use crate::evidence::Refusal;
 use crate::policies::{Applies, Check, EntryRef, Match, PolicyKind, PolicySet, ProofPolicy};
 use crate::reason::DenyReason;
 use crate::requirement::Requirement;
-use crate::secret::SecretRef;
 use crate::workload::ContainerImage;
 
 /// Where the secrets of cluster policies are.
@@ -142,14 +141,13 @@ pub(crate) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Secrets of the entry's policy: its namespace is where they are.
-    pub(crate) fn secrets(&self, names: &[String]) -> Vec<SecretRef> {
-        let namespace = match (&self.found.policy.kind, &self.defaults.cluster_secrets) {
+    /// Where the secrets of the entry's policy are.
+    pub(crate) fn secrets_namespace(&self) -> &str {
+        match (&self.found.policy.kind, &self.defaults.cluster_secrets) {
             (PolicyKind::Image { namespace }, _) => namespace,
             (PolicyKind::Cluster, ClusterSecrets::OwnNamespace(own)) => own,
             (PolicyKind::Cluster, ClusterSecrets::WorkloadNamespaceChosenByTenants) => self.namespace,
-        };
-        names.iter().map(|name| SecretRef { namespace: namespace.to_owned(), name: name.clone() }).collect()
+        }
     }
 }
 

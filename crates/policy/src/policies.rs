@@ -108,7 +108,7 @@ pub enum Check {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProofPolicy {
     /// Docker Content Trust.
-    Trust(TrustPolicy),
+    Trust(Arc<TrustPolicy>),
 }
 
 impl ProofPolicy {
@@ -433,7 +433,7 @@ mod tests {
         assert_eq!(answer(&set, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app (+0)");
         assert_eq!(answer(&set, "n", &format!("h.io/all:v1@{digest}")), "ClusterImagePolicy a h.io/all:* (+0)");
         let mut checked = policy(None, "a", &["h.io/app:v1"]);
-        checked.entries[0].check = Check::Proof(Requirement::One(ProofPolicy::Trust(TrustPolicy::default())));
+        checked.entries[0].check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::default())));
         let checked = PolicySet::new([checked]);
         assert_eq!(answer(&checked, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app:v1 (+0)");
     }

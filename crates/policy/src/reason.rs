@@ -114,6 +114,16 @@ pub enum Reason {
     },
 }
 
+impl Reason {
+    /// [`Refusal::is_alarming`]
+    pub(crate) fn is_alarming(&self) -> bool {
+        match self {
+            Self::Part(refusal) | Self::Alternative { refusal, .. } => refusal.is_alarming(),
+            Self::Fault(_) | Self::Differ { .. } => false,
+        }
+    }
+}
+
 impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

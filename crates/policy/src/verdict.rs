@@ -200,22 +200,32 @@ impl Verdict {
     pub fn message(&self) -> String {
         let mut lines: Vec<String> = Vec::new();
         let (mut length, mut left_out) = (0, 0);
-        for line in self.images.iter().filter_map(ImageVerdict::denial) {
-            if lines.contains(&line) {
-                continue;
+        for denial in self.images.iter().filter_map(ImageVerdict::denial) {
+            let mut whole = true;
+            for line in denial.lines() {
+                if lines.iter().any(|told| told == line) {
+                    continue;
+                }
+                let line = cut(line);
+                if length > 0 && length + line.len() > MAX_MESSAGE {
+                    whole = false;
+                    break;
+                }
+                length += line.len() + 1;
+                lines.push(line.to_owned());
             }
-            if length > 0 && length + line.len() > MAX_MESSAGE {
-                left_out += 1;
-                continue;
-            }
-            length += line.len() + 1;
-            lines.push(line);
+            left_out += usize::from(!whole);
         }
         if left_out > 0 {
             lines.push(format!("and {left_out} more images are denied"));
         }
         lines.join("\n")
     }
+}
+
+/// A line, or as much of it as a denial may have.
+fn cut(line: &str) -> &str {
+    &line[..line.floor_char_boundary(MAX_MESSAGE)]
 }
 
 /// How many bytes the lines of a denial may have together: some fifty of them. It stands in the answer, in an audit annotation and in the

@@ -1,11 +1,16 @@
 //! One entry of a policy: which images, and what is asked of them.
 
+use std::sync::Arc;
+
 use countersign_policy::{Check, Entry, Pattern, ProofPolicy, Requirement};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::Problem;
 use super::trust::{self, Trust};
+
+/// How many signers an entry may name in all its sections together: the key of each is read for every image that the entry is about.
+const MAX_SIGNERS: usize = 64;
 
 /// How many alternatives an entry may have. All of them are asked for each image; two are what a move from one format to
 /// another takes.
@@ -77,6 +82,11 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
         .collect();
     let mut problems = Vec::new();
     let requirement = requirement(&asked, &mut problems);
+    let signers: usize = requirement.iter().flat_map(Requirement::asks).map(|proof| proof.secrets().len()).sum();
+    if signers > MAX_SIGNERS && asked.any_of.is_some() {
+        let problem = format!("asks for {signers} secrets in all, and {MAX_SIGNERS} are the limit");
+        problems.push(("policy".to_owned(), problem));
+    }
     let require_present = asked.require_present.unwrap_or_default();
     if require_present && requirement.is_none() && problems.is_empty() {
         let problem = "says which signed content must be there, so it needs trust.enabled".to_owned();
@@ -112,7 +122,7 @@ impl<'a> Sections<'a> {
         if let Some(trust) = self.trust.filter(|trust| trust.enabled) {
             let (policy, found) = trust::convert(trust);
             problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.trust.{member}"), problem)));
-            parts.push(Requirement::One(ProofPolicy::Trust(policy)));
+            parts.push(Requirement::One(ProofPolicy::Trust(Arc::new(policy))));
         }
         parts
     }

@@ -12,6 +12,10 @@ use crate::cluster::is_object_name;
 /// How many signers or root keys an entry may name. Each is read, and kept, for every image that the entry is about.
 pub(super) const MAX_ITEMS: usize = 64;
 
+/// How many bytes a key or certificate in a policy may have: those of a chain of several certificates. Whoever writes policies must not
+/// make each review carry more.
+const MAX_PEM_BYTES: usize = 16 << 10;
+
 /// Content trust, as an entry asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -74,7 +78,9 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
         (names("signerSecrets", &trust.signer_secrets), names("rootSecrets", &trust.root_secrets));
     let mut pins = countersign_notary::RootPins::none();
     for (index, key) in trust.root_keys.iter().enumerate() {
-        if let Err(error) = pins.add(key) {
+        if key.len() > MAX_PEM_BYTES {
+            faults.push((format!("rootKeys[{index}]"), too_long(key)));
+        } else if let Err(error) = pins.add(key) {
             faults.push((
                 format!("rootKeys[{index}]"),
                 format!("is neither a key id nor a key or certificate in PEM: {error}"),
@@ -82,7 +88,9 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
         }
     }
     let certificate = trust.trust_server_certificate.as_deref().filter(|text| !text.is_empty());
-    if let Some(Err(error)) = certificate.map(|pem| PinnedCertificate::parse(pem, "trustServerCertificate")) {
+    if let Some(long) = certificate.filter(|pem| pem.len() > MAX_PEM_BYTES) {
+        faults.push(("trustServerCertificate".to_owned(), too_long(long)));
+    } else if let Some(Err(error)) = certificate.map(|pem| PinnedCertificate::parse(pem, "trustServerCertificate")) {
         faults.push(("trustServerCertificate".to_owned(), error.to_string()));
     }
     let server_certificate = certificate.map(str::to_owned);
@@ -96,6 +104,10 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
         },
         faults,
     )
+}
+
+fn too_long(pem: &str) -> String {
+    format!("has {} KiB, and {} KiB are the limit", pem.len() >> 10, MAX_PEM_BYTES >> 10)
 }
 
 /// The schema of a section.

@@ -269,7 +269,7 @@ async fn examine_notary(
         Err(refusal) => {
             let cure = match &refusal {
                 Refusal::SignerSecret { secret, .. } | Refusal::SignerKey { secret, .. }
-                    if !ask.root_secrets.contains(secret) =>
+                    if !ask.root_secrets().any(|root| root == *secret) =>
                 {
                     format!(
                         "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",

@@ -250,6 +250,30 @@ async fn what_the_mode_makes_of_a_denial() {
     }
 }
 
+/// An API server cuts every warning of an answer that has too many of them, so the last one is a count.
+#[test]
+fn warnings_have_room() {
+    use countersign_policy::Warning;
+    let differ = Warning::Differ {
+        number: 2,
+        counts: format!("sha256:{}", "a".repeat(64)),
+        other: format!("sha256:{}", "b".repeat(64)),
+    };
+    let said = told(&format!("h.io/{}:v1", "é".repeat(300)), &differ);
+    assert!(said.chars().count() <= MAX_WARNING && said.contains("…") && said.contains(":v1\": "), "{said}");
+    assert!(said.ends_with(&format!("sha256:{}", "b".repeat(64))), "{said}");
+    assert!(told("h.io/a:v1", &differ).starts_with("\"h.io/a:v1\": alternatives"));
+    let long = Warning::Undecided { number: 1, cause: "x".repeat(1000) };
+    let said = told(&format!("h.io/{}:v1", "a".repeat(300)), &long);
+    assert!(said.chars().count() == MAX_WARNING && said.contains(":v1\": alternative 1 could not"), "{said}");
+
+    let lines = |count: usize| vec!["x".repeat(100); count];
+    assert_eq!(few(lines(40)), lines(40));
+    let many = few(lines(1000));
+    assert!(many.iter().map(String::len).sum::<usize>() <= MAX_WARNINGS);
+    assert_eq!((many.len(), many.last().map(String::as_str)), (41, Some("and 960 more")));
+}
+
 /// Applying the same file again takes the digest away; where nobody can decide, it is put back.
 #[tokio::test]
 async fn a_digest_is_put_back_where_nothing_can_be_decided() {

@@ -1,5 +1,7 @@
 //! Docker Content Trust: what a trust server has signed of an image, asked at the namespace's turn and within the review's time.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_image::Wanted;
@@ -7,6 +9,7 @@ use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, Tru
 use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::{Found, Search};
@@ -39,21 +42,44 @@ impl Demands {
     /// The first secret or key that is not there, or of no use.
     pub(crate) async fn read(moment: &dyn Moment, ask: &NotaryAsk) -> Result<Self, Refusal> {
         let mut signers = Vec::new();
-        for secret in &ask.signer_secrets {
-            signers.push(read_signer(secret, read_secret(moment, secret).await?.as_ref())?);
+        for secret in ask.signer_secrets() {
+            signers.push(read_signer(&secret, read_secret(moment, &secret).await?.as_ref())?);
         }
         let mut pins = RootPins::none();
-        for key in &ask.root_keys {
+        for key in &ask.policy.root_keys {
             pins.add(key).map_err(|_| Refusal::RootKey { origin: "an item of rootKeys".to_owned() })?;
         }
-        for secret in &ask.root_secrets {
-            let data = read_secret(moment, secret).await?;
-            pins.extend(read_pin(secret, data.as_ref())?);
+        for secret in ask.root_secrets() {
+            let data = read_secret(moment, &secret).await?;
+            pins.extend(read_pin(&secret, data.as_ref())?);
         }
         let certificate =
-            ask.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
+            ask.policy.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
         let certificate = certificate.map_err(|error| undecided(error.to_string()))?;
         Ok(Self { signers, pins, certificate })
+    }
+}
+
+/// The demands of the entries that a review meets. To read keys takes a processor, and a review may have a thousand images of one
+/// entry.
+#[derive(Debug, Default)]
+pub(crate) struct ReadDemands(Mutex<HashMap<usize, Arc<OnceCell<Demanded>>>>);
+
+type Demanded = Result<Arc<Demands>, Refusal>;
+
+impl ReadDemands {
+    /// What the entry demands from which an ask was made.
+    ///
+    /// # Errors
+    /// See [`Demands::read`].
+    async fn of(&self, moment: &dyn Moment, ask: &NotaryAsk) -> Demanded {
+        // The moment keeps its policies where they are, for as long as the review lasts.
+        let entry = Arc::as_ptr(&ask.policy).addr();
+        let cell = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            Arc::clone(all.entry(entry).or_default())
+        };
+        cell.get_or_init(|| async { Demands::read(moment, ask).await.map(Arc::new) }).await.clone()
     }
 }
 
@@ -115,15 +141,15 @@ impl Question<'_> {
 }
 
 impl Search<'_> {
-    pub(crate) async fn prove_by_notary(&self, ask: &NotaryAsk, wanted: &Wanted) -> Found {
-        match self.in_turn(ask, wanted).await {
+    pub(crate) async fn prove_by_notary(&self, ask: &NotaryAsk, wanted: &Wanted, until: Instant) -> Found {
+        match self.in_turn(ask, wanted, until).await {
             Ok((proof, seen)) => Found { evidence: Ok(Proof::Notary(proof)), seen: Some(seen) },
             Err(refusal) => Found { evidence: Err(refusal), seen: None },
         }
     }
 
     /// Proves an image once the namespace has a turn, as long as there is time.
-    async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
+    async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted, until: Instant) -> Result<(NotaryProof, Seen), Refusal> {
         let (server, seconds) = (ask.server.host_port(), self.deadline.as_secs_f32());
         let no_turn = || {
             let cause = format!(
@@ -133,17 +159,20 @@ impl Search<'_> {
             Err(undecided(cause))
         };
         // Past its time a review of a thousand images does not stand in line a thousand times.
-        if Instant::now() >= self.until {
+        if Instant::now() >= until {
             return no_turn();
         }
-        let Ok(Ok(_turn)) = tokio::time::timeout_at(self.until, self.notary.proof(self.namespace)).await else {
+        let Ok(Ok(_turn)) = tokio::time::timeout_at(until, self.notary.proof(self.namespace)).await else {
             return no_turn();
         };
         // It is large, and only those that have a turn are to take room.
         let proven = Box::pin(self.look_up(ask, wanted));
-        tokio::time::timeout_at(self.until, proven).await.unwrap_or_else(|_| {
-            let certificate =
-                ask.server_certificate.as_deref().and_then(|pem| PinnedCertificate::parse(pem, CERTIFICATE).ok());
+        tokio::time::timeout_at(until, proven).await.unwrap_or_else(|_| {
+            let certificate = ask
+                .policy
+                .server_certificate
+                .as_deref()
+                .and_then(|pem| PinnedCertificate::parse(pem, CERTIFICATE).ok());
             if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
                 return no_turn();
             }
@@ -152,8 +181,8 @@ impl Search<'_> {
     }
 
     async fn look_up(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
-        let demands = Demands::read(self.moment, ask).await?;
-        let question = Question { server: &ask.server, gun: &ask.gun, demands: &demands };
+        let demands = self.demands.of(self.moment, ask).await?;
+        let question = Question { server: &ask.server, gun: &ask.gun, demands: demands.as_ref() };
         let resolve = |repository: &Repository| question.resolve(repository, wanted, self.now);
         let mut seen = self.ask_server(ask, &question, None).await.map_err(|failure| question.refusal(failure))?;
         let mut resolved = resolve(&seen);

@@ -122,6 +122,11 @@ fn one_of_several_is_enough() {
     assert_eq!(judge(&any, &[one(), undecided()]).unwrap().warnings(), []);
     let proven = judge(&any, &[undecided(), one()]).unwrap();
     assert!(matches!(proven.warnings(), [Warning::Undecided { number: 1, cause }] if cause.contains("in time")));
+    let rollback = countersign_notary::Error::TooMuchToRemember { gun: "g".into(), limit: 1 };
+    let rollback = || Err(Refusal::notary("n:1", rollback.clone()));
+    let proven = judge(&any, &[rollback(), one()]).unwrap();
+    assert!(matches!(proven.warnings(), [Warning::Refused { number: 1, cause }] if cause.contains("trust accept")));
+    assert_eq!(judge(&any, &[one(), rollback()]).unwrap().warnings(), []);
     let proven = judge(&any, &[one(), other()]).unwrap();
     assert_eq!((proven.digest(), proven.rests_on()), (digest("one"), &[0][..]));
     assert!(matches!(proven.warnings(), [Warning::Differ { number: 2, .. }]));

@@ -1,6 +1,7 @@
 //! Which trust server is asked for an image, and for whom.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_notary::TrustServer;
 
@@ -25,20 +26,32 @@ pub struct NotaryAsk {
     pub server: TrustServer,
     /// Whether only an `ImagePolicy` says that this is the place, and nothing that the operator has set up.
     pub named_by_tenant: bool,
-    /// The one certificate that it must show, PEM.
-    pub server_certificate: Option<String>,
     /// The repository's name there.
     pub gun: String,
-    /// Signers that must have signed.
-    pub signer_secrets: Vec<SecretRef>,
-    /// Pinned root keys: ids or PEM.
-    pub root_keys: Vec<String>,
+    /// What the entry says: its keys and the names of its secrets, which may be long, are there once for all images.
+    pub policy: Arc<TrustPolicy>,
+    /// Where its secrets are.
+    pub secrets_namespace: String,
+}
+
+impl NotaryAsk {
+    /// Secrets of signers that must have signed.
+    pub fn signer_secrets(&self) -> impl Iterator<Item = SecretRef> {
+        self.policy.signer_secrets.iter().map(|name| self.secret(name))
+    }
+
     /// Secrets that hold pinned root keys.
-    pub root_secrets: Vec<SecretRef>,
+    pub fn root_secrets(&self) -> impl Iterator<Item = SecretRef> {
+        self.policy.root_secrets.iter().map(|name| self.secret(name))
+    }
+
+    fn secret(&self, name: &str) -> SecretRef {
+        SecretRef { namespace: self.secrets_namespace.clone(), name: name.to_owned() }
+    }
 }
 
 /// What an entry with trust asks for an image.
-pub(crate) fn ask(trust: &TrustPolicy, asking: &Asking<'_>) -> Result<NotaryAsk, Refusal> {
+pub(crate) fn ask(trust: &Arc<TrustPolicy>, asking: &Asking<'_>) -> Result<NotaryAsk, Refusal> {
     let Asking { found, reference, defaults, now, .. } = asking;
     let usual = default_trust_server(reference.matched_host(), &defaults.trust_servers);
     let server = match &trust.trust_server {
@@ -59,10 +72,8 @@ pub(crate) fn ask(trust: &TrustPolicy, asking: &Asking<'_>) -> Result<NotaryAsk,
         gun: reference.repository(),
         server,
         named_by_tenant,
-        server_certificate: trust.server_certificate.clone(),
-        signer_secrets: asking.secrets(&trust.signer_secrets),
-        root_keys: trust.root_keys.clone(),
-        root_secrets: asking.secrets(&trust.root_secrets),
+        policy: Arc::clone(trust),
+        secrets_namespace: asking.secrets_namespace().to_owned(),
     })
 }
 

@@ -66,6 +66,26 @@ fn nothing_in_a_name_reaches_a_terminal() {
     check(&long, DenyReason::InvalidName, &format!("Deny \"{}…\", invalid image name", "x".repeat(1024)));
 }
 
+/// Whatever stands in a secret or at a server, a denial has an end.
+#[test]
+fn a_denial_has_an_end() {
+    let image = |name: &str, cause: String| {
+        let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: name.into() };
+        ImageVerdict::denied(image, DenyReason::undecided(cause))
+    };
+    let alone = Verdict { images: vec![image("a", "x".repeat(100_000))] };
+    assert!(alone.message().len() <= MAX_MESSAGE);
+    let many = (0..100).map(|number| image(&format!("a{number}"), "x".repeat(500))).collect();
+    let message = Verdict { images: many }.message();
+    assert!(message.len() <= MAX_MESSAGE + 40, "{}", message.len());
+    let told = message.lines().count() - 1;
+    assert!(message.ends_with(&format!("and {} more images are denied", 100 - told)), "{message}");
+    let secret = SecretRef { namespace: "n".into(), name: "s".into() };
+    let label = countersign_notary::SignerError::Label("é".repeat(100_000));
+    let problem = Refusal::SignerKey { secret, problem: label }.to_string();
+    assert!(problem.len() < 4096, "{}", problem.len());
+}
+
 #[test]
 fn one_image_never_hides_another() {
     let image = |path: &str, need| PlannedImage {

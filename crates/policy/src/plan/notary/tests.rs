@@ -21,7 +21,7 @@ fn trust(kind: PolicyKind, server: Option<&str>) -> PolicySet {
         signer_secrets: vec!["alice".into()],
         ..TrustPolicy::default()
     };
-    let check = Check::Proof(Requirement::One(ProofPolicy::Trust(trust)));
+    let check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::new(trust))));
     let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, require_present: false, check };
     PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
 }
@@ -40,7 +40,7 @@ fn own() -> ClusterSecrets {
 #[test]
 fn where_secrets_are_read() {
     let secret_of = |kind, secrets| match need(&trust(kind, Some("https://n:1")), "h.io/a", secrets, 0) {
-        need @ Need::Proof(_) => asked(&need).signer_secrets[0].namespace.clone(),
+        need @ Need::Proof(_) => asked(&need).signer_secrets().next().unwrap().namespace,
         other => panic!("{other:?}"),
     };
     let image = || PolicyKind::Image { namespace: "work".into() };
