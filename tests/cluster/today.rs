@@ -141,6 +141,24 @@ pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
     for spec in refused {
         assert!(world.policy(Some("schema"), "p", &spec).is_err(), "{spec}");
     }
+    // Not dropped on the way: an entry without its section would allow everything.
+    let path = "/apis/securityenforcement.admission.cloud.ibm.com/v1beta1/namespaces/schema/imagepolicies";
+    for policy in [
+        json!({"anyOf": null}),
+        json!({"trust": null}),
+        json!({"anyOf": [{"trust": null}]}),
+        json!({"trust": {"enabled": true, "signerSecrets": null}}),
+        json!({"trust": {"enabled": true, "rootSecrets": null}}),
+        json!({"trust": {"enabled": true, "rootKeys": null}}),
+    ] {
+        let document = json!({
+            "apiVersion": "securityenforcement.admission.cloud.ibm.com/v1beta1", "kind": "ImagePolicy",
+            "metadata": {"name": "nulls", "namespace": "schema"},
+            "spec": {"repositories": [{"name": "h.io/x", "policy": policy}]},
+        });
+        let done = world.plane.user("admin").send_raw("create", path, &document.to_string())?;
+        assert!(done.code != 0 && done.stderr.contains("null"), "{policy}: {done:?}");
+    }
     for name in [
         "*",
         "nginx",

@@ -247,6 +247,9 @@ mod tests {
         for policy in ["", "policy:", "policy: {}", "policy: {trust: {enabled: false}}"] {
             let converted = convert(&with_repositories(&format!("  - name: \"docker.io/*\"\n    {policy}\n"))).unwrap();
             assert_eq!(converted.policy.entries[0].check, Check::Nothing, "{policy}");
+            // kubectl drops what is null, so this may have been meant otherwise.
+            let told: Vec<_> = converted.warnings.iter().map(ToString::to_string).collect();
+            assert_eq!(told.iter().any(|told| told.contains("policy: is empty")), policy == "policy: {}", "{told:?}");
         }
     }
 

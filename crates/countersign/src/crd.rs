@@ -266,6 +266,11 @@ mod tests {
                 assert_eq!(schema["x-kubernetes-preserve-unknown-fields"], true, "{at}");
             }
             for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let is_required = schema["required"].as_array().is_some_and(|required| required.contains(&json!(name)));
+                // Where null is not allowed an API server drops it, and leaves an entry that asks for nothing.
+                if !is_required && matches!(property["type"].as_str(), Some("object" | "array")) {
+                    assert_eq!(property["nullable"], true, "{at}.{name}");
+                }
                 walk(&format!("{at}.{name}"), property);
             }
             if schema.get("items").is_some() {

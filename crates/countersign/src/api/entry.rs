@@ -65,6 +65,9 @@ fn not_null<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> 
     T::deserialize(deserializer).map(Some)
 }
 
+/// kubectl drops members with nothing behind them, so this may be all that is left of an entry that asked for something.
+const ASKS_NOTHING: &str = "is empty, so every image that the entry matches is allowed; leave it out if that is meant";
+
 /// Reads an entry: the engine's form, and what of it is not enforced.
 ///
 /// # Errors
@@ -75,10 +78,13 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
         .map_err(|problem| vec![(String::new(), problem)])?;
     let pattern = Pattern::parse(&repository.name).map_err(|error| ("name".to_owned(), error.to_string()));
     let asked = repository.policy.unwrap_or_default();
+    let asks_nothing = value.get("policy").and_then(Value::as_object).is_some_and(serde_json::Map::is_empty);
+    let nothing = asks_nothing.then(|| ("policy".to_owned(), ASKS_NOTHING.to_owned()));
     let ignored = [("va", &asked.va), ("vulnerability", &asked.vulnerability)]
         .iter()
         .filter(|(_, value)| value.is_some())
         .map(|(name, _)| (format!("policy.{name}"), "is not enforced by Countersign".to_owned()))
+        .chain(nothing)
         .collect();
     let mut problems = Vec::new();
     let requirement = requirement(&asked, &mut problems);
@@ -228,7 +234,7 @@ pub(crate) fn schema() -> Value {
                     },
                     "trust": trust::schema(),
                     "anyOf": {
-                        "type": "array",
+                        "type": "array", "nullable": true,
                         "description": "Alternatives: one of them is enough. All are asked at once; of those that hold, the first in this list gives the digest. What stands beside anyOf is needed as well, for the same digest.",
                         "items": {
                             "type": "object",

@@ -110,11 +110,12 @@ fn too_long(pem: &str) -> String {
     format!("has {} KiB, and {} KiB are the limit", pem.len() >> 10, MAX_PEM_BYTES >> 10)
 }
 
-/// The schema of a section.
+/// The schema of a section. What may not be null is nullable all the same: an API server drops a null where it is not, and what is
+/// dropped can be refused by nobody.
 pub(super) fn schema() -> Value {
     let secrets = |description: &str| {
         json!({
-            "type": "array",
+            "type": "array", "nullable": true,
             "description": description,
             "items": {
                 "type": "object",
@@ -126,7 +127,7 @@ pub(super) fn schema() -> Value {
         })
     };
     json!({
-        "type": "object",
+        "type": "object", "nullable": true,
         "description": "Docker Content Trust: signatures that are kept on a Notary server.",
         "x-kubernetes-preserve-unknown-fields": true,
         "required": ["enabled"],
@@ -142,7 +143,7 @@ pub(super) fn schema() -> Value {
             },
             "signerSecrets": secrets("Secrets of signers, every one of whom must have signed the image. Each has the data keys name (the signer, as registered in the repository) and publicKey (PEM). Those of an ImagePolicy are in its namespace, those of a ClusterImagePolicy in Countersign's own. If there are none, whatever the repository has released counts."),
             "rootKeys": {
-                "type": "array",
+                "type": "array", "nullable": true,
                 "description": "Keys that the repository's root must be signed with, or rotated from: key ids in hex, or public keys or certificates in PEM. Without pins the first root that is seen is believed, and remembered.",
                 "items": {"type": "string", "minLength": 1, "description": "A key id in hex, or a public key or certificate in PEM."},
             },
