@@ -35,8 +35,8 @@ pub enum JsonError {
         /// Where.
         offset: usize,
     },
-    /// More values than [`MAX_VALUES`].
-    #[error("more than {MAX_VALUES} values")]
+    /// More values than [`MAX_VALUES`], or than the caller allows.
+    #[error("more values than such a document may hold")]
     TooManyValues,
     /// An object names a member twice. Go signs the last and reads both, so neither can be believed.
     #[error("the member {name:?} stands twice in one object")]
@@ -132,7 +132,15 @@ pub fn decode(bytes: &[u8]) -> Cow<'_, str> {
 /// # Errors
 /// Anything that RFC 8259 does not allow, duplicate members, and more depth or values than the limits of this module.
 pub fn parse(text: &str) -> Result<Value<'_>, JsonError> {
-    let mut reader = Reader { text, at: 0, values: 0 };
+    parse_within(text, MAX_VALUES)
+}
+
+/// The same for a format whose documents hold fewer values, never more than [`MAX_VALUES`].
+///
+/// # Errors
+/// As [`parse`] has them, and more values than `max_values`.
+pub fn parse_within(text: &str, max_values: usize) -> Result<Value<'_>, JsonError> {
+    let mut reader = Reader { text, at: 0, left: max_values.min(MAX_VALUES) };
     reader.skip_space();
     let value = reader.value(0)?;
     reader.skip_space();
@@ -145,7 +153,8 @@ pub fn parse(text: &str) -> Result<Value<'_>, JsonError> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
-    values: usize,
+    /// How many values there may still be.
+    left: usize,
 }
 
 impl<'a> Reader<'a> {
@@ -164,10 +173,7 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, depth: usize) -> Result<Value<'a>, JsonError> {
-        self.values += 1;
-        if self.values > MAX_VALUES {
-            return Err(JsonError::TooManyValues);
-        }
+        self.left = self.left.checked_sub(1).ok_or(JsonError::TooManyValues)?;
         if depth > MAX_DEPTH {
             return Err(JsonError::TooDeep { offset: self.at });
         }
@@ -499,6 +505,13 @@ mod tests {
             assert_eq!(canon(text), Err(expected), "{}", &text[..text.len().min(40)]);
         }
         assert_eq!(canon(&format!("[{}1]", "1,".repeat(MAX_VALUES))), Err(JsonError::TooManyValues));
+    }
+
+    #[test]
+    fn a_caller_may_allow_fewer_values() {
+        assert!(parse_within("[1,2]", 3).is_ok());
+        assert_eq!(parse_within("[1,2]", 2), Err(JsonError::TooManyValues));
+        assert_eq!(parse_within("1", 0), Err(JsonError::TooManyValues));
     }
 
     #[test]
