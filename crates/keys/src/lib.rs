@@ -5,10 +5,13 @@
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod der;
+mod fingerprint;
 mod material;
 pub mod pem;
 mod problem;
 
 pub use certificate::{Certificate, certificate_expiry};
+pub use fingerprint::Fingerprint;
 pub use material::{Algorithm, Material, Scheme};
 pub use problem::KeyProblem;

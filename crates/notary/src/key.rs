@@ -130,6 +130,16 @@ fn key_id(key_type: &str, public: &[u8]) -> KeyId {
     KeyId(Sha256::of(text.as_bytes()))
 }
 
+/// Reads a key of ECDSA or RSA. Notary lists an Ed25519 key as its 32 bytes and has no other form of it (`NewPublicKey` in
+/// `tuf/data/keys.go`), so one in a `SubjectPublicKeyInfo` is none of its keys, although other formats take it.
+fn from_spki(der: &[u8]) -> Result<Material, KeyProblem> {
+    let material = Material::from_spki(der)?;
+    match material.algorithm() {
+        Algorithm::P256 | Algorithm::P384 | Algorithm::P521 | Algorithm::Rsa => Ok(material),
+        Algorithm::Ed25519 => Err(KeyProblem::Unsupported),
+    }
+}
+
 fn read_key(key_type: &str, public: &[u8]) -> Result<Usable, KeyProblem> {
     let wanted = match key_type {
         "ed25519" => {
@@ -150,7 +160,7 @@ fn read_key(key_type: &str, public: &[u8]) -> Result<Usable, KeyProblem> {
         }
         Some(certificate)
     };
-    let material = Material::from_spki(certificate.as_ref().map_or(public, |certificate| &certificate.spki))?;
+    let material = from_spki(certificate.as_ref().map_or(public, |certificate| &certificate.spki))?;
     if bare_type(&material) != wanted {
         return Err(KeyProblem::Malformed);
     }
@@ -226,11 +236,33 @@ pub(crate) fn read_public_key_pem(text: &[u8]) -> Result<PublicKey, SignerError>
         "CERTIFICATE" => (Certificate::from_der(&block.der).map_err(SignerError::Key)?.spki, "-x509"),
         _ => return Err(SignerError::Label(block.label.chars().take(MAX_LABEL).collect())),
     };
-    let key_type = format!("{}{suffix}", bare_type(&Material::from_spki(&spki).map_err(SignerError::Key)?));
+    let key_type = format!("{}{suffix}", bare_type(&from_spki(&spki).map_err(SignerError::Key)?));
     let public = if suffix.is_empty() { block.der } else { pem::encode("CERTIFICATE", &block.der).into_bytes() };
     let key = PublicKey::new(&key_type, &public);
     match key.usable {
         Ok(_) => Ok(key),
         Err(problem) => Err(SignerError::Key(problem)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ed25519_in_an_spki_is_no_key_of_notary() {
+        let key = forge::Key::ed25519("a");
+        for key_type in ["ecdsa", "rsa"] {
+            assert_eq!(PublicKey::new(key_type, &key.spki()).usable, Err(KeyProblem::Unsupported));
+        }
+        assert_eq!(PublicKey::new("ed25519", &key.spki()).usable, Err(KeyProblem::Malformed));
+        assert!(PublicKey::new("ed25519", &key.public()).usable.is_ok());
+        let signer = Signer::new("alice", key.pem().as_bytes());
+        assert_eq!(signer, Err(SignerError::Key(KeyProblem::Unsupported)));
+        let certified = key.certified(&forge::Cert::new("app", forge::NOW).issued_by("ca", &forge::Key::p256("ca")));
+        for key_type in ["ecdsa-x509", "rsa-x509"] {
+            let usable = PublicKey::new(key_type, &certified.public()).usable;
+            assert_eq!(usable, Err(KeyProblem::Unsupported), "{key_type}");
+        }
     }
 }
