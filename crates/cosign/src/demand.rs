@@ -116,6 +116,11 @@ impl Demand {
         &self.required
     }
 
+    /// Whether a key must have signed, whoever else has.
+    pub(crate) fn needs(&self, name: &str) -> bool {
+        self.threshold == self.keys.len() || self.required.iter().any(|required| required == name)
+    }
+
     /// What each signature must claim to count.
     #[must_use]
     pub fn annotations(&self) -> &BTreeMap<String, String> {
