@@ -45,3 +45,30 @@ wait_for_url() {
         sleep 0.1
     done
 }
+
+# find_go VERSION: a Go program of that version or later; if there is none, complains with what there is.
+find_go() {
+    local candidate have found=
+    for candidate in go /usr/local/go/bin/go; do
+        # Of "go1.26.8 X:…" or "devel go1.27-…" the number.
+        have=$(GOTOOLCHAIN=local "$candidate" env GOVERSION 2>/dev/null | grep -o 'go[0-9][0-9.]*' | head -n 1) || continue
+        found+="${found:+, }$have"
+        if printf '%s\n' "$1" "${have#go}" | sort --version-sort --check=quiet; then
+            printf '%s\n' "$candidate"
+            return
+        fi
+    done
+    printf 'it takes Go %s or later, and this machine has %s (in PATH and /usr/local/go/bin); install it from https://go.dev/dl/\n' \
+        "$1" "${found:-none}" >&2
+    return 1
+}
+
+# go_build GO CACHE ARGUMENT…: builds what the module in this folder names, checked by its go.sum. A developer's settings must not
+# change what is built, but those of the module proxy must reach it. The cache stays if the build is cut short, so that the next
+# run goes on from there.
+go_build() {
+    local go=$1 cache=$2
+    shift 2
+    env -u GOOS -u GOARCH -u GOEXPERIMENT GOFLAGS=-mod=readonly GOWORK=off GOTOOLCHAIN=local CGO_ENABLED=0 \
+        GOCACHE="$cache" "$go" build -trimpath -buildvcs=false "$@"
+}
