@@ -1,4 +1,4 @@
-//! The real `docker-registry`, and small images for it.
+//! Registries, and small images for them: the real `docker-registry`, and one with the referrers API, which that one lacks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,11 @@ use serde_json::{Value, json};
 
 use crate::process::{Ca, Part, free_port};
 use crate::tokens::TokenServer;
-use crate::{Problem, run};
+use crate::{Problem, cosign, run};
+
+/// What manifests and indexes are called.
+const MANIFESTS: &str = "application/vnd.oci.image.manifest.v1+json,application/vnd.oci.image.index.v1+json,\
+    application/vnd.docker.distribution.manifest.v2+json,application/vnd.docker.distribution.manifest.list.v2+json";
 
 /// A running registry.
 #[derive(Debug)]
@@ -20,6 +24,17 @@ pub struct Registry {
     /// The token server's address, and who pushes.
     guard: Option<(String, String)>,
     _part: Part,
+}
+
+/// What a registry answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    /// The status, as 200.
+    pub status: u16,
+    /// The content type.
+    pub kind: String,
+    /// The bytes.
+    pub body: Vec<u8>,
 }
 
 /// Something that was pushed.
@@ -66,6 +81,20 @@ impl Registry {
         Ok(Self { host, guard, ca: ca.ca.clone(), folder: folder.to_owned(), _part: part })
     }
 
+    /// Starts one with the referrers API, of `scripts/cosign`; it has memory for storage, and asks nobody for a token.
+    ///
+    /// # Errors
+    /// It cannot be built, or does not start.
+    pub fn start_with_referrers(ca: &Ca, folder: &Path) -> Result<Self, Problem> {
+        let port = free_port()?;
+        let host = format!("127.0.0.1:{port}");
+        let mut command = Command::new(cosign::programs("3")?.join("referrers-registry"));
+        command.args(["-address", &host, "-certificate"]).arg(&ca.certificate).arg("-key").arg(&ca.key);
+        let mut part = Part::start("referrers-registry", &mut command, folder)?;
+        part.listening_on(port)?;
+        Ok(Self { host, guard: None, ca: ca.ca.clone(), folder: folder.to_owned(), _part: part })
+    }
+
     /// Pushes an image that differs from every other one by its label.
     ///
     /// # Errors
@@ -109,7 +138,9 @@ impl Registry {
         fs::write(&file, bytes)?;
         let begun = self.curl(&["-X", "POST", &format!("https://{}/v2/{repository}/blobs/uploads/", self.host)])?;
         let location = header(&begun, "location").ok_or_else(|| format!("no upload: {begun}"))?;
-        let at = format!("{location}&digest={digest}");
+        // One registry gives a whole URL with a query, the other a path without.
+        let host = if location.starts_with('/') { format!("https://{}", self.host) } else { String::new() };
+        let at = format!("{host}{location}{}digest={digest}", if location.contains('?') { '&' } else { '?' });
         let data = format!("@{}", file.display());
         let done =
             self.curl(&["-X", "PUT", "-H", "Content-Type: application/octet-stream", "--data-binary", &data, &at])?;
@@ -132,23 +163,79 @@ impl Registry {
         Ok(Pushed { digest: digest.trim_start_matches("sha256:").to_owned(), size: text.len(), manifest: file })
     }
 
+    /// Asks for what a path below `/v2/` names; `accept` may be several types, with commas.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn get(&self, path: &str, accept: &str) -> Result<Answer, Problem> {
+        let body = self.folder.join("answer");
+        // An answer without a body would leave the one before.
+        fs::write(&body, [])?;
+        let mut command = self.command(&format!("https://{}/v2/{path}", self.host))?;
+        command.args(["-H", &format!("Accept: {accept}"), "-w", "%{http_code} %{content_type}", "-o"]).arg(&body);
+        let finished = run(&mut command)?;
+        if finished.code != 0 {
+            return Err(finished.stderr.into());
+        }
+        let (status, kind) = finished.stdout.split_once(' ').ok_or("curl prints a status")?;
+        Ok(Answer { status: status.parse()?, kind: kind.to_owned(), body: fs::read(body)? })
+    }
+
+    /// The tags of a repository, in order; none of one that is not there.
+    ///
+    /// # Errors
+    /// No answer, or another one than a list.
+    pub fn tags(&self, repository: &str) -> Result<Vec<String>, Problem> {
+        let answer = self.get(&format!("{repository}/tags/list"), "application/json")?;
+        if answer.status == 404 {
+            return Ok(Vec::new());
+        }
+        let list: Value = serde_json::from_slice(&answer.body)?;
+        let tags = list["tags"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let mut tags: Vec<_> = tags.iter().filter_map(|tag| tag.as_str().map(str::to_owned)).collect();
+        tags.sort();
+        Ok(tags)
+    }
+
+    /// The manifest under a tag or digest (`sha256:…`), or the index; as it is stored.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn manifest(&self, repository: &str, reference: &str) -> Result<Answer, Problem> {
+        self.get(&format!("{repository}/manifests/{reference}"), MANIFESTS)
+    }
+
+    /// The referrers of a digest (`sha256:…`): an index, or 404 from a registry without that API.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn referrers(&self, repository: &str, digest: &str) -> Result<Answer, Problem> {
+        self.get(&format!("{repository}/referrers/{digest}"), "application/vnd.oci.image.index.v1+json")
+    }
+
     /// The head of the answer.
     fn curl(&self, arguments: &[&str]) -> Result<String, Problem> {
+        let (url, arguments) = arguments.split_last().ok_or("no URL")?;
+        let finished = run(self.command(url)?.args(["-D", "-", "-o", "/dev/null"]).args(arguments))?;
+        if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
+    }
+
+    /// A curl of this URL, with a token if one is needed.
+    fn command(&self, url: &str) -> Result<Command, Problem> {
         let mut command = Command::new("curl");
-        command.args(["-sS", "-D", "-", "-o", "/dev/null", "--cacert"]).arg(&self.ca).args(arguments);
+        command.args(["-sS", "--cacert"]).arg(&self.ca).arg(url);
         if let Some((realm, user)) = &self.guard {
             // `https://HOST/v2/REPOSITORY/…`: what is pushed to is what a token is needed for.
-            let url = arguments.last().unwrap_or(&"");
             let path = url.split_once("/v2/").map_or("", |(_, path)| path);
-            let end = path.find("/blobs/").or_else(|| path.find("/manifests/")).unwrap_or(path.len());
+            let after = ["/blobs/", "/manifests/", "/tags/", "/referrers/"];
+            let end = after.iter().find_map(|part| path.find(part)).unwrap_or(path.len());
             let scope = format!("{realm}?service=registry&scope=repository:{}:pull,push", &path[..end]);
             let given = run(Command::new("curl").args(["-sS", "-u", user, "--cacert"]).arg(&self.ca).arg(scope))?;
             let given: Value = serde_json::from_str(&given.stdout)?;
             let token = given["token"].as_str().ok_or("no token")?;
             command.args(["-H", &format!("Authorization: Bearer {token}")]);
         }
-        let finished = run(&mut command)?;
-        if finished.code == 0 { Ok(finished.stdout) } else { Err(finished.stderr.into()) }
+        Ok(command)
     }
 }
 
