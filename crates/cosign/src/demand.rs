@@ -48,7 +48,7 @@ pub enum DemandError {
 }
 
 /// What a policy demands. One that nothing could meet, or that nothing would have to meet, cannot be made.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Demand {
     keys: Vec<Key>,
     threshold: usize,

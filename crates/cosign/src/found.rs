@@ -117,6 +117,11 @@ impl Found {
         self.refuse(&format!("a manifest of signatures is not taken: {problem}"));
     }
 
+    /// Notes what came in place of something that could have held signatures.
+    pub(crate) fn unusable(&mut self, why: &str) {
+        self.refuse(why);
+    }
+
     /// Notes a predicate that a list tells of.
     pub(crate) fn attestation(&mut self, predicate: &str) {
         told(&mut self.attestations, predicate);

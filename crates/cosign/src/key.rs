@@ -42,7 +42,7 @@ pub enum KeyError {
 }
 
 /// A public key under the name that a policy and its messages call it by.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     name: String,
     material: Material,

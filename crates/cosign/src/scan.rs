@@ -148,6 +148,11 @@ impl Scan {
         self.facts.extend(result);
     }
 
+    /// Takes note of what came in place of a manifest, a blob or a list, and is of no use: it is told, and decides nothing.
+    pub fn unusable(&mut self, why: &str) {
+        self.found.unusable(why);
+    }
+
     /// The facts so far.
     #[must_use]
     pub fn facts(&self) -> &[Fact] {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use countersign_image::Sha256;
@@ -77,15 +78,15 @@ pub enum Skipped {
     },
 }
 
-/// How many signatures may still be computed: a review has one budget for all its images.
-#[derive(Debug)]
-pub struct Budget(AtomicUsize);
+/// How many signatures may still be computed: a review has one budget for all its images. A clone is the same budget.
+#[derive(Debug, Clone)]
+pub struct Budget(Arc<AtomicUsize>);
 
 impl Budget {
     /// That of one review.
     #[must_use]
     pub fn new() -> Self {
-        Self(AtomicUsize::new(MAX_VERIFICATIONS))
+        Self(Arc::new(AtomicUsize::new(MAX_VERIFICATIONS)))
     }
 
     /// Takes one.

@@ -71,6 +71,14 @@ pub enum Credential {
 }
 
 impl Credential {
+    fn size(&self) -> usize {
+        let (name, secret) = match self {
+            Self::Password { username, password } => (username.as_str(), password),
+            Self::IdentityToken(token) => ("", token),
+        };
+        size_of::<Self>() + name.len() + secret.reveal().len()
+    }
+
     pub(crate) fn basic(&self) -> Option<HeaderValue> {
         let Self::Password { username, password } = self else {
             return None;
@@ -106,7 +114,7 @@ pub enum DockerConfigError {
 }
 
 /// Who a credential is for, as the kubelet reads it: `HOST[:PORT][/PATH]`, where a label of the host may have `*` in it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Pattern {
     host: String,
     port: Option<String>,
@@ -167,7 +175,7 @@ fn matches_label(pattern: &str, label: &str) -> bool {
 }
 
 /// The credentials of one configuration, the most exact first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct DockerConfig {
     entries: Vec<(Pattern, Credential)>,
 }
@@ -181,6 +189,14 @@ struct RawAuth {
 }
 
 impl DockerConfig {
+    /// How many bytes it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        self.entries
+            .iter()
+            .map(|(pattern, credential)| pattern.host.len() + pattern.path.len() + credential.size())
+            .sum()
+    }
+
     /// Reads a `config.json`, or the data of a `kubernetes.io/dockerconfigjson` secret.
     ///
     /// # Errors

@@ -1,12 +1,13 @@
-//! HTTP to strangers: trust servers, and whoever gives tokens for them.
+//! HTTP to strangers: trust servers, registries, and whoever gives tokens for them.
 //!
-//! This crate fetches; what the bytes are worth is decided in `countersign-notary`. It knows nothing of Kubernetes and
-//! logs nothing: errors are returned.
+//! This crate fetches; what the bytes are worth is decided in `countersign-notary` and `countersign-cosign`. It knows nothing
+//! of Kubernetes and logs nothing: errors are returned.
 
 mod addresses;
 // Public for its fuzz target.
 pub mod challenge;
 mod connections;
+mod cosign;
 mod credentials;
 mod docker_config;
 mod failure;
@@ -24,6 +25,7 @@ mod threads;
 mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
+pub use cosign::{CosignClient, Inspected, SignatureFailure, SignaturesAsk};
 pub use credentials::{AuthError, Authenticator, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
@@ -31,7 +33,7 @@ pub use http::{Cures, HttpClient, HttpError, RedirectProblem, Redirects, Request
 pub use load::Load;
 pub use login::{Login, NamedBy};
 pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};
-pub use registry::{Descriptor, Manifest, RegistryClient, RegistryError, Repository, Which};
+pub use registry::{Descriptor, Manifest, Referrers, RegistryClient, RegistryError, Repository, Which};
 pub use state_dir::StateDir;
 pub use store::{Saved, StateError, StateStore, record_name};
 pub use turns::TooMany;

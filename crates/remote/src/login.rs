@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::docker_config::DockerConfig;
 
 /// Who says that a server is the right one to ask. It decides which credentials the server is shown.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum NamedBy {
     /// Not a tenant alone: the operator has set it up, or it is the usual one for the image.
     #[default]
@@ -33,7 +33,7 @@ impl NamedBy {
 
 /// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its
 /// service account. The configured ones come after them, and no credential at all comes last.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Login {
     pub(crate) configs: Vec<Arc<DockerConfig>>,
     pub(crate) named_by: NamedBy,
@@ -56,6 +56,11 @@ impl Login {
     #[must_use]
     pub fn at(&self, named_by: NamedBy) -> Self {
         Self { configs: self.configs.clone(), named_by }
+    }
+
+    /// How many bytes it takes, about.
+    pub(crate) fn size(&self) -> usize {
+        self.configs.iter().map(|config| config.size()).sum()
     }
 
     /// Whether there are none.

@@ -145,6 +145,16 @@ impl NotaryClient {
         self.options.sharing
     }
 
+    /// What there is little of, shared with whatever else a namespace asks for.
+    pub(crate) fn turns(&self) -> &Arc<AllTurns> {
+        &self.turns
+    }
+
+    /// How long one flight may take in all.
+    pub(crate) fn flight(&self) -> Duration {
+        self.options.flight
+    }
+
     /// Waits for a turn at a processor, for something that a namespace asks for and that takes some milliseconds; until what is
     /// returned is dropped.
     ///

@@ -1,73 +1,24 @@
-//! Registries over TLS: manifests, blobs that are kept elsewhere, and lists of referrers, from sound and hostile ones.
+//! Registries over TLS: manifests, and blobs that are kept elsewhere, from sound and hostile ones.
 
+mod pages;
 mod tls;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use countersign_image::{ImageReference, Sha256};
-use countersign_remote::RedirectProblem;
 use countersign_remote::{
-    AuthError, Authenticator, Connections, HttpClient, HttpError, Login, RegistryClient, RegistryError,
+    AuthError, Authenticator, HttpError, Login, RedirectProblem, Referrers, RegistryClient, RegistryError, Which,
 };
-use countersign_remote::{Descriptor, Repository, Which};
-use rcgen::SanType;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use tls::{Authority, Certificate, Handler, LONG, PASSWORD, Server, answer, basic, config, outside, path_of, trusting};
-
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+use pages::{
+    INDEX, MANIFEST, anybody, app, blob_at, certificate, client, document, guarded, index, list_at, manifest, pages,
+    redirect,
+};
+use tls::{Authority, PASSWORD, Server, answer, basic, config, outside, path_of, trusting};
 
 /// More than any blob here has.
 const ENOUGH: u64 = 1 << 20;
-
-/// A certificate for all addresses of this machine that the tests use.
-fn certificate(authority: &Authority) -> Certificate {
-    authority.issue(|params| params.subject_alt_names.push(SanType::IpAddress(outside())))
-}
-
-/// Answers by path and query; everything else is 404.
-fn pages<const N: usize>(pages: [(String, Vec<u8>); N]) -> Handler {
-    let pages = HashMap::from(pages);
-    Arc::new(move |head| pages.get(path_of(head)).cloned().unwrap_or_else(|| answer("404 Not Found", "", b"{}")))
-}
-
-/// Answers whoever sends this `Authorization`, and challenges everybody else.
-fn guarded(challenge: &str, expected: String, open: Handler) -> Handler {
-    let challenge = format!("WWW-Authenticate: {challenge}\r\n");
-    Arc::new(move |head| {
-        if head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {expected}"))) {
-            open(head)
-        } else {
-            answer("401 Unauthorized", &challenge, b"{}")
-        }
-    })
-}
-
-fn redirect(status: u16, to: &str) -> Vec<u8> {
-    answer(&format!("{status} Elsewhere"), &format!("Location: {to}\r\n"), b"")
-}
-
-fn document(kind: &str, body: &[u8]) -> Vec<u8> {
-    answer("200 OK", &format!("Content-Type: {kind}\r\n"), body)
-}
-
-fn client(connections: &Connections, authenticator: Authenticator) -> RegistryClient {
-    RegistryClient::new(HttpClient::new(connections, LONG).unwrap(), Arc::new(authenticator))
-}
-
-fn anybody(authority: &Authority) -> RegistryClient {
-    client(&trusting(authority), Authenticator::default())
-}
-
-fn app(server: &Server) -> Repository {
-    Repository::parse(&format!("{}/team/app", server.host)).unwrap()
-}
-
-fn blob_at(digest: Sha256) -> String {
-    format!("/v2/team/app/blobs/{digest}")
-}
 
 async fn blob(client: &RegistryClient, server: &Server, bytes: &[u8]) -> Result<Option<Vec<u8>>, RegistryError> {
     client.blob(&app(server), Sha256::of(bytes), ENOUGH, &Login::none()).await
@@ -263,10 +214,6 @@ async fn blobs_are_what_was_asked_for() {
     assert!(other.contains(&format!("with other content ({})", Sha256::of(b"other bytes"))), "{other}");
 }
 
-fn manifest() -> Vec<u8> {
-    json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": {}, "layers": []}).to_string().into_bytes()
-}
-
 #[tokio::test]
 async fn manifests_by_tag_and_by_digest() {
     let authority = Authority::make();
@@ -346,141 +293,10 @@ async fn tokens_are_for_pulling() {
     let (app, login) = (app(&registry), Login::none());
     assert!(alice.manifest(&app, Which::Tag("v1"), &login).await.unwrap().is_some());
     assert!(blob(&alice, &registry, b"blob").await.unwrap().is_some());
-    assert_eq!(alice.referrers(&app, subject, &login).await.unwrap(), []);
+    assert_eq!(alice.referrers(&app, subject, &login).await, Referrers::default());
     let heads = tokens.heads.lock().unwrap();
     assert_eq!(heads.len(), 1, "one token does for all");
     assert!(heads[0].contains("scope=repository%3Ateam%2Fapp%3Apull ") && !heads[0].contains("push"), "{}", heads[0]);
-}
-
-/// Descriptors of artifacts of these names.
-fn index(names: &[&str]) -> Vec<u8> {
-    let descriptor = |name: &&str| {
-        let digest = Sha256::of(name.as_bytes()).to_string();
-        json!({"mediaType": MANIFEST, "digest": digest, "size": 7, "artifactType": "a/b", "annotations": {"name": name}})
-    };
-    let manifests: Vec<Value> = names.iter().map(descriptor).collect();
-    json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests}).to_string().into_bytes()
-}
-
-fn list_at(subject: Sha256) -> String {
-    format!("/v2/team/app/referrers/{subject}")
-}
-
-fn tag_at(subject: Sha256) -> String {
-    format!("/v2/team/app/manifests/sha256-{}", subject.hex())
-}
-
-fn names(found: &[Descriptor]) -> Vec<&str> {
-    found.iter().map(|descriptor| descriptor.annotations["name"].as_str()).collect()
-}
-
-async fn referrers(server: &Server, authority: &Authority) -> Result<Vec<Descriptor>, RegistryError> {
-    anybody(authority).referrers(&app(server), Sha256::of(b"subject"), &Login::none()).await
-}
-
-/// What it is, what is listed, what is tagged, and which are found.
-type Case<'a> = (&'a str, Vec<u8>, Vec<u8>, &'a [&'a str]);
-
-/// The list of the registry and the tag of the clients, in all ways in which there may be none.
-#[tokio::test]
-async fn referrers_are_listed_or_tagged() {
-    let authority = Authority::make();
-    let certificate = certificate(&authority);
-    let subject = Sha256::of(b"subject");
-    let none = || answer("404 Not Found", "", b"{}");
-    let tagged = || document(INDEX, &index(&["b", "c"]));
-    let null = br#"{"schemaVersion":2,"manifests":null}"#;
-    let cases: [Case<'_>; 12] = [
-        ("listed", document(INDEX, &index(&["a", "b"])), none(), &["a", "b"]),
-        ("listed and tagged", document(INDEX, &index(&["a", "b"])), tagged(), &["a", "b", "c"]),
-        ("listed twice", document(INDEX, &index(&["a", "a"])), none(), &["a"]),
-        ("no such list", none(), tagged(), &["b", "c"]),
-        ("bad request", answer("400 Bad Request", "", b""), tagged(), &["b", "c"]),
-        ("not acceptable", answer("406 Not Acceptable", "", b""), tagged(), &["b", "c"]),
-        ("an empty list", document(INDEX, &index(&[])), tagged(), &["b", "c"]),
-        ("an empty list of another kind", document(INDEX, null), tagged(), &["b", "c"]),
-        ("a page for people", document("text/html", b"<html>"), tagged(), &["b", "c"]),
-        ("the way to one", redirect(303, "https://registry.example.com/-/page"), tagged(), &["b", "c"]),
-        ("nothing at all", none(), none(), &[]),
-        ("empty, and no tag", document(INDEX, &index(&[])), none(), &[]),
-    ];
-    for (name, listed, tagged, expected) in cases {
-        let server = Server::start(&certificate, pages([(list_at(subject), listed), (tag_at(subject), tagged)])).await;
-        let found = referrers(&server, &authority).await.unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(names(&found), expected, "{name}");
-    }
-    let server = Server::start(&certificate, pages([(list_at(subject), document(INDEX, &index(&["a"])))])).await;
-    let found = referrers(&server, &authority).await.unwrap();
-    let first = &found[0];
-    assert_eq!((first.media_type.as_str(), first.digest, first.size), (MANIFEST, Sha256::of(b"a"), 7));
-    assert_eq!(first.artifact_type.as_deref(), Some("a/b"));
-}
-
-/// A registry that did not say has not said that there are none.
-#[tokio::test]
-async fn referrers_that_cannot_be_known() {
-    let authority = Authority::make();
-    let certificate = certificate(&authority);
-    let subject = Sha256::of(b"subject");
-    let none = || answer("404 Not Found", "", b"{}");
-    let sound = || document(INDEX, &index(&["a"]));
-    let twice = br#"{"schemaVersion":2,"manifests":[],"manifests":[]}"#;
-    let many: Vec<String> = (0..1001).map(|number| number.to_string()).collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let next = |to: &str| {
-        answer("200 OK", &format!("Content-Type: {INDEX}\r\nLink: <{to}>; rel=\"next\"\r\n"), &index(&["a"]))
-    };
-    let cases: [(Vec<u8>, Vec<u8>, &str); 13] = [
-        (answer("500 Oops", "", b""), sound(), "answered 500 for the referrers of"),
-        (answer("429 Slowly", "", b""), sound(), "answered 429 for the referrers of"),
-        (answer("405 No", "", b""), sound(), "answered 405 for the referrers of"),
-        (
-            answer("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n", b""),
-            sound(),
-            "there are no credentials",
-        ),
-        (sound(), answer("500 Oops", "", b""), "answered 500 for"),
-        (none(), document(MANIFEST, &manifest()), "which was not asked for,"),
-        (none(), document(INDEX, &manifest()), "for a document that says it is"),
-        (document(INDEX, b"{\"schemaVersion\":2}"), none(), "an index without manifests"),
-        (document(INDEX, twice), none(), "the member \"manifests\" stands twice"),
-        (document(INDEX, &index(&many)), none(), "more than 1000 descriptors"),
-        (next("https://other.example.com/v2/x"), none(), "with a next page on another host, other.example.com:443,"),
-        (next("/v2/gone"), none(), "answered 404 for the referrers of"),
-        (next("?again"), none(), "answered 404 for the referrers of"),
-    ];
-    for (listed, tagged, expected) in cases {
-        let server = Server::start(&certificate, pages([(list_at(subject), listed), (tag_at(subject), tagged)])).await;
-        let refused = referrers(&server, &authority).await.unwrap_err().to_string();
-        assert!(refused.contains(expected), "{refused}");
-    }
-    let gone = Server { host: "127.0.0.1:1".into(), heads: Arc::default() };
-    let refused = referrers(&gone, &authority).await.unwrap_err();
-    assert!(matches!(refused, RegistryError::Http(HttpError::Unreachable { .. })), "{refused:?}");
-}
-
-#[tokio::test]
-async fn referrers_on_several_pages() {
-    let authority = Authority::make();
-    let certificate = certificate(&authority);
-    let page = |name: &str, link: &str| answer("200 OK", &format!("Content-Type: {INDEX}\r\n{link}"), &index(&[name]));
-    let first = list_at(Sha256::of(b"subject"));
-    let served = pages([
-        (first.clone(), page("a", "Link: <?page=2>; rel=\"next\"\r\n")),
-        (
-            format!("{first}?page=2"),
-            page("b", &format!("Link: <{first}?page=1>; rel=prev, <{first}?page=3>; rel=next\r\n")),
-        ),
-        (format!("{first}?page=3"), page("c", "")),
-    ]);
-    let server = Server::start(&certificate, served).await;
-    assert_eq!(names(&referrers(&server, &authority).await.unwrap()), ["a", "b", "c"]);
-    // Pages that have no end.
-    let endless = page("a", "Link: <?again>; rel=\"next\"\r\n");
-    let server = Server::start(&certificate, Arc::new(move |_| endless.clone())).await;
-    let refused = referrers(&server, &authority).await.unwrap_err().to_string();
-    assert!(refused.contains("with more than 10 pages"), "{refused}");
-    assert_eq!(server.asked(), 10);
 }
 
 /// What was there before is as it was: the digest of a tag by the header, or else by the bytes.

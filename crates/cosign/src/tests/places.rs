@@ -137,3 +137,21 @@ fn referrers_subject_other() {
     let other = crate::testing::bundle(&alice(), &crate::testing::statement(other_image()));
     assert!(matches!(Registry::new().bundle_of(other).by_alice(), Err(Error::NoSignature { .. })));
 }
+
+/// What could not be used is told, shortened and made safe to show, and hides nothing.
+#[test]
+fn what_came_in_place_of_signatures_is_told() {
+    let mut scan = Scan::new(image());
+    for number in 0..20 {
+        scan.unusable(&format!("the registry answered nonsense {number}\u{1b}[31m{}", "x".repeat(5000)));
+    }
+    let demand = crate::Demand::new(vec![key("alice")], None, vec![], BTreeMap::new()).unwrap();
+    let told = scan.judge("h/r", &demand).unwrap_err().to_string();
+    assert!(told.contains("; the registry answered nonsense 7\\u{1b}[31mx") && !told.contains("nonsense 8"), "{told}");
+    assert!(told.len() < 10_000);
+    let sound = Registry::new().sig(&alice());
+    for layer in scan.sig_tag(&sound.sig_manifest(), MANIFEST) {
+        scan.blob(&layer, &sound.blobs[&layer.digest()], demand.keys(), &crate::Budget::new());
+    }
+    assert!(scan.judge("h/r", &demand).is_ok());
+}

@@ -22,20 +22,18 @@ impl RegistryClient {
         limit: u64,
         login: &Login,
     ) -> Result<Option<Vec<u8>>, RegistryError> {
-        let url = repository.url(&format!("blobs/{digest}"));
-        let url = url.ok_or_else(|| repository.nonsense("to no address that can be written".to_owned()))?;
+        let url = self.url(repository, &format!("blobs/{digest}"))?;
         let call = Call::get(ANY, limit, Redirects::ContentAddressed);
         let response = self.request(&call, &url, repository, login).await?;
         let host = response.elsewhere.as_deref();
-        let nonsense = |what: String| {
-            let of = host.map_or_else(String::new, |host| format!(" (at {host}, to which it redirects)"));
-            repository.nonsense(format!("{what} for the blob {digest} of {repository}{of}"))
-        };
+        let at = host.map_or_else(String::new, |host| format!(" (at {host}, to which it redirects)"));
+        let of = format!(" for the blob {digest} of {repository}{at}");
+        let nonsense = |what: String| repository.nonsense(format!("{what}{of}"));
         match (response.status, host) {
             (200, _) => {}
             (404, None) => return Ok(None),
             // That the storage has lost it, or does not let us in, is not for it to decide.
-            (status, _) => return Err(nonsense(status.to_string())),
+            (status, _) => return Err(repository.status(status, of)),
         }
         if response.body.len() as u64 > limit {
             return Err(nonsense(format!("more than {limit} bytes")));

@@ -49,7 +49,18 @@ impl RegistryClient {
         which: Which<'_>,
         login: &Login,
     ) -> Result<Option<Manifest>, RegistryError> {
-        self.manifest_of(repository, which, MANIFESTS, login).await
+        self.manifest_of(repository, which, MANIFESTS, MAX_MANIFEST_BYTES, login).await
+    }
+
+    /// The same, of so many bytes at most.
+    pub(crate) async fn manifest_within(
+        &self,
+        repository: &Repository,
+        which: Which<'_>,
+        limit: u64,
+        login: &Login,
+    ) -> Result<Option<Manifest>, RegistryError> {
+        self.manifest_of(repository, which, MANIFESTS, limit.min(MAX_MANIFEST_BYTES), login).await
     }
 
     /// The same, of one of these kinds.
@@ -58,24 +69,26 @@ impl RegistryClient {
         repository: &Repository,
         which: Which<'_>,
         kinds: &'static str,
+        limit: u64,
         login: &Login,
     ) -> Result<Option<Manifest>, RegistryError> {
         let nonsense = |what: String| repository.nonsense(format!("{what} for {repository}, {which}"));
         // What is no tag could lead to another path.
         let url = match which {
-            Which::Tag(tag) if !is_tag(tag) => None,
-            _ => repository.url(&format!("manifests/{which}")),
+            Which::Tag(tag) if !is_tag(tag) => {
+                return Err(repository.nonsense("to no address that can be written".to_owned()));
+            }
+            _ => self.url(repository, &format!("manifests/{which}"))?,
         };
-        let url = url.ok_or_else(|| repository.nonsense("to no address that can be written".to_owned()))?;
-        let call = Call::get(kinds, MAX_MANIFEST_BYTES, Redirects::SameOrigin);
+        let call = Call::get(kinds, limit, Redirects::SameOrigin);
         let response = self.request(&call, &url, repository, login).await?;
         match response.status {
             200 => {}
             404 => return Ok(None),
-            status => return Err(nonsense(status.to_string())),
+            status => return Err(repository.status(status, format!(" for {repository}, {which}"))),
         }
-        if response.body.len() as u64 > MAX_MANIFEST_BYTES {
-            return Err(nonsense(format!("more than {} MiB", MAX_MANIFEST_BYTES >> 20)));
+        if response.body.len() as u64 > limit {
+            return Err(repository.too_long(limit, format!(" for {repository}, {which}")));
         }
         let digest = Sha256::of(&response.body);
         if matches!(which, Which::Digest(asked) if asked != digest) {

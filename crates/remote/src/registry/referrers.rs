@@ -24,6 +24,9 @@ const MAX_DESCRIPTORS: usize = 1000;
 /// than a tenth of that.
 const MAX_ANNOTATIONS: (usize, usize) = (64, 16 << 10);
 
+/// How many bytes the annotations of one list may be all together. A thousand signatures of known formats have a quarter of that.
+const MAX_LISTED_ANNOTATIONS: usize = 1 << 20;
+
 /// The longest media type: type and subtype have 127 characters at most (RFC 6838, 4.2).
 const MAX_TYPE: usize = 255;
 
@@ -42,45 +45,83 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// What refers to a manifest, as far as a registry said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Referrers {
+    /// Those that were named, no digest twice. Artifacts whose digest is no sha256 are left out.
+    pub descriptors: Vec<Descriptor>,
+    /// What the registry did not say, or gave in place of a list: there may be more.
+    pub trouble: Vec<RegistryError>,
+}
+
 impl RegistryClient {
     /// What refers to a manifest of a repository: what the registry lists, and what stands under the tag that clients keep at
-    /// registries without such lists, in this order, and no digest twice. Artifacts whose digest is no sha256 are left out.
-    ///
-    /// # Errors
-    /// The registry did not say, or gave something that is no list. That there is none is said only by a registry that says so.
-    pub async fn referrers(
-        &self,
-        repository: &Repository,
-        subject: Sha256,
-        login: &Login,
-    ) -> Result<Vec<Descriptor>, RegistryError> {
-        let mut found = Found::default();
-        self.listed(repository, subject, login, &mut found).await?;
-        // Registries may not have taken over what was tagged before they had lists, so the tag is looked at in any case.
-        let tag = subject.to_string().replace(':', "-");
-        let tagged = self.manifest_of(repository, Which::Tag(&tag), INDEX, login).await?;
-        if let Some(tagged) = tagged {
-            found
-                .add(&tagged.bytes)
-                .map_err(|what| repository.nonsense(format!("with {what}, for {repository}:{tag}")))?;
+    /// registries without such lists, in this order. Registries may not have taken over what was tagged before they had lists, so
+    /// both are asked, at once; and what one of them gave counts whatever became of the other.
+    pub async fn referrers(&self, repository: &Repository, subject: Sha256, login: &Login) -> Referrers {
+        let (mut all, tagged) = futures::join!(
+            self.listed(repository, subject, MAX_MANIFEST_BYTES, login),
+            self.tagged(repository, subject, MAX_MANIFEST_BYTES, login)
+        );
+        for descriptor in tagged.descriptors {
+            if !all.descriptors.iter().any(|known| known.digest == descriptor.digest) {
+                all.descriptors.push(descriptor);
+            }
         }
-        Ok(found.descriptors)
+        all.trouble.extend(tagged.trouble);
+        all
     }
 
-    /// What the registry lists, if it has such lists.
-    async fn listed(
+    /// What stands under the tag of the clients, if it has no more bytes than that.
+    pub(crate) async fn tagged(
         &self,
         repository: &Repository,
         subject: Sha256,
+        limit: u64,
         login: &Login,
-        found: &mut Found,
+    ) -> Referrers {
+        let mut found = Referrers::default();
+        let tag = subject.to_string().replace(':', "-");
+        match self.manifest_of(repository, Which::Tag(&tag), INDEX, limit, login).await {
+            Ok(None) => {}
+            Ok(Some(tagged)) => {
+                if let Err(what) = found.add(&tagged.bytes) {
+                    found.trouble.push(repository.nonsense(format!("with {what}, for {repository}:{tag}")));
+                }
+            }
+            Err(error) => found.trouble.push(error),
+        }
+        found
+    }
+
+    /// What the registry lists, if it has such lists, on pages of no more bytes than that.
+    pub(crate) async fn listed(
+        &self,
+        repository: &Repository,
+        subject: Sha256,
+        limit: u64,
+        login: &Login,
+    ) -> Referrers {
+        let mut found = Referrers::default();
+        if let Err(error) = self.read_list(repository, subject, limit, login, &mut found).await {
+            found.trouble.push(error);
+        }
+        found
+    }
+
+    async fn read_list(
+        &self,
+        repository: &Repository,
+        subject: Sha256,
+        limit: u64,
+        login: &Login,
+        found: &mut Referrers,
     ) -> Result<(), RegistryError> {
-        let nonsense =
-            |what: String| repository.nonsense(format!("{what} for the referrers of {repository}@{subject}"));
-        let call = Call::get(INDEX, MAX_MANIFEST_BYTES, Redirects::SameOrigin);
-        let mut next = repository.url(&format!("referrers/{subject}"));
+        let of = format!(" for the referrers of {repository}@{subject}");
+        let nonsense = |what: String| repository.nonsense(format!("{what}{of}"));
+        let call = Call::get(INDEX, limit, Redirects::SameOrigin);
+        let mut url = self.url(repository, &format!("referrers/{subject}"))?;
         for page in 0..MAX_PAGES {
-            let url = next.ok_or_else(|| repository.nonsense("to no address that can be written".to_owned()))?;
             let response = match self.request(&call, &url, repository, login).await {
                 // Who has no such lists may lead people to a page of theirs (ghcr.io does).
                 Err(RegistryError::Http(HttpError::Redirected { problem: RedirectProblem::NotAskedFor, .. }))
@@ -96,29 +137,43 @@ impl RegistryClient {
                 // What a registry says that does not know the question.
                 (200 | 400 | 404 | 406, 0) => return Ok(()),
                 (200, _) => return Err(nonsense("with something that is no list".to_owned())),
-                (status, _) => return Err(nonsense(status.to_string())),
+                // It says that the page is not there which it named itself.
+                (404, _) => return Err(nonsense("404".to_owned())),
+                (status, _) => return Err(repository.status(status, of)),
             }
-            if response.body.len() as u64 > MAX_MANIFEST_BYTES {
-                return Err(nonsense(format!("more than {} MiB", MAX_MANIFEST_BYTES >> 20)));
+            if response.body.len() as u64 > limit {
+                return Err(repository.too_long(limit, of));
             }
-            found.add(&response.body).map_err(|what| nonsense(format!("with {what},")))?;
-            next = match next_link(&response.links) {
+            // Who may push must not hide what is on other pages behind one.
+            if let Err(what) = found.add(&response.body) {
+                found.trouble.push(nonsense(format!("with {what},")));
+            }
+            url = match next_link(&response.links) {
                 None => return Ok(()),
-                Some(link) => Some(follow(&url, link).map_err(nonsense)?),
+                Some(link) => follow(&url, link).map_err(nonsense)?,
             };
         }
         Err(nonsense(format!("with more than {MAX_PAGES} pages")))
     }
 }
 
-/// What was found so far.
-#[derive(Default)]
-struct Found {
-    descriptors: Vec<Descriptor>,
+impl Descriptor {
+    /// How many bytes its annotations have.
+    fn annotated(&self) -> usize {
+        self.annotations.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
 }
 
-impl Found {
+impl Referrers {
+    /// Whether a list, or a page of it, is longer than was allowed.
+    pub(crate) fn is_too_long(&self) -> bool {
+        self.trouble.iter().any(|trouble| matches!(trouble, RegistryError::TooLong { .. }))
+    }
+
     /// Adds what an index lists and is not there yet.
+    ///
+    /// # Errors
+    /// What the first of those is that are no descriptors. The others are added: who may push must not hide them behind it.
     fn add(&mut self, index: &[u8]) -> Result<(), String> {
         let index = document::read(index, INDEX)?;
         let items = match index.get("manifests") {
@@ -127,17 +182,30 @@ impl Found {
             Some(Value::Null) => &[],
             _ => return Err("an index without manifests".to_owned()),
         };
+        let mut problem = Ok(());
+        let mut bytes: usize = self.descriptors.iter().map(Descriptor::annotated).sum();
         for item in items {
-            let Some(descriptor) = descriptor(item)? else { continue };
+            let descriptor = match descriptor(item) {
+                Ok(None) => continue,
+                Ok(Some(descriptor)) => descriptor,
+                Err(what) => {
+                    problem = problem.and(Err(what));
+                    continue;
+                }
+            };
             if self.descriptors.iter().any(|known| known.digest == descriptor.digest) {
                 continue;
             }
             if self.descriptors.len() >= MAX_DESCRIPTORS {
                 return Err(format!("more than {MAX_DESCRIPTORS} descriptors"));
             }
+            bytes += descriptor.annotated();
+            if bytes > MAX_LISTED_ANNOTATIONS {
+                return Err(format!("more than {} MiB of annotations", MAX_LISTED_ANNOTATIONS >> 20));
+            }
             self.descriptors.push(descriptor);
         }
-        Ok(())
+        problem
     }
 }
 

@@ -55,13 +55,14 @@ impl Repository {
         if self.host == DOCKER_HUB { DOCKER_HUB_REGISTRY } else { &self.host }
     }
 
-    /// `https://<registry>/v2/<path>/<tail>`
-    pub(super) fn url(&self, tail: &str) -> Option<Url> {
-        Url::parse(&format!("https://{}/v2/{}/{tail}", self.registry(), self.path)).ok()
+    /// `<scheme>://<registry>/v2/<path>/<tail>`
+    pub(super) fn url(&self, scheme: &str, tail: &str) -> Option<Url> {
+        Url::parse(&format!("{scheme}://{}/v2/{}/{tail}", self.registry(), self.path)).ok()
     }
 
     /// `HOST:PORT` of the registry as images name it.
-    pub(super) fn host_port(&self) -> String {
+    #[must_use]
+    pub fn host_port(&self) -> String {
         Url::parse(&format!("https://{}", self.host)).map_or_else(|_| self.host.clone(), |url| host_port(&url))
     }
 }
@@ -85,7 +86,7 @@ mod tests {
             ("[::1]:5000/app", "https://[::1]:5000/v2/app/manifests/v1"),
         ] {
             let repository = Repository::parse(name).unwrap();
-            assert_eq!(repository.url("manifests/v1").unwrap().as_str(), url);
+            assert_eq!(repository.url("https", "manifests/v1").unwrap().as_str(), url);
             assert_eq!(repository, Repository::of(&ImageReference::parse(&format!("{name}:v1")).unwrap()));
         }
         for name in ["", "reg.example.com/app:v1", "reg.example.com/App", "reg.example.com/../app", "a/b?c", "a/b#c"] {
