@@ -123,6 +123,9 @@ pub(crate) fn rights(world: &mut World) -> Result<(), Problem> {
     Ok(())
 }
 
+/// Of a pair that `cosign generate-key-pair` made.
+const KEY: &str = "-----BEGIN PUBLIC KEY-----\nMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEkhSSC1v85TSADW4yv/2sbSyy0k+O\noeINYmSkRRPdFFbgXrWLUFfpOYqpoqD6QY4Llj5gbGyW3Y1L3/s06dV/Iw==\n-----END PUBLIC KEY-----\n";
+
 /// The API server refuses what has the wrong form, and explains the rest.
 pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
     world.namespace("schema")?;
@@ -150,6 +153,12 @@ pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
         json!({"trust": {"enabled": true, "signerSecrets": null}}),
         json!({"trust": {"enabled": true, "rootSecrets": null}}),
         json!({"trust": {"enabled": true, "rootKeys": null}}),
+        json!({"cosign": null}),
+        json!({"anyOf": [{"cosign": null}]}),
+        json!({"cosign": {"signerSecrets": null, "keys": [KEY]}}),
+        json!({"cosign": {"signerSecrets": [{"name": "a"}], "keys": null}}),
+        json!({"cosign": {"keys": [KEY], "threshold": 1, "required": null}}),
+        json!({"cosign": {"keys": [KEY], "annotations": null}}),
     ] {
         let document = json!({
             "apiVersion": "securityenforcement.admission.cloud.ibm.com/v1beta1", "kind": "ImagePolicy",
@@ -158,6 +167,25 @@ pub(crate) fn schema(world: &mut World) -> Result<(), Problem> {
         });
         let done = world.plane.user("admin").send_raw("create", path, &document.to_string())?;
         assert!(done.code != 0 && done.stderr.contains("null"), "{policy}: {done:?}");
+    }
+    let cosign = json!({
+        "signerSecrets": [{"name": "a"}], "keys": [KEY], "threshold": 1, "required": ["a"],
+        "repository": "h.io/signatures", "annotations": {"env": "prod"},
+    });
+    for policy in [json!({"cosign": cosign}), json!({"anyOf": [{"cosign": cosign}, {"trust": {"enabled": true}}]})] {
+        world.policy(Some("schema"), "p", &json!({"repositories": [{"name": "h.io/x", "policy": policy}]}))?;
+        let stored = world.plane.get(&["imagepolicy", "p", "-n", "schema"])?;
+        assert_eq!(stored["spec"]["repositories"][0]["policy"], policy);
+    }
+    for cosign in [
+        json!({}),
+        json!({"keys": []}),
+        json!({"keys": [KEY], "threshold": 0}),
+        json!({"keys": [KEY], "annotations": {"env": 1}}),
+        json!({"keys": [KEY], "enabled": true}),
+    ] {
+        let spec = json!({"repositories": [{"name": "h.io/x", "policy": {"cosign": cosign}}]});
+        assert!(world.policy(Some("schema"), "p", &spec).is_err(), "{spec}");
     }
     for name in [
         "*",

@@ -1,6 +1,8 @@
 //! The tools for cosign's signatures do what the tests take for granted: each form is found where it should be, in a registry with
 //! and one without the referrers API, and cosign takes what it wrote.
 
+mod gate;
+
 use std::fs;
 use std::path::Path;
 

@@ -3,6 +3,7 @@
 //!
 //! Unknown members are refused: a misspelt `trsut` that was ignored would allow everything.
 
+pub(crate) mod cosign;
 pub(crate) mod entry;
 pub(crate) mod trust;
 
@@ -273,6 +274,7 @@ mod tests {
         let servers = |check: &Check| -> Vec<String> {
             let host = |proof: &ProofPolicy| match proof {
                 ProofPolicy::Trust(trust) => trust.trust_server.as_ref().unwrap().host().to_owned(),
+                ProofPolicy::Cosign(_) => "cosign".to_owned(),
             };
             check.proofs().map(host).collect()
         };

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use countersign_image::reference::check_host;
 use countersign_policy::PinStyle;
 use serde::Deserialize;
 use thiserror::Error;
@@ -168,6 +169,10 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
     pub registry_config: Option<PathBuf>,
 
+    /// For how long signatures of cosign that were found are believed before the registry is asked again [default: 1h]
+    #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_COSIGN_REFRESH")]
+    pub cosign_refresh: Option<Span>,
+
     /// Hosts, with or without port, that an ImagePolicy may name as trust server (repeatable) [default: any]
     #[arg(long, value_name = "HOST", env = "COUNTERSIGN_NAMESPACE_TRUST_SERVERS", value_delimiter = ',')]
     pub namespace_trust_servers: Option<Vec<String>>,
@@ -223,6 +228,11 @@ pub(crate) struct Settings {
     #[arg(skip)]
     #[serde(default)]
     pub trust_servers: BTreeMap<String, String>,
+
+    /// Registries (HOST:PORT, or HOST) that are asked over plain http; they are shown no credentials (file only)
+    #[arg(skip)]
+    #[serde(default)]
+    pub insecure_registries: Vec<String>,
 
     /// Further kinds that hold a pod template (file only)
     #[arg(skip)]
@@ -326,6 +336,10 @@ pub(crate) struct Config {
     pub log_level: String,
     /// See [`Settings::trust_servers`].
     pub trust_servers: BTreeMap<String, String>,
+    /// See [`Settings::insecure_registries`].
+    pub insecure_registries: Vec<String>,
+    /// See [`Settings::cosign_refresh`].
+    pub cosign_refresh: Duration,
     /// See [`Settings::kinds`].
     pub kinds: Vec<FurtherKind>,
 }
@@ -407,6 +421,8 @@ impl Settings {
             log_level: self.log_level.or(file.log_level),
             hosts: file.hosts,
             trust_servers: file.trust_servers,
+            insecure_registries: file.insecure_registries,
+            cosign_refresh: self.cosign_refresh.or(file.cosign_refresh),
             kinds: file.kinds,
         }
     }
@@ -453,6 +469,9 @@ impl Settings {
         if deadline.is_zero() || deadline > Duration::from_secs(30) {
             return invalid("--deadline must be more than 0 and at most 30s, the longest that an API server waits");
         }
+        if let Some(host) = self.insecure_registries.iter().find(|host| check_host(host).is_err()) {
+            return invalid(&format!("insecure-registries: {host:?} is no registry: write HOST:PORT, or HOST"));
+        }
         let address = |given: Option<SocketAddr>, port| given.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], port)));
         let controllers = || {
             let user = |name: &&str| format!("system:serviceaccount:kube-system:{name}");
@@ -486,6 +505,8 @@ impl Settings {
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
             trust_servers: self.trust_servers,
+            insecure_registries: self.insecure_registries,
+            cosign_refresh: self.cosign_refresh.map_or(Duration::from_secs(3600), |span| span.0),
             kinds: self.kinds,
         })
     }

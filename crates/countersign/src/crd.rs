@@ -227,6 +227,7 @@ mod tests {
 
     use super::*;
     use crate::api::PolicySpec;
+    use crate::api::cosign::Cosign;
     use crate::api::entry::{Alternative, EntryPolicy, Repository};
     use crate::api::trust::{SecretName, Trust};
 
@@ -255,6 +256,9 @@ mod tests {
         let alternative = &policy["properties"]["anyOf"]["items"];
         assert_eq!(described(alternative), known::<Alternative>());
         assert_eq!(&alternative["properties"]["trust"], trust);
+        let cosign = &policy["properties"]["cosign"];
+        assert_eq!(described(cosign), known::<Cosign>());
+        assert_eq!(&alternative["properties"]["cosign"], cosign);
         assert_eq!(described(&trust["properties"]["signerSecrets"]["items"]), known::<SecretName>());
     }
 

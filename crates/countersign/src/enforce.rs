@@ -5,20 +5,21 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_cosign::Budget;
 use countersign_image::{ImageReference, Sha256};
 use countersign_policy::{
-    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage,
+    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage, Proof,
     Refusal, Requirement, Reviewed, Verdict, Workload, plan,
 };
-use countersign_remote::{Clock, Committed, MAX_LOOKS, NotaryClient, RegistryClient, Seen};
+use countersign_remote::{Clock, Committed, CosignClient, MAX_LOOKS, NotaryClient, RegistryClient, Seen};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::prove::notary::ReadDemands;
-use crate::prove::{Found, PullSecrets, Search};
+use crate::prove::{Beside, ByEntry, Digests, Found, PullSecrets, Search};
 use crate::source::{Moment, Source};
 
 /// How many images of one review are proven at once.
@@ -63,6 +64,8 @@ pub(crate) struct Engine {
     pub notary: NotaryClient,
     /// Where images are.
     pub registry: RegistryClient,
+    /// Where signatures of cosign come from.
+    pub cosign: CosignClient,
     /// What holds where policies are silent.
     pub defaults: Defaults,
     /// The wall clock, read once a review.
@@ -114,12 +117,16 @@ impl Engine {
         let search = &Search {
             notary: &self.notary,
             registry: &registry,
+            cosign: &self.cosign,
             moment: moment.as_ref(),
             pull: &pull,
             namespace: job.namespace,
             deadline: self.deadline,
             denial_age: job.denial_age,
-            demands: ReadDemands::default(),
+            demands: ByEntry::default(),
+            cosign_demands: ByEntry::default(),
+            digests: Digests::default(),
+            budget: Budget::new(),
             now,
         };
         // One after the other: what it takes to prove an image is not made before its turn comes.
@@ -141,7 +148,7 @@ impl Engine {
             return (ImageVerdict::judge(planned, &[]), Vec::new());
         };
         let proofs_until = until - time_after_proofs(need, self.deadline);
-        let asked = need.requirement.asks().map(|ask| prove(ask, need, search, proofs_until).boxed()).collect();
+        let asked = prove_all(need, search, proofs_until);
         let Gathered { evidence, mut seen } = gather(&need.requirement, &need.reference, asked).await;
         let presence = need.require_present.then(|| need.reference.clone());
         let mut verdict = ImageVerdict::judge(planned, &evidence);
@@ -222,12 +229,45 @@ fn time_after_proofs(need: &NeededProof, deadline: Duration) -> Duration {
     if alone { Duration::ZERO } else { LEFT_FOR_THE_REST.min(deadline / 5) }
 }
 
-/// Looks for one thing that is asked for, unless it was refused before.
-async fn prove(ask: &Result<Ask, Refusal>, need: &NeededProof, search: &Search<'_>, until: Instant) -> Found {
-    match ask {
-        Ok(ask) => search.prove(ask, &need.wanted, until).await,
-        Err(refusal) => Found { evidence: Err(refusal.clone()), seen: None },
+/// Looks for everything that is asked for of an image. A signature of a digest, where the image names none, is one of the digest that
+/// trust beside it proves: the registry is not asked then what the tag means.
+fn prove_all<'a>(need: &'a NeededProof, search: &'a Search<'_>, until: Instant) -> Vec<BoxFuture<'a, Found>> {
+    let asks: Vec<_> = need.requirement.asks().collect();
+    let beside = need.requirement.beside(|ask| matches!(ask, Ok(Ask::Notary(_))));
+    let mut tell: Vec<Option<oneshot::Sender<_>>> = asks.iter().map(|_| None).collect();
+    let mut heard: Vec<Option<Beside>> = asks.iter().map(|_| None).collect();
+    for (index, beside) in beside.iter().enumerate() {
+        let of_digests = matches!(asks[index], Ok(Ask::Cosign(_))) && need.wanted.digest().is_none();
+        let Some(beside) = beside.filter(|_| of_digests) else { continue };
+        if tell[beside].is_none() {
+            let (sender, receiver) = oneshot::channel();
+            (tell[beside], heard[beside]) = (Some(sender), Some(receiver.shared()));
+        }
+        let shared = heard[beside].clone();
+        heard[index] = shared;
     }
+    let all = asks.into_iter().zip(tell).zip(heard);
+    all.map(|((ask, tell), heard)| prove(ask, need, search, until, heard, tell).boxed()).collect()
+}
+
+/// Looks for one thing that is asked for, unless it was refused before. `tell` is told the digest.
+async fn prove(
+    ask: &Result<Ask, Refusal>,
+    need: &NeededProof,
+    search: &Search<'_>,
+    until: Instant,
+    beside: Option<Beside>,
+    tell: Option<oneshot::Sender<Option<Sha256>>>,
+) -> Found {
+    let found = match ask {
+        Ok(ask) => search.prove(ask, &need.wanted, beside, until).await,
+        Err(refusal) => Found { evidence: Err(refusal.clone()), seen: None },
+    };
+    if let Some(tell) = tell {
+        // Nobody may wait for it any more.
+        let _ = tell.send(found.evidence.as_ref().ok().map(Proof::digest));
+    }
+    found
 }
 
 /// What was found for one image, in the order of [`countersign_policy::Requirement::asks`].
@@ -280,6 +320,13 @@ fn put_back(verdict: &mut Verdict, before: &Reviewed) {
 /// Denies images for which more repositories would have to be asked for than one review may: an alternative that is not asked must not
 /// leave it to another one.
 fn limit_repositories(planned: &mut [PlannedImage]) {
+    let asks = |image: &PlannedImage| match &image.need {
+        Need::Proof(need) => need.requirement.asks().count(),
+        Need::Nothing | Need::Denied(_) => 0,
+    };
+    if planned.iter().map(asks).sum::<usize>() <= MAX_REPOSITORIES {
+        return;
+    }
     let mut asked = HashSet::new();
     for image in planned {
         let Need::Proof(need) = &image.need else {
@@ -288,7 +335,11 @@ fn limit_repositories(planned: &mut [PlannedImage]) {
         // Under other pins it is asked for anew, and another entry may have others.
         let repository = |ask: &Result<Ask, Refusal>| match ask {
             Err(_) => None,
-            Ok(Ask::Notary(ask)) => Some((ask.server.clone(), ask.gun.clone(), Arc::as_ptr(&ask.policy))),
+            Ok(Ask::Notary(ask)) => Some((ask.server.to_string(), ask.gun.clone(), Arc::as_ptr(&ask.policy).addr())),
+            // Each digest is looked for by itself.
+            Ok(Ask::Cosign(ask)) => {
+                Some((ask.place.repository(), ask.image.canonical(), Arc::as_ptr(&ask.policy).addr()))
+            }
         };
         let wanted: Vec<_> = need.requirement.asks().filter_map(repository).collect();
         let new = wanted.iter().filter(|repository| !asked.contains(*repository)).collect::<HashSet<_>>().len();
@@ -311,7 +362,7 @@ mod tests {
 
     use countersign_image::Wanted;
     use countersign_notary::{Answer, RootPins, TrustServer, Update};
-    use countersign_policy::{Format, NotaryAsk, Proof, TrustPolicy};
+    use countersign_policy::{Format, NotaryAsk, TrustPolicy};
     use forge::{NOW, Repo, digest_of};
 
     use super::*;

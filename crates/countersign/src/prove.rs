@@ -1,17 +1,24 @@
 //! From an ask to a proof: who is asked, with which secrets, and what came of it. One file a signature format.
 
+pub(crate) mod cosign;
 pub(crate) mod notary;
 mod pull_secrets;
+mod shared;
 
 use std::time::Duration;
 
+use countersign_cosign::{Budget, Demand};
 use countersign_image::Wanted;
-use countersign_policy::{Ask, Evidence, Refusal, SecretRef, SecretUse};
-use countersign_remote::{NotaryClient, RegistryClient, Seen};
+use countersign_policy::{Ask, Evidence, Format, Refusal, SecretRef, SecretUse};
+use countersign_remote::{CosignClient, NotaryClient, RegistryClient, Seen};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+pub(crate) use self::cosign::{Beside, Digests};
+use self::notary::Demands;
+
 pub(crate) use self::pull_secrets::PullSecrets;
+pub(crate) use self::shared::ByEntry;
 use crate::source::{Moment, SecretData};
 
 /// What one ask came to.
@@ -28,6 +35,8 @@ pub(crate) struct Search<'a> {
     pub(crate) notary: &'a NotaryClient,
     /// Where images are.
     pub(crate) registry: &'a RegistryClient,
+    /// Where signatures of cosign come from.
+    pub(crate) cosign: &'a CosignClient,
     /// Where secrets come from.
     pub(crate) moment: &'a dyn Moment,
     /// The credentials of the workload.
@@ -38,18 +47,41 @@ pub(crate) struct Search<'a> {
     pub(crate) deadline: Duration,
     /// How old the metadata may be that a denial rests on.
     pub(crate) denial_age: Duration,
-    /// What trust servers are asked for, read once for each entry.
-    pub(crate) demands: notary::ReadDemands,
+    /// What is asked for of trust servers, read once for each entry.
+    pub(crate) demands: ByEntry<Demands>,
+    /// The same for signatures of cosign.
+    pub(crate) cosign_demands: ByEntry<Demand>,
+    /// What tags name, asked once for each image.
+    pub(crate) digests: Digests,
+    /// How many signatures of cosign may still be computed.
+    pub(crate) budget: Budget,
     /// The time at which everything is judged.
     pub(crate) now: Timestamp,
 }
 
 impl Search<'_> {
-    /// Looks for the proof that is asked for of an image, until a time.
-    pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted, until: Instant) -> Found {
+    /// Looks for the proof that is asked for of an image, until a time. `beside` is what stands beside it in the policy.
+    pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted, beside: Option<Beside>, until: Instant) -> Found {
         match ask {
             Ask::Notary(ask) => self.prove_by_notary(ask, wanted, until).await,
+            Ask::Cosign(ask) => self.prove_by_cosign(ask, wanted, beside, until).await,
         }
+    }
+
+    /// Why there is no proof of a format by a server if the namespace's turn does not come.
+    fn no_turn(&self, format: Format, server: &str) -> Refusal {
+        let cause = format!(
+            "its turn to be verified with {server} did not come within {} s, as much else is asked for in namespace {}; try again",
+            self.deadline.as_secs_f32(),
+            self.namespace
+        );
+        Refusal::Undecided { format, cause }
+    }
+
+    /// The same if the server did not bring everything in time.
+    fn late(&self, format: Format, server: &str) -> Refusal {
+        let cause = format!("{server} did not bring an answer within {} s", self.deadline.as_secs_f32());
+        Refusal::Undecided { format, cause }
     }
 }
 
@@ -61,5 +93,6 @@ pub(crate) fn check_secret(secret: &SecretRef, purpose: SecretUse, data: Option<
     match purpose {
         SecretUse::Signer => notary::read_signer(secret, data).map(|_| ()),
         SecretUse::RootKey => notary::read_pin(secret, data).map(|_| ()),
+        SecretUse::CosignSigner => cosign::read_key(secret, data).map(|_| ()),
     }
 }

@@ -12,7 +12,7 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 
 /// The keys of a secret's data that are read, besides that of a pull secret: a secret may hold anything else.
-const KEYS: [&str; 2] = ["name", "publicKey"];
+const KEYS: [&str; 3] = ["name", "publicKey", "cosign.pub"];
 
 /// What is read of a secret that a policy or a workload names. Never shown: it may hold whatever a secret has.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -73,6 +73,12 @@ impl SecretData {
     #[must_use]
     pub fn public_key(&self) -> Option<&[u8]> {
         self.present("publicKey")
+    }
+
+    /// The public key as `cosign generate-key-pair k8s://NAMESPACE/NAME` writes it, if there is one that is not empty.
+    #[must_use]
+    pub fn cosign_pub(&self) -> Option<&[u8]> {
+        self.present("cosign.pub")
     }
 
     /// Credentials, of a pull secret.

@@ -1,5 +1,6 @@
 //! What asking brings: a proof of one of the signature formats, or why there is none, in the published words.
 
+use countersign_cosign::{DemandError, Error as CosignError, KeyError, Proof as CosignProof};
 use countersign_image::{Sha256, shown};
 use countersign_notary::{Error as NotaryError, Proof as NotaryProof, Remedy, SignerError};
 use thiserror::Error;
@@ -14,6 +15,8 @@ pub type Evidence = Result<Proof, Refusal>;
 pub enum Proof {
     /// Docker Content Trust.
     Notary(NotaryProof),
+    /// Signatures of cosign.
+    Cosign(CosignProof),
 }
 
 /// Somebody who signed.
@@ -31,6 +34,7 @@ impl Proof {
     pub fn repository(&self) -> &str {
         match self {
             Self::Notary(proof) => proof.repository(),
+            Self::Cosign(proof) => proof.repository(),
         }
     }
 
@@ -39,6 +43,7 @@ impl Proof {
     pub fn digest(&self) -> Sha256 {
         match self {
             Self::Notary(proof) => proof.digest(),
+            Self::Cosign(proof) => proof.digest(),
         }
     }
 
@@ -47,6 +52,7 @@ impl Proof {
     pub fn tag(&self) -> Option<&str> {
         match self {
             Self::Notary(proof) => Some(proof.tag()),
+            Self::Cosign(_) => None,
         }
     }
 
@@ -61,6 +67,13 @@ impl Proof {
                 };
                 proof.by().iter().map(identity).collect()
             }
+            Self::Cosign(proof) => {
+                let identity = |by: &countersign_cosign::SignedBy| Identity {
+                    name: by.signer.clone(),
+                    keys: vec![by.key.base64()],
+                };
+                proof.by().iter().map(identity).collect()
+            }
         }
     }
 }
@@ -70,6 +83,8 @@ impl Proof {
 pub enum Format {
     /// Docker Content Trust.
     Notary,
+    /// Signatures of cosign.
+    Cosign,
 }
 
 impl Format {
@@ -77,6 +92,7 @@ impl Format {
     fn failed(self) -> &'static str {
         match self {
             Self::Notary => "failed to get content trust information",
+            Self::Cosign => "failed to verify cosign signatures",
         }
     }
 }
@@ -86,6 +102,8 @@ impl Format {
 pub enum Cause {
     /// Docker Content Trust.
     Notary(Box<NotaryError>),
+    /// Signatures of cosign.
+    Cosign(Box<CosignError>),
 }
 
 /// Why there is no proof.
@@ -122,6 +140,53 @@ pub enum Refusal {
         secret: SecretRef,
         /// What is wrong with it.
         problem: SignerError,
+    },
+    /// A secret of a signer with cosign holds no key that can be used.
+    #[error(
+        "failed to verify cosign signatures: signer secret {} in namespace {}: {}",
+        shown(&secret.name),
+        shown(&secret.namespace),
+        shown(&problem.to_string())
+    )]
+    CosignKey {
+        /// The secret.
+        secret: SecretRef,
+        /// What is wrong with its key.
+        problem: KeyError,
+    },
+    /// The keys of an entry with cosign do not go together.
+    #[error("failed to verify cosign signatures: the entry asks for what cannot be: {}", shown(&problem.to_string()))]
+    CosignDemand {
+        /// What is wrong with them.
+        problem: DemandError,
+    },
+    /// A namespace's policy names a registry for signatures that the administrator does not allow there.
+    #[error(
+        "failed to verify cosign signatures: the ImagePolicy names signatures on {host}, which is not a host that policies of namespaces may name; ask an administrator to allow it (namespace-trust-servers), or to put the entry into a ClusterImagePolicy"
+    )]
+    RegistryNotAllowed {
+        /// `HOST` or `HOST:PORT`
+        host: String,
+    },
+    /// Of an image for several platforms its parts are signed, and it is not itself.
+    #[error(
+        "failed to verify cosign signatures: {host} has no signature of {digest}, but of its part {part}, which is for one platform; sign the image itself: cosign sign signs what its tag names, with --recursive the parts too"
+    )]
+    OnlyPartsSigned {
+        /// `HOST:PORT`
+        host: String,
+        /// `sha256:…` of the index.
+        digest: String,
+        /// `sha256:…` of a part that is signed as the entry asks.
+        part: String,
+    },
+    /// The registry has no such image, so there is no digest that could be signed.
+    #[error("failed to verify cosign signatures: {host} has no {image}; push the image, or correct its name")]
+    NoImage {
+        /// `HOST:PORT`
+        host: String,
+        /// Repository and tag.
+        image: String,
     },
     /// A pinned root key is of no use.
     #[error(
@@ -183,6 +248,12 @@ impl Refusal {
         Self::NotTrusted { at: server.to_owned(), cause: Cause::Notary(Box::new(error)) }
     }
 
+    /// What it comes to when a registry was asked.
+    #[must_use]
+    pub fn cosign(registry: &str, error: CosignError) -> Self {
+        Self::NotTrusted { at: registry.to_owned(), cause: Cause::Cosign(Box::new(error)) }
+    }
+
     /// The kind of refusal: a closed set, so that a hostile image name cannot mint new time series.
     #[must_use]
     pub fn label(&self) -> &'static str {
@@ -191,8 +262,12 @@ impl Refusal {
                 NotaryError::NoTrustData { .. } => "no-trust-data",
                 _ => "untrusted",
             },
+            Self::NotTrusted { cause: Cause::Cosign(error), .. } => error.label(),
             Self::SignerSecret { .. } => "signer-secret",
-            Self::SignerKey { .. } => "signer-key",
+            Self::SignerKey { .. } | Self::CosignKey { .. } | Self::CosignDemand { .. } => "signer-key",
+            Self::RegistryNotAllowed { .. } => "registry-not-allowed",
+            Self::NoImage { .. } => "no-image",
+            Self::OnlyPartsSigned { .. } => "only-parts-signed",
             Self::RootKey { .. } => "root-key",
             Self::Retired { .. } | Self::NoTrustServer { .. } => "no-trust-server",
             Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
@@ -219,6 +294,8 @@ impl Refusal {
         match self {
             Self::Undecided { .. } => 0,
             Self::NotTrusted { cause: Cause::Notary(error), .. } => 2 + error.rank(),
+            Self::NotTrusted { cause: Cause::Cosign(error), .. } => 2 + error.rank(),
+            Self::NoImage { .. } => 4,
             _ => 1,
         }
     }
@@ -227,6 +304,7 @@ impl Refusal {
 fn not_trusted(at: &str, cause: &Cause) -> String {
     match cause {
         Cause::Notary(error) => format!("{}: {}", Format::Notary.failed(), not_trusted_by_notary(at, error)),
+        Cause::Cosign(error) => format!("{}: {}", Format::Cosign.failed(), shown(&error.told(at))),
     }
 }
 

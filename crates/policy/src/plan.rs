@@ -1,5 +1,6 @@
 //! Which proofs each image of a workload needs.
 
+pub mod cosign;
 pub mod notary;
 
 use std::collections::BTreeMap;
@@ -7,9 +8,11 @@ use std::collections::BTreeMap;
 use countersign_image::{ImageReference, NotSha256, Wanted};
 use countersign_notary::TrustServer;
 
+use self::cosign::CosignAsk;
 use self::notary::NotaryAsk;
 use crate::evidence::Refusal;
-use crate::policies::{Applies, Check, EntryRef, Match, PolicyKind, PolicySet, ProofPolicy};
+use crate::policies::{Applies, Check, EntryRef, Match, PolicyKind, PolicySet};
+use crate::proof_policy::ProofPolicy;
 use crate::reason::DenyReason;
 use crate::requirement::Requirement;
 use crate::workload::ContainerImage;
@@ -88,6 +91,8 @@ pub struct NeededProof {
 pub enum Ask {
     /// A trust server, for Docker Content Trust.
     Notary(NotaryAsk),
+    /// A registry, for signatures of cosign.
+    Cosign(Box<CosignAsk>),
 }
 
 /// Says what each image of a workload in a namespace needs. `now` is in seconds since 1970; only the retirement of trust servers
@@ -160,6 +165,7 @@ fn need_of(asking: &Asking<'_>) -> Result<Need, DenyReason> {
     };
     let requirement = asked.map(&mut |policy| match policy {
         ProofPolicy::Trust(trust) => notary::ask(trust, asking).map(Ask::Notary),
+        ProofPolicy::Cosign(cosign) => cosign::ask(cosign, asking).map(Box::new).map(Ask::Cosign),
     });
     if let Requirement::One(Err(refusal)) = requirement {
         return Err(refusal.into());

@@ -5,11 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use countersign_image::ImageReference;
-use countersign_notary::TrustServer;
 
 use crate::pattern::Pattern;
+use crate::proof_policy::ProofPolicy;
 use crate::requirement::Requirement;
-use crate::secret::SecretUse;
 
 /// Whose policy it is.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -104,27 +103,6 @@ pub enum Check {
     Unusable(String),
 }
 
-/// What an entry asks of one signature format.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ProofPolicy {
-    /// Docker Content Trust.
-    Trust(Arc<TrustPolicy>),
-}
-
-impl ProofPolicy {
-    /// The names of the secrets that it takes, and what for.
-    #[must_use]
-    pub fn secrets(&self) -> Vec<(&str, SecretUse)> {
-        match self {
-            Self::Trust(trust) => {
-                let signers = trust.signer_secrets.iter().map(|name| (name.as_str(), SecretUse::Signer));
-                let roots = trust.root_secrets.iter().map(|name| (name.as_str(), SecretUse::RootKey));
-                signers.chain(roots).collect()
-            }
-        }
-    }
-}
-
 impl Check {
     /// What is asked of each signature format, in the order of the policy.
     pub fn proofs(&self) -> impl Iterator<Item = &ProofPolicy> {
@@ -134,21 +112,6 @@ impl Check {
         };
         requirement.into_iter().flat_map(Requirement::asks)
     }
-}
-
-/// What an entry with trust asks.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct TrustPolicy {
-    /// The trust server; without one the registry's default.
-    pub trust_server: Option<TrustServer>,
-    /// The one certificate that the trust server must show, PEM.
-    pub server_certificate: Option<String>,
-    /// Names of the signer secrets, every one of which must have signed.
-    pub signer_secrets: Vec<String>,
-    /// Pinned root keys: ids or PEM.
-    pub root_keys: Vec<String>,
-    /// Names of secrets that hold pinned root keys.
-    pub root_secrets: Vec<String>,
 }
 
 /// How many entries all policies of one namespace may have together: five policies of the greatest length. To find the one
@@ -357,6 +320,8 @@ impl Scope {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    use countersign_notary::TrustServer;
 
     use super::*;
 

@@ -40,6 +40,34 @@ impl<A> Requirement<A> {
         }
     }
 
+    /// For each of [`Self::asks`], in that order: the place among them of the first one of a sort that must hold beside it, if there is
+    /// one.
+    #[must_use]
+    pub fn beside(&self, is: impl Fn(&A) -> bool) -> Vec<Option<usize>> {
+        let mut found = Vec::new();
+        self.collect_beside(&is, None, &mut found);
+        found
+    }
+
+    fn collect_beside(&self, is: &impl Fn(&A) -> bool, outer: Option<usize>, found: &mut Vec<Option<usize>>) {
+        let parts = match self {
+            Self::One(_) => return found.push(outer),
+            Self::All(parts) | Self::Any(parts) => parts,
+        };
+        let (mut beside, mut at) = (outer, found.len());
+        if matches!(self, Self::All(_)) {
+            for part in parts {
+                if matches!(part, Self::One(ask) if is(ask)) {
+                    beside = beside.or(Some(at));
+                }
+                at += part.asks().count();
+            }
+        }
+        for part in parts {
+            part.collect_beside(is, beside, found);
+        }
+    }
+
     /// The same tree, with something else for each ask.
     #[must_use]
     pub fn map<B>(&self, each: &mut impl FnMut(&A) -> B) -> Requirement<B> {
@@ -63,6 +91,14 @@ mod tests {
         assert_eq!(Requirement::all(vec![one(1)]), Some(one(1)));
         let tree = Requirement::all(vec![one(1), Requirement::any(vec![one(2), one(3)]).unwrap()]).unwrap();
         assert_eq!(tree.asks().copied().collect::<Vec<_>>(), [1, 2, 3]);
+        // What stands beside alternatives, and within one, but not in another one.
+        let both = Requirement::all(vec![one(5), one(2)]).unwrap();
+        let tree_of_pairs = Requirement::any(vec![one(1), both.clone()]).unwrap();
+        let even = |number: &u8| number.is_multiple_of(2);
+        assert_eq!(tree.beside(even), [None, None, None]);
+        assert_eq!(tree_of_pairs.beside(even), [None, Some(2), Some(2)]);
+        let whole = Requirement::all(vec![tree_of_pairs, one(4)]).unwrap();
+        assert_eq!(whole.beside(even), [Some(3), Some(3), Some(3), Some(3)]);
         assert_eq!(tree.map(&mut |number| number * 2).asks().copied().collect::<Vec<_>>(), [2, 4, 6]);
     }
 }

@@ -18,6 +18,8 @@ pub enum SecretUse {
     Signer,
     /// A pinned root key of a repository: `publicKey`.
     RootKey,
+    /// A signer with cosign: `publicKey` or `cosign.pub`, and `name` where the signer is not called as the secret is.
+    CosignSigner,
 }
 
 /// What is wrong with a secret.
@@ -32,4 +34,13 @@ pub enum SecretProblem {
     /// It has no `publicKey`, or an empty one.
     #[error("publicKey is empty")]
     NoPublicKey,
+    /// It has no `publicKey` and no `cosign.pub`, or empty ones.
+    #[error("publicKey and cosign.pub are empty")]
+    NoCosignKey,
+    /// Its `name` is no text, or longer than the name of any signer.
+    #[error("name is not a text of at most 253 bytes")]
+    BadName,
+    /// It has two keys, and they differ.
+    #[error("publicKey and cosign.pub are different keys")]
+    TwoKeys,
 }

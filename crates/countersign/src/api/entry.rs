@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::Problem;
+use super::cosign::{self, Cosign};
 use super::trust::{self, Trust};
 
 /// How many signers an entry may name in all its sections together: the key of each is read for every image that the entry is about.
@@ -34,12 +35,15 @@ pub(crate) struct EntryPolicy {
     /// Whether admitted images are pinned to their signed digest; true if absent.
     #[serde(default)]
     pub mutate_image: Option<bool>,
-    /// Whether the registry must have the signed content; goes with trust alone.
+    /// Whether the registry must have the signed content; goes with trust or cosign alone.
     #[serde(default)]
     pub require_present: Option<bool>,
     /// Content trust, needed in any case.
     #[serde(default, deserialize_with = "not_null")]
     pub trust: Option<Trust>,
+    /// Signatures of cosign, needed in any case.
+    #[serde(default, deserialize_with = "not_null")]
+    pub cosign: Option<Cosign>,
     /// Alternatives, one of which is enough; the first that holds gives the digest.
     #[serde(default, deserialize_with = "not_null")]
     pub any_of: Option<Vec<Alternative>>,
@@ -58,6 +62,9 @@ pub(crate) struct Alternative {
     /// Content trust.
     #[serde(default, deserialize_with = "not_null")]
     pub trust: Option<Trust>,
+    /// Signatures of cosign.
+    #[serde(default, deserialize_with = "not_null")]
+    pub cosign: Option<Cosign>,
 }
 
 /// A member with nothing behind it (`trust:`) is no way to ask for something, nor to do without.
@@ -95,7 +102,7 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
     }
     let require_present = asked.require_present.unwrap_or_default();
     if require_present && requirement.is_none() && problems.is_empty() {
-        let problem = "says which signed content must be there, so it needs trust.enabled".to_owned();
+        let problem = "says which signed content must be there, so it needs trust.enabled or cosign".to_owned();
         problems.push(("policy.requirePresent".to_owned(), problem));
     }
     match pattern {
@@ -111,24 +118,33 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
 /// What is asked for side by side, in an entry or in an alternative: a member for each signature format.
 struct Sections<'a> {
     trust: Option<&'a Trust>,
+    cosign: Option<&'a Cosign>,
 }
 
 impl<'a> Sections<'a> {
     fn of_entry(asked: &'a EntryPolicy) -> Self {
-        Self { trust: asked.trust.as_ref() }
+        Self { trust: asked.trust.as_ref(), cosign: asked.cosign.as_ref() }
     }
 
     fn of_alternative(alternative: &'a Alternative) -> Self {
-        Self { trust: alternative.trust.as_ref() }
+        Self { trust: alternative.trust.as_ref(), cosign: alternative.cosign.as_ref() }
     }
 
     /// What each section that asks for something requires.
     fn requirements(&self, place: &str, problems: &mut Vec<Problem>) -> Vec<Requirement<ProofPolicy>> {
         let mut parts = Vec::new();
+        let mut told = |section: &str, found: Vec<Problem>| {
+            problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.{section}{member}"), problem)));
+        };
         if let Some(trust) = self.trust.filter(|trust| trust.enabled) {
             let (policy, found) = trust::convert(trust);
-            problems.extend(found.into_iter().map(|(member, problem)| (format!("{place}.trust.{member}"), problem)));
+            told("trust.", found);
             parts.push(Requirement::One(ProofPolicy::Trust(Arc::new(policy))));
+        }
+        if let Some(cosign) = self.cosign {
+            let (policy, found) = cosign::convert(cosign);
+            told("cosign", found);
+            parts.push(Requirement::One(ProofPolicy::Cosign(Arc::new(policy))));
         }
         parts
     }
@@ -169,7 +185,7 @@ fn alternative_requirement(
     }
     let required = Requirement::all(Sections::of_alternative(alternative).requirements(place, problems));
     if required.is_none() {
-        problems.push((place.to_owned(), "asks for nothing; give it trust".to_owned()));
+        problems.push((place.to_owned(), "asks for nothing; give it trust or cosign".to_owned()));
     }
     required
 }
@@ -180,21 +196,23 @@ fn only_objects(entry: &Value) -> Result<(), String> {
     is_object(entry, "the entry", false)?;
     let policy = entry.get("policy").unwrap_or(&Value::Null);
     is_object(policy, "policy", true)?;
-    only_objects_in_trust(policy, "policy")?;
+    only_objects_in_sections(policy, "policy")?;
     for (index, alternative) in policy.get("anyOf").and_then(Value::as_array).into_iter().flatten().enumerate() {
         let place = format!("policy.anyOf[{index}]");
         is_object(alternative, &place, false)?;
-        only_objects_in_trust(alternative, &place)?;
+        only_objects_in_sections(alternative, &place)?;
     }
     Ok(())
 }
 
-fn only_objects_in_trust(section: &Value, place: &str) -> Result<(), String> {
-    let trust = section.get("trust").unwrap_or(&Value::Null);
-    is_object(trust, &format!("{place}.trust"), true)?;
-    for list in ["signerSecrets", "rootSecrets"] {
-        for item in trust.get(list).and_then(Value::as_array).into_iter().flatten() {
-            is_object(item, &format!("an item of {place}.trust.{list}"), false)?;
+fn only_objects_in_sections(whole: &Value, place: &str) -> Result<(), String> {
+    for (name, lists) in [("trust", &["signerSecrets", "rootSecrets"][..]), ("cosign", &["signerSecrets"])] {
+        let section = whole.get(name).unwrap_or(&Value::Null);
+        is_object(section, &format!("{place}.{name}"), true)?;
+        for list in lists {
+            for item in section.get(list).and_then(Value::as_array).into_iter().flatten() {
+                is_object(item, &format!("an item of {place}.{name}.{list}"), false)?;
+            }
         }
     }
     Ok(())
@@ -222,7 +240,7 @@ pub(crate) fn schema() -> Value {
             },
             "policy": {
                 "type": "object", "nullable": true, "x-kubernetes-preserve-unknown-fields": true,
-                "description": "What is asked of the images: trust, that they are signed on a Notary server; anyOf, that one of several alternatives holds; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
+                "description": "What is asked of the images: trust, that they are signed on a Notary server; cosign, that the registry has signatures of cosign; anyOf, that one of several alternatives holds; mutateImage, whether they are pinned to the signed digest. Empty or absent: nothing, they are allowed.",
                 "properties": {
                     "mutateImage": {
                         "type": "boolean", "nullable": true,
@@ -233,6 +251,7 @@ pub(crate) fn schema() -> Value {
                         "description": "Whether the registry must have the signed content as well. False if absent: then it is the kubelet that finds it missing.",
                     },
                     "trust": trust::schema(),
+                    "cosign": cosign::schema(),
                     "anyOf": {
                         "type": "array", "nullable": true,
                         "description": "Alternatives: one of them is enough. All are asked at once; of those that hold, the first in this list gives the digest. What stands beside anyOf is needed as well, for the same digest.",
@@ -240,7 +259,7 @@ pub(crate) fn schema() -> Value {
                             "type": "object",
                             "description": "An alternative. What stands in it must all hold, for one digest.",
                             "x-kubernetes-preserve-unknown-fields": true,
-                            "properties": {"trust": trust::schema()},
+                            "properties": {"trust": trust::schema(), "cosign": cosign::schema()},
                         },
                     },
                     "va": {

@@ -14,7 +14,7 @@ pub(super) const MAX_ITEMS: usize = 64;
 
 /// How many bytes a key or certificate in a policy may have: those of a chain of several certificates. Whoever writes policies must not
 /// make each review carry more.
-const MAX_PEM_BYTES: usize = 16 << 10;
+pub(super) const MAX_PEM_BYTES: usize = 16 << 10;
 
 /// Content trust, as an entry asks for it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -48,6 +48,18 @@ pub(crate) struct SecretName {
     pub name: String,
 }
 
+/// The names of secrets that a member lists, and what is wrong with them.
+pub(super) fn names(member: &str, secrets: &[SecretName], faults: &mut Vec<Problem>) -> Vec<String> {
+    for (index, secret) in secrets.iter().enumerate() {
+        if secret.name.is_empty() {
+            faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
+        } else if !is_object_name(&secret.name) {
+            faults.push((format!("{member}[{index}].name"), "cannot be the name of a secret".to_owned()));
+        }
+    }
+    secrets.iter().map(|secret| secret.name.clone()).collect()
+}
+
 /// The engine's form of a section, and what is wrong with it: members of the section, and problems.
 pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     let mut faults = Vec::new();
@@ -64,16 +76,7 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     let trust_server = trust.trust_server.as_deref().filter(|text| !text.is_empty()).and_then(|text| {
         TrustServer::parse(text).map_err(|error| faults.push(("trustServer".to_owned(), error.to_string()))).ok()
     });
-    let mut names = |member: &str, secrets: &[SecretName]| {
-        for (index, secret) in secrets.iter().enumerate() {
-            if secret.name.is_empty() {
-                faults.push((format!("{member}[{index}].name"), "is empty; give the name of a secret".to_owned()));
-            } else if !is_object_name(&secret.name) {
-                faults.push((format!("{member}[{index}].name"), "cannot be the name of a secret".to_owned()));
-            }
-        }
-        secrets.iter().map(|secret| secret.name.clone()).collect()
-    };
+    let mut names = |member: &str, secrets: &[SecretName]| names(member, secrets, &mut faults);
     let (signer_secrets, root_secrets) =
         (names("signerSecrets", &trust.signer_secrets), names("rootSecrets", &trust.root_secrets));
     let mut pins = countersign_notary::RootPins::none();
@@ -106,26 +109,28 @@ pub(super) fn convert(trust: &Trust) -> (TrustPolicy, Vec<Problem>) {
     )
 }
 
-fn too_long(pem: &str) -> String {
+pub(super) fn too_long(pem: &str) -> String {
     format!("has {} KiB, and {} KiB are the limit", pem.len() >> 10, MAX_PEM_BYTES >> 10)
+}
+
+/// The schema of a list of secrets.
+pub(super) fn secrets(description: &str) -> Value {
+    json!({
+        "type": "array", "nullable": true,
+        "description": description,
+        "items": {
+            "type": "object",
+            "description": "A secret, by name.",
+            "x-kubernetes-preserve-unknown-fields": true,
+            "required": ["name"],
+            "properties": {"name": {"type": "string", "minLength": 1, "description": "The secret's name."}},
+        },
+    })
 }
 
 /// The schema of a section. What may not be null is nullable all the same: an API server drops a null where it is not, and what is
 /// dropped can be refused by nobody.
 pub(super) fn schema() -> Value {
-    let secrets = |description: &str| {
-        json!({
-            "type": "array", "nullable": true,
-            "description": description,
-            "items": {
-                "type": "object",
-                "description": "A secret, by name.",
-                "x-kubernetes-preserve-unknown-fields": true,
-                "required": ["name"],
-                "properties": {"name": {"type": "string", "minLength": 1, "description": "The secret's name."}},
-            },
-        })
-    };
     json!({
         "type": "object", "nullable": true,
         "description": "Docker Content Trust: signatures that are kept on a Notary server.",

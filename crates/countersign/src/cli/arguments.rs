@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, anyhow, bail};
+use countersign_cosign::{Demand, Key};
 use countersign_image::{ImageReference, NotSha256, Wanted};
 use countersign_notary::{RootPins, Signer, TrustServer};
 use countersign_policy::DenyReason;
+use countersign_remote::Repository;
 
 use crate::prove::notary::Demands;
 
@@ -36,6 +38,31 @@ fn signer(text: &str) -> anyhow::Result<Signer> {
 pub(crate) fn demands(signers: &[String]) -> anyhow::Result<Demands> {
     let signers = signers.iter().map(|text| signer(text)).collect::<anyhow::Result<Vec<_>>>()?;
     Ok(Demands { signers, ..Demands::none() })
+}
+
+/// Keys for signatures of cosign, each `NAME=KEYFILE`.
+pub(crate) fn cosign_keys(texts: &[String]) -> anyhow::Result<Vec<Key>> {
+    let read = |text: &String| {
+        let Some((name, path)) = text.split_once('=') else {
+            bail!("--cosign-key {text}: write NAME=KEYFILE, for example alice=cosign.pub");
+        };
+        let pem = std::fs::read(path).with_context(|| format!("--cosign-key {name}: cannot read {path}"))?;
+        Key::from_pem(name, &pem).with_context(|| format!("--cosign-key {name}={path}"))
+    };
+    texts.iter().map(read).collect()
+}
+
+/// That all of some keys must have signed.
+pub(crate) fn cosign_demand(texts: &[String]) -> anyhow::Result<Demand> {
+    Demand::new(cosign_keys(texts)?, None, Vec::new(), BTreeMap::new()).context("--cosign-key")
+}
+
+/// The repository that holds signatures: the one that is named, or the image's own.
+pub(crate) fn signatures_of(given: Option<&str>, image: &ImageReference) -> anyhow::Result<Repository> {
+    match given {
+        Some(name) => Repository::parse(name).with_context(|| format!("--cosign-repository {name}")),
+        None => Ok(Repository::of(image)),
+    }
 }
 
 /// What an image on the command line asks for.

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use countersign_notary::TrustServer;
 use countersign_policy::{ClusterSecrets, Defaults};
 use countersign_remote::{
-    Authenticator, Connections, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient, Sharing,
+    Authenticator, Connections, CosignClient, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient, Sharing,
 };
 
 use crate::config::{ClusterPolicySecrets, HostSettings};
@@ -30,6 +30,10 @@ pub(crate) struct Reach {
     /// Docker config.json with credentials for trust servers [default: the user's own]
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_REGISTRY_CONFIG")]
     pub(crate) registry_config: Option<PathBuf>,
+
+    /// Registry (HOST:PORT) that is asked over plain http (repeatable)
+    #[arg(long, value_name = "HOST:PORT", env = "COUNTERSIGN_INSECURE_REGISTRY", value_delimiter = ',')]
+    pub(crate) insecure_registry: Vec<String>,
 
     /// Longest time for one image
     #[arg(long, value_name = "DURATION", default_value = "20s")]
@@ -52,7 +56,8 @@ impl Reach {
             state: None,
             on_trouble: Arc::new(|_| ()),
         };
-        clients(&connections, authenticator(self.registry_config.as_deref(), true)?, options)
+        let registries = Registries { insecure: self.insecure_registry.clone(), refresh: Duration::ZERO };
+        clients(&connections, authenticator(self.registry_config.as_deref(), true)?, options, registries)
     }
 }
 
@@ -130,6 +135,17 @@ pub(crate) struct Clients {
     pub(crate) notary: NotaryClient,
     /// For registries.
     pub(crate) registry: RegistryClient,
+    /// For signatures of cosign.
+    pub(crate) cosign: CosignClient,
+}
+
+/// How registries are asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registries {
+    /// Those (`HOST:PORT`) that are asked over plain http.
+    pub(crate) insecure: Vec<String>,
+    /// For how long signatures that were found are believed before their registry is asked again.
+    pub(crate) refresh: Duration,
 }
 
 /// The clients, connected as given.
@@ -137,16 +153,16 @@ pub(crate) fn clients(
     connections: &Connections,
     authenticator: Authenticator,
     options: Options,
+    registries: Registries,
 ) -> anyhow::Result<Clients> {
     let mut connections = connections.clone();
     connections.set_proxied(proxied());
     let http = HttpClient::new(&connections, REQUEST_TIMEOUT.min(options.flight))?;
     let auth = Arc::new(authenticator);
-    Ok(Clients {
-        notary: NotaryClient::new(http.clone(), Arc::clone(&auth), options),
-        registry: RegistryClient::new(http.clone(), auth),
-        http,
-    })
+    let notary = NotaryClient::new(http.clone(), Arc::clone(&auth), options);
+    let registry = RegistryClient::new(http.clone(), auth).with_insecure(registries.insecure);
+    let cosign = CosignClient::new(registry.clone(), &notary, registries.refresh);
+    Ok(Clients { http, notary, registry, cosign })
 }
 
 /// The trust servers that are configured for registries.

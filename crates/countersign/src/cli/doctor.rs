@@ -1,7 +1,8 @@
-//! `countersign doctor`: walks the whole way to a trust server, and says where it ends and what helps. Looks at the installation in a
+//! `countersign doctor`: walks the whole way to a trust server or registry, and says where it ends and what helps. Looks at the installation in a
 //! cluster first.
 
 mod cluster;
+mod cosign;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -66,7 +67,15 @@ pub(crate) struct Args {
     reach: clients::Reach,
 }
 
-/// What is to be found out.
+/// Whom to look at for one ask.
+enum Found {
+    /// A trust server.
+    Notary(Patient),
+    /// A registry, for signatures of cosign.
+    Cosign(cosign::Patient),
+}
+
+/// What is to be found out at a trust server.
 struct Patient {
     image: ImageReference,
     server: TrustServer,
@@ -155,9 +164,12 @@ async fn walk_to(args: &Args, image: ImageReference, walk: &mut Walk) -> anyhow:
     let mut codes = Vec::new();
     for found in examined.found {
         codes.push(match found {
-            Ok((patient, said)) => {
+            Ok((found, said)) => {
                 walk.step("policy", &said);
-                treat(&clients, &patient, walk).await
+                match found {
+                    Found::Notary(patient) => treat(&clients, &patient, walk).await,
+                    Found::Cosign(patient) => cosign::treat(&clients, &patient, walk).await,
+                }
             }
             Err(trouble) => walk.end("policy", &trouble),
         });
@@ -201,7 +213,7 @@ fn together<A>(requirement: &Requirement<A>, codes: &mut impl Iterator<Item = u8
 struct Examined {
     requirement: Requirement<()>,
     /// With what is said of it, in the order of [`Requirement::asks`].
-    found: Vec<Result<(Patient, String), Trouble>>,
+    found: Vec<Result<(Found, String), Trouble>>,
 }
 
 /// Finds servers, signers and pins: from policies, or from what was typed.
@@ -221,7 +233,10 @@ async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<O
         let server = arguments::server(args.trust_server.as_deref(), image)?;
         let said = format!("none asked; trust server {server}");
         let patient = Patient { image: image.clone(), server, demands: arguments::demands(&args.signer)? };
-        return Ok(Ok(Some(Examined { requirement: Requirement::One(()), found: vec![Ok((patient, said))] })));
+        return Ok(Ok(Some(Examined {
+            requirement: Requirement::One(()),
+            found: vec![Ok((Found::Notary(patient), said))],
+        })));
     };
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
@@ -245,6 +260,7 @@ async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<O
     for ask in need.requirement.asks() {
         found.push(match ask {
             Ok(Ask::Notary(ask)) => examine_notary(moment.as_ref(), ask, image, &entry).await?,
+            Ok(Ask::Cosign(ask)) => cosign::examine(moment.as_ref(), ask, &entry).await?,
             Err(refusal) => Err(of_the_policy(&refusal.clone().into())),
         });
     }
@@ -262,7 +278,7 @@ async fn examine_notary(
     ask: &NotaryAsk,
     image: &ImageReference,
     entry: &str,
-) -> anyhow::Result<Result<(Patient, String), Trouble>> {
+) -> anyhow::Result<Result<(Found, String), Trouble>> {
     let demands = match Demands::read(moment, ask).await {
         Ok(demands) => demands,
         Err(Refusal::Undecided { cause, .. }) => bail!(cause),
@@ -282,10 +298,15 @@ async fn examine_notary(
         }
     };
     let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), ask.server);
-    Ok(Ok((Patient { image: image.clone(), server: ask.server.clone(), demands }, said)))
+    let patient = Patient { image: image.clone(), server: ask.server.clone(), demands };
+    Ok(Ok((Found::Notary(patient), said)))
 }
 
-async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
+/// The policies of a cluster, once all are known.
+///
+/// # Errors
+/// They cannot be listed.
+pub(super) async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
     let source = ClusterHandle(ClusterSource::start(cluster.client.clone(), own_namespace, Arc::default()));
     let end = Instant::now() + LISTING;
     loop {

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use countersign_policy::{Applies, Check, Match, PolicyKind, ProofPolicy, Requirement, TrustPolicy};
+use countersign_image::{ImageReference, shown};
+use countersign_policy::{Applies, Check, CosignPolicy, Match, PolicyKind, ProofPolicy, Requirement, TrustPolicy};
 
 use super::output::{print, table};
 use super::{arguments, exit};
@@ -88,6 +89,9 @@ fn asks_for(requirement: &Requirement<ProofPolicy>, best: &Match<'_>, args: &Arg
         Requirement::One(ProofPolicy::Trust(trust)) => {
             format!("It asks for content trust.\n{}", content_trust(trust, best, args))
         }
+        Requirement::One(ProofPolicy::Cosign(cosign)) => {
+            format!("It asks for signatures of cosign.\n{}", signatures(cosign, best, args))
+        }
         Requirement::All(parts) => {
             let parts: Vec<_> = parts.iter().map(|part| asks_for(part, best, args)).collect();
             format!("All of this must hold, for one digest.\n{}", parts.join(""))
@@ -105,12 +109,44 @@ fn asks_for(requirement: &Requirement<ProofPolicy>, best: &Match<'_>, args: &Arg
     }
 }
 
-fn content_trust(trust: &TrustPolicy, best: &Match<'_>, args: &Args) -> String {
-    let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);
-    let namespace = match &best.policy.kind {
+fn signatures(cosign: &CosignPolicy, best: &Match<'_>, args: &Args) -> String {
+    let place =
+        cosign.repository.as_ref().map_or_else(|| "the image's repository".to_owned(), ImageReference::repository);
+    let mut lines = format!("  signatures in   {place}\n");
+    if !cosign.signer_secrets.is_empty() {
+        let namespace = secrets_namespace(best, args);
+        let names = cosign.signer_secrets.join(", ");
+        lines += &format!("  signer secrets  {names} (secrets in namespace {namespace})\n");
+    }
+    if !cosign.keys.is_empty() {
+        let names: Vec<_> =
+            cosign.keys.iter().map(|key| format!("{} (sha256:{})", key.name(), key.fingerprint())).collect();
+        lines += &format!("  keys            {}\n", names.join(", "));
+    }
+    let all = cosign.signer_secrets.len() + cosign.keys.len();
+    let required =
+        if cosign.required.is_empty() { String::new() } else { format!(", {} among them", cosign.required.join(", ")) };
+    let threshold = cosign.threshold.filter(|&threshold| threshold < all);
+    let signed =
+        threshold.map_or_else(|| "all of them".to_owned(), |threshold| format!("{threshold} of {all}{required}"));
+    lines += &format!("  signed by       {signed}\n");
+    if !cosign.annotations.is_empty() {
+        let claims: Vec<_> = cosign.annotations.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        lines += &format!("  with claims     {}\n", shown(&claims.join(", ")));
+    }
+    lines
+}
+
+fn secrets_namespace<'a>(best: &'a Match<'_>, args: &'a Args) -> &'a str {
+    match &best.policy.kind {
         PolicyKind::Image { namespace } => namespace,
         PolicyKind::Cluster => &args.secrets_namespace,
-    };
+    }
+}
+
+fn content_trust(trust: &TrustPolicy, best: &Match<'_>, args: &Args) -> String {
+    let server = trust.trust_server.as_ref().map_or_else(|| "the registry's default".to_owned(), ToString::to_string);
+    let namespace = secrets_namespace(best, args);
     let signers = if trust.signer_secrets.is_empty() {
         "none required: the released digest counts".to_owned()
     } else {

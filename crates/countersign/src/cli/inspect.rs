@@ -1,5 +1,7 @@
 //! `countersign inspect`: who signed which tags of a repository, with which keys, until when.
 
+mod cosign;
+
 use std::collections::BTreeMap;
 
 use countersign_image::{ImageReference, shown};
@@ -17,7 +19,7 @@ use crate::prove::notary::{Demands, Question};
 /// Show who signed which tags of a repository, with which keys, and until when
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  countersign inspect registry.example.com/team/app --trust-server https://notary.example.com:4443"
+    after_help = "Examples:\n  countersign inspect registry.example.com/team/app --trust-server https://notary.example.com:4443\n  countersign inspect registry.example.com/team/app:v1 --cosign --cosign-key alice=cosign.pub"
 )]
 pub(crate) struct Args {
     /// The repository; with a tag, only that tag is shown
@@ -34,6 +36,18 @@ pub(crate) struct Args {
     #[arg(long)]
     registry: bool,
 
+    /// Show the signatures of cosign of one image too, whoever made them
+    #[arg(long)]
+    cosign: bool,
+
+    /// A key of cosign whose signatures are to be verified, and its file; goes with --cosign (repeatable)
+    #[arg(long, value_name = "NAME=KEYFILE", requires = "cosign")]
+    cosign_key: Vec<String>,
+
+    /// The repository that holds the signatures of cosign [default: the image's own]
+    #[arg(long, value_name = "REPOSITORY", requires = "cosign")]
+    cosign_repository: Option<String>,
+
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
@@ -47,7 +61,12 @@ enum Format {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let image = arguments::image(&args.image)?;
-    let server = arguments::server(args.trust_server.as_deref(), &image)?;
+    if args.cosign { cosign::run(args, &image) } else { inspect(args, &image) }
+}
+
+/// Shows what a trust server has.
+fn inspect(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
+    let server = arguments::server(args.trust_server.as_deref(), image)?;
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
     let clients = args.reach.clients()?;
@@ -65,7 +84,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     };
     let roles = roles(&repository);
     let there = if args.registry {
-        match runtime.block_on(in_registry(&clients.registry, &image, &roles, tag)) {
+        match runtime.block_on(in_registry(&clients.registry, image, &roles, tag)) {
             Ok(there) => Some(there),
             Err(problem) => {
                 eprintln!("error: {problem}");

@@ -3,14 +3,18 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use countersign_cosign::Demand;
 use countersign_notary::TrustServer;
-use countersign_policy::{Check, Match, Policy, PolicyKind, ProofPolicy, SecretRef, SecretUse, TrustPolicy};
+use countersign_policy::{
+    Check, CosignPolicy, Match, Policy, PolicyKind, ProofPolicy, SecretRef, SecretUse, TrustPolicy,
+};
 
 use super::exit;
 use super::output::{print, table};
 use crate::config::Pin;
 use crate::documents::{self, Document, Names};
 use crate::prove::check_secret;
+use crate::prove::cosign::read_key;
 use crate::prove::notary::read_signer;
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
@@ -58,6 +62,8 @@ enum Severity {
     Error,
     /// Works, and is probably not what was meant.
     Warning,
+    /// Is as it should be, and should be known.
+    Note,
 }
 
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
@@ -87,14 +93,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         Format::Json => print(&(serde_json::to_string_pretty(&findings)? + "\n")),
         Format::Table if findings.is_empty() => print("No faults found.\n"),
         Format::Table => {
-            let word = |severity| if severity == Severity::Error { "error" } else { "warning" };
+            let word = |severity| match severity {
+                Severity::Error => "error",
+                Severity::Warning => "warning",
+                Severity::Note => "note",
+            };
             let row = |finding: &Finding| {
                 vec![word(finding.severity).to_owned(), finding.place.clone(), finding.problem.clone()]
             };
             print(&table(&["", "PLACE", "FAULT"], &findings.iter().map(row).collect::<Vec<_>>()));
         }
     }
-    let fails = |finding: &Finding| finding.severity == Severity::Error || args.strict;
+    let fails = |finding: &Finding| match finding.severity {
+        Severity::Error => true,
+        Severity::Warning => args.strict,
+        Severity::Note => false,
+    };
     Ok(if findings.iter().any(fails) { exit::DENIED } else { exit::OK })
 }
 
@@ -155,6 +169,7 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
             for proof in entry.check.proofs() {
                 match proof {
                     ProofPolicy::Trust(trust) => lint_trust(trust, &found, loaded, secrets_namespace, &mut say),
+                    ProofPolicy::Cosign(cosign) => lint_cosign(cosign, &found, loaded, secrets_namespace, &mut say),
                 }
             }
         }
@@ -202,6 +217,36 @@ fn lint_trust(
             );
         }
     }
+}
+
+fn lint_cosign(
+    cosign: &CosignPolicy,
+    found: &Match<'_>,
+    loaded: &Loaded,
+    secrets_namespace: &str,
+    say: &mut impl FnMut(Severity, String),
+) {
+    let namespace = found.policy.kind.namespace().unwrap_or(secrets_namespace);
+    let mut keys = Vec::new();
+    for name in &cosign.signer_secrets {
+        let secret = SecretRef { namespace: namespace.to_owned(), name: name.clone() };
+        match read_key(&secret, loaded.secret_now(&secret)) {
+            Ok(key) => keys.push(key),
+            Err(reason) => say(Severity::Error, format!("signer secret {name} in namespace {namespace}: {reason}")),
+        }
+    }
+    // Where a secret is not known, neither is which names there are.
+    if keys.len() == cosign.signer_secrets.len() {
+        keys.extend(cosign.keys.iter().cloned());
+        let demand = Demand::new(keys, cosign.threshold, cosign.required.clone(), cosign.annotations.clone());
+        if let Err(problem) = demand {
+            say(Severity::Error, format!("cosign asks for what cannot be, so every image is denied: {problem}"));
+        }
+    }
+    say(
+        Severity::Note,
+        "signatures of cosign do not expire and name no tag: every digest that one of the keys ever signed may run under any tag; what is withdrawn is withdrawn by taking its key out".into(),
+    );
 }
 
 fn lint_server(server: Option<&TrustServer>, found: &Match<'_>, say: &mut impl FnMut(Severity, String)) {

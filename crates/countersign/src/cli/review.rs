@@ -127,6 +127,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         source: FileSource::fixed(loaded),
         notary: clients.notary,
         registry: clients.registry,
+        cosign: clients.cosign,
         defaults,
         clock: crate::telemetry::wall_clock(),
         deadline: args.reach.timeout.0,

@@ -84,6 +84,7 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         source: Arc::clone(&source),
         notary: clients.notary,
         registry: clients.registry,
+        cosign: clients.cosign,
         defaults: Defaults {
             tenants_may_name: config.namespace_trust_servers.clone(),
             pin: config.pin,
@@ -269,7 +270,9 @@ fn clients(
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };
-    clients::clients(&connections, authenticator, options)
+    let registries =
+        clients::Registries { insecure: config.insecure_registries.clone(), refresh: config.cosign_refresh };
+    clients::clients(&connections, authenticator, options, registries)
 }
 
 /// Who may send reviews, where that is not everybody.

@@ -1,7 +1,9 @@
 //! `countersign verify`: one image, without policies.
 
+mod cosign;
+
 use countersign_image::shown;
-use countersign_policy::DenyReason;
+use countersign_policy::{DenyReason, Refusal};
 use countersign_remote::Login;
 use serde_json::json;
 
@@ -12,7 +14,7 @@ use crate::prove::notary::{Demands, Question};
 /// Verify one image without policies, and print its signed digest
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  countersign verify registry.example.com/team/app:v1 \\\n    --trust-server https://notary.example.com:4443 --signer alice=alice.pub\n\nExit codes: 0 verified, 1 not trusted, 2 wrong usage, 3 could not be decided"
+    after_help = "Examples:\n  countersign verify registry.example.com/team/app:v1 \\\n    --trust-server https://notary.example.com:4443 --signer alice=alice.pub\n  countersign verify registry.example.com/team/app:v1 --cosign-key alice=cosign.pub\n\nExit codes: 0 verified, 1 not trusted, 2 wrong usage, 3 could not be decided"
 )]
 pub(crate) struct Args {
     /// The image, as a container would name it
@@ -29,6 +31,14 @@ pub(crate) struct Args {
     /// A root key that the repository must stand under: its id, or a PEM file (repeatable)
     #[arg(long, value_name = "ID|FILE")]
     root_key: Vec<String>,
+
+    /// A key by which cosign must have signed, in place of a trust server, and its file (repeatable: all of them)
+    #[arg(long, value_name = "NAME=KEYFILE", conflicts_with_all = ["trust_server", "signer", "root_key", "registry"])]
+    cosign_key: Vec<String>,
+
+    /// The repository that holds the signatures of cosign [default: the image's own]
+    #[arg(long, value_name = "REPOSITORY", requires = "cosign_key")]
+    cosign_repository: Option<String>,
 
     /// Ask the registry too, and say whether the tag has moved since it was signed
     #[arg(long)]
@@ -50,6 +60,9 @@ enum Format {
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let image = arguments::image(&args.image)?;
+    if !args.cosign_key.is_empty() {
+        return cosign::run(args, &image);
+    }
     let server = arguments::server(args.trust_server.as_deref(), &image)?;
     let demands = Demands { pins: arguments::root_pins(&args.root_key)?, ..arguments::demands(&args.signer)? };
     let wanted = arguments::wanted(&image)?;
@@ -94,15 +107,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             print(&format!("{answer}\n"));
             Ok(exit::OK)
         }
-        (Err(refusal), format) => {
-            let reason = DenyReason::from(refusal);
-            let line = countersign_policy::denial(&args.image, &reason);
-            if format == Format::Json {
-                let none: [&str; 0] = [];
-                print(&format!("{}\n", json!({"image": args.image, "digest": null, "signers": none, "reason": line})));
-            }
-            eprintln!("{line}");
-            Ok(if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED })
-        }
+        (Err(refusal), _) => Ok(refuse(args, refusal)),
     }
+}
+
+/// Says why it is not verified, and gives the exit code.
+fn refuse(args: &Args, refusal: Refusal) -> u8 {
+    let reason = DenyReason::from(refusal);
+    let line = countersign_policy::denial(&args.image, &reason);
+    if args.output == Format::Json {
+        let none: [&str; 0] = [];
+        print(&format!("{}\n", json!({"image": args.image, "digest": null, "signers": none, "reason": line})));
+    }
+    eprintln!("{line}");
+    if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED }
 }

@@ -59,12 +59,14 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
         on_trouble: Arc::new(|_| ()),
     };
     let authenticator = countersign_remote::Authenticator::new(DockerConfig::default());
-    let clients = clients::clients(&Connections::default(), authenticator, options).unwrap();
+    let clients =
+        clients::clients(&Connections::default(), authenticator, options, clients::Registries::default()).unwrap();
     Gate {
         engine: Engine {
             source: FileSource::fixed(Loaded::of(&documents).unwrap()),
             notary: clients.notary,
             registry: clients.registry,
+            cosign: clients.cosign,
             defaults: clients::defaults("countersign", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
             clock,
             deadline: LONG,

@@ -1,7 +1,5 @@
 //! Docker Content Trust: what a trust server has signed of an image, asked at the namespace's turn and within the review's time.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_image::Wanted;
@@ -9,7 +7,6 @@ use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, Tru
 use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
-use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::{Found, Search};
@@ -57,29 +54,6 @@ impl Demands {
             ask.policy.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
         let certificate = certificate.map_err(|error| undecided(error.to_string()))?;
         Ok(Self { signers, pins, certificate })
-    }
-}
-
-/// The demands of the entries that a review meets. To read keys takes a processor, and a review may have a thousand images of one
-/// entry.
-#[derive(Debug, Default)]
-pub(crate) struct ReadDemands(Mutex<HashMap<usize, Arc<OnceCell<Demanded>>>>);
-
-type Demanded = Result<Arc<Demands>, Refusal>;
-
-impl ReadDemands {
-    /// What the entry demands from which an ask was made.
-    ///
-    /// # Errors
-    /// See [`Demands::read`].
-    async fn of(&self, moment: &dyn Moment, ask: &NotaryAsk) -> Demanded {
-        // The moment keeps its policies where they are, for as long as the review lasts.
-        let entry = Arc::as_ptr(&ask.policy).addr();
-        let cell = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(all.entry(entry).or_default())
-        };
-        cell.get_or_init(|| async { Demands::read(moment, ask).await.map(Arc::new) }).await.clone()
     }
 }
 
@@ -150,14 +124,8 @@ impl Search<'_> {
 
     /// Proves an image once the namespace has a turn, as long as there is time.
     async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted, until: Instant) -> Result<(NotaryProof, Seen), Refusal> {
-        let (server, seconds) = (ask.server.host_port(), self.deadline.as_secs_f32());
-        let no_turn = || {
-            let cause = format!(
-                "its turn to be verified with {server} did not come within {seconds} s, as much else is asked for in namespace {}; try again",
-                self.namespace
-            );
-            Err(undecided(cause))
-        };
+        let server = ask.server.host_port();
+        let no_turn = || Err(self.no_turn(Format::Notary, server));
         // Past its time a review of a thousand images does not stand in line a thousand times.
         if Instant::now() >= until {
             return no_turn();
@@ -176,12 +144,12 @@ impl Search<'_> {
             if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
                 return no_turn();
             }
-            Err(undecided(format!("{server} did not bring an answer within {seconds} s")))
+            Err(self.late(Format::Notary, server))
         })
     }
 
     async fn look_up(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
-        let demands = self.demands.of(self.moment, ask).await?;
+        let demands = self.demands.of(&ask.policy, Demands::read(self.moment, ask)).await?;
         let question = Question { server: &ask.server, gun: &ask.gun, demands: demands.as_ref() };
         let resolve = |repository: &Repository| question.resolve(repository, wanted, self.now);
         let mut seen = self.ask_server(ask, &question, None).await.map_err(|failure| question.refusal(failure))?;
@@ -225,6 +193,10 @@ impl Search<'_> {
     }
 }
 
+/// What a secret holds.
+///
+/// # Errors
+/// It cannot be told now.
 async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, Refusal> {
     moment.secret(secret).await.map_err(|error| undecided(error.to_string()))
 }

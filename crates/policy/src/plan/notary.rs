@@ -7,7 +7,8 @@ use countersign_notary::TrustServer;
 
 use super::{Asking, Defaults};
 use crate::evidence::Refusal;
-use crate::policies::{PolicyKind, TrustPolicy};
+use crate::policies::PolicyKind;
+use crate::proof_policy::TrustPolicy;
 use crate::secret::SecretRef;
 
 /// Trust servers that are shut down for good: host, the registry whose default it was or that dropped content trust, and the

@@ -1,7 +1,8 @@
 use super::*;
 use crate::pattern::Pattern;
 use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, plan};
-use crate::policies::{Check, Entry, Policy, PolicySet, ProofPolicy};
+use crate::policies::{Check, Entry, Policy, PolicySet};
+use crate::proof_policy::ProofPolicy;
 use crate::reason::DenyReason;
 use crate::requirement::Requirement;
 use crate::workload::ContainerImage;
