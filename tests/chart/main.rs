@@ -222,6 +222,7 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
         ("trust list", &["trust", "list", "--help"]),
         ("trust accept", &["trust", "accept", "--help"]),
         ("doctor", &["doctor", "--help"]),
+        ("bridge", &["bridge", "--help"]),
     ];
     let mut reference =
         "# The command line\n\nGenerated from the program's own help; CONTRIBUTING.md says how.\n".to_owned();

@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod arguments;
+mod bridge;
 pub(crate) mod clients;
 mod credential_helpers;
 mod doctor;
@@ -51,6 +52,7 @@ enum Command {
     Openshift(openshift::Args),
     Trust(trust::Args),
     Doctor(doctor::Args),
+    Bridge(bridge::Args),
 }
 
 /// Runs the command that was typed, and says on standard error what kept it from its work.
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Openshift(args) => openshift::run(&args),
         Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bridge(args) => bridge::run(&args),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,216 @@
+//! `countersign bridge`: how far images are on the way from Docker Content Trust to cosign, and what is to be done next.
+
+mod images;
+mod look;
+mod next;
+mod report;
+mod script;
+mod state;
+mod yaml;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, anyhow, bail};
+use countersign_policy::PolicyKind;
+use kube::api::{Api, DynamicObject, ListParams};
+use serde_json::Value;
+
+use self::images::Asked;
+use self::look::Looker;
+use self::state::{Counts, Looked, State};
+use super::output::print;
+use super::{arguments, clients, doctor, exit};
+use crate::cluster::{self, Cluster};
+use crate::config::ClusterPolicySecrets;
+use crate::documents::{self, Names};
+use crate::source::files::{FileSource, Loaded};
+use crate::source::{Moment, Source as _};
+use crate::{api, telemetry};
+
+/// Take stock of a move from Docker Content Trust to cosign; write what it takes
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  countersign bridge --kubeconfig ~/.kube/config\n  countersign bridge --policies ./policies --images images.txt --cosign-key alice=cosign.pub\n  countersign bridge --kubeconfig ~/.kube/config --cosign-key alice=cosign.pub -o script > sign.sh\n  countersign bridge --policies ./policies --images images.txt --cosign-key alice=cosign.pub -o policy > next.yaml\n\nNothing is signed, and nothing is changed. docs/bridge.md walks through the whole move.\n\nExit codes: 0 all images that something is asked of are ready for cosign alone, 1 some are not, 2 wrong usage, 3 something could not be decided"
+)]
+pub(crate) struct Args {
+    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
+    #[arg(
+        long,
+        value_name = "DIR",
+        conflicts_with = "kubeconfig",
+        required_unless_present = "kubeconfig",
+        requires = "images"
+    )]
+    policies: Option<PathBuf>,
+
+    /// Kubeconfig of the cluster whose policies apply, and whose running images are looked at
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// List of images, one a line (IMAGE, or NAMESPACE IMAGE); - for standard input [default: those that run in the cluster]
+    #[arg(long, value_name = "FILE")]
+    images: Option<PathBuf>,
+
+    /// Namespace of images in the list that have none [default: default]; without a list, the one whose pods are looked at
+    /// [default: all]
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+
+    /// Namespace of the signer secrets of cluster policies
+    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = crate::install::NAME)]
+    secrets_namespace: String,
+
+    /// Where the signer secrets of cluster policies are read
+    #[arg(long, value_name = "WHERE", env = "COUNTERSIGN_CLUSTER_POLICY_SECRETS", default_value = "own-namespace")]
+    cluster_policy_secrets: ClusterPolicySecrets,
+
+    /// A key of cosign for entries that name none, and its file (repeatable: all of them must have signed)
+    #[arg(long, value_name = "NAME=KEYFILE")]
+    cosign_key: Vec<String>,
+
+    #[command(flatten)]
+    reach: clients::Reach,
+
+    /// What to print; policy is the next policies to write, script what signs with cosign what is only signed with Docker Content Trust
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    output: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Policy,
+    Script,
+}
+
+pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
+    clients::runtime()?.block_on(bridge(args))
+}
+
+async fn bridge(args: &Args) -> anyhow::Result<u8> {
+    let keys = arguments::cosign_keys(&args.cosign_key)?;
+    if !keys.is_empty() {
+        arguments::cosign_demand(&args.cosign_key)?;
+    }
+    let cluster = match &args.kubeconfig {
+        Some(kubeconfig) => Some(Cluster::connect(Some(kubeconfig)).await?),
+        None => None,
+    };
+    let moment: Arc<dyn Moment> = match (&cluster, &args.policies) {
+        (Some(cluster), _) => doctor::listed(cluster, &args.secrets_namespace).await.map_err(|cause| anyhow!(cause))?,
+        (None, Some(folder)) => FileSource::fixed(Loaded::read(folder)?).now()?,
+        (None, None) => bail!("give --policies DIR or --kubeconfig FILE"),
+    };
+    let images = images(args, cluster.as_ref()).await?;
+    if images.is_empty() {
+        bail!("there is no image to look at; give --images FILE with a line for each, or another --namespace");
+    }
+    let clients = args.reach.clients()?;
+    let defaults = clients::defaults(&args.secrets_namespace, args.cluster_policy_secrets, BTreeMap::new());
+    let looker = Looker {
+        clients: &clients,
+        moment: moment.as_ref(),
+        defaults: &defaults,
+        keys: &keys,
+        timeout: args.reach.timeout.0,
+        now: (telemetry::wall_clock())(),
+    };
+    let looked = looker.look(images).await;
+    match args.output {
+        Format::Table => print(&report::as_table(&looked)),
+        Format::Json => print(&format!("{:#}\n", report::as_json(&looked))),
+        Format::Script => print(&script::script(&looked)),
+        Format::Policy => {
+            let documents = match (&cluster, &args.policies) {
+                (Some(cluster), _) => stored(cluster, moment.as_ref()).await?,
+                (None, Some(folder)) => written(folder)?,
+                (None, None) => Vec::new(),
+            };
+            let keys = pem(&args.cosign_key)?;
+            let signers = next::Signers { keys: &keys, secrets_namespace: &args.secrets_namespace };
+            print(&next::policies(&documents, &looked, &signers)?);
+        }
+    }
+    if matches!(args.output, Format::Policy | Format::Script) {
+        eprintln!("{}", state::next_step(&looked));
+    }
+    Ok(code(&looked))
+}
+
+fn code(looked: &[Looked]) -> u8 {
+    let counts = Counts::of(looked);
+    if counts.of_state(State::Undecided) > 0 {
+        exit::UNDECIDED
+    } else if counts.ready < counts.checked {
+        exit::DENIED
+    } else {
+        exit::OK
+    }
+}
+
+async fn images(args: &Args, cluster: Option<&Cluster>) -> anyhow::Result<Vec<Asked>> {
+    let Some(file) = &args.images else {
+        let cluster =
+            cluster.ok_or_else(|| anyhow!("--policies says nothing of images that run; give --images FILE"))?;
+        return images::of_cluster(&cluster.client, args.namespace.as_deref()).await;
+    };
+    let standard_input = file.as_os_str() == "-";
+    let name = if standard_input { "standard input".to_owned() } else { format!("--images {}", file.display()) };
+    let mut bytes = Vec::new();
+    let read = if standard_input {
+        std::io::stdin().lock().take(images::MAX_LIST_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(images::MAX_LIST_BYTES + 1).read_to_end(&mut bytes))
+    };
+    read.with_context(|| format!("cannot read {name}"))?;
+    if bytes.len() as u64 > images::MAX_LIST_BYTES {
+        bail!("{name} has more than {} MiB; split it", images::MAX_LIST_BYTES >> 20);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| anyhow!("{name} is not UTF-8"))?;
+    images::of_list(&name, &text, args.namespace.as_deref().unwrap_or("default"))
+}
+
+/// The keys of the command line, in PEM, under their names. They were read before, so that they are keys is known.
+fn pem(texts: &[String]) -> anyhow::Result<Vec<(String, String)>> {
+    let read = |text: &String| {
+        let (name, path) = text.split_once('=').unwrap_or((text, ""));
+        let pem = std::fs::read_to_string(path).with_context(|| format!("--cosign-key {name}: cannot read {path}"))?;
+        Ok((name.to_owned(), pem))
+    };
+    texts.iter().map(read).collect()
+}
+
+fn is_policy(value: &Value) -> bool {
+    matches!(value["kind"].as_str(), Some("ImagePolicy" | "ClusterImagePolicy"))
+}
+
+/// The policies of a folder, as they are written.
+fn written(folder: &Path) -> anyhow::Result<Vec<Value>> {
+    let documents = documents::read(folder, Names::Plain)?;
+    Ok(documents.into_iter().map(|document| document.value).filter(is_policy).collect())
+}
+
+/// The policies of a cluster, as somebody would have written them. They must be those that images were looked at by.
+async fn stored(cluster: &Cluster, moment: &dyn Moment) -> anyhow::Result<Vec<Value>> {
+    let mut documents = Vec::new();
+    for kind in [PolicyKind::Cluster, PolicyKind::Image { namespace: String::new() }] {
+        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &crate::source::cluster::policies(&kind));
+        let listed = cluster::in_time(api.list(&ListParams::default())).await;
+        let listed = listed.map_err(|(_, cause)| anyhow!("{} objects cannot be listed: {cause}", kind.kind()))?;
+        documents.extend(listed.items.iter().map(|object| next::written(&kind, object)));
+    }
+    for document in &documents {
+        let Ok(checked) = api::check(document) else { continue };
+        if !moment.policies().policies().any(|policy| *policy == checked.policy) {
+            bail!("{} was changed while images were looked at; try again", api::title(document));
+        }
+    }
+    Ok(documents)
+}
+
+#[cfg(test)]
+mod tests;
