@@ -31,12 +31,13 @@ mod tests;
 mod verify;
 
 pub use bundle::BundleProblem;
+pub use countersign_image::Descriptor;
 pub use demand::{Demand, DemandError};
 pub use document::DocumentError;
 pub use error::{Error, Shortfall};
 pub use found::{Found, LeftOut};
 pub use key::{Key, KeyError};
-pub use manifest::{Descriptor, Form, Layer, ManifestProblem, referrer, sig_tag};
+pub use manifest::{Form, Layer, ManifestProblem, referrer, sig_tag};
 pub use payload::{PayloadProblem, guesses};
 pub use scan::Scan;
 pub use statement::StatementProblem;

@@ -1,8 +1,6 @@
-//! Manifests that hold signatures, and what lists say of them.
+//! Manifests that hold signatures.
 
-use std::collections::BTreeMap;
-
-use countersign_image::{Sha256, shown};
+use countersign_image::{Descriptor, Sha256, shown};
 use countersign_json::{Object, Value};
 use thiserror::Error;
 
@@ -15,21 +13,6 @@ const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+j
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// Where a layer has its signature.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
-
-/// What a list says of one manifest. Nobody has signed that: it says what is worth fetching, and no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
-    /// The type of the manifest.
-    pub media_type: String,
-    /// The digest of the manifest.
-    pub digest: Sha256,
-    /// How many bytes the manifest has.
-    pub size: u64,
-    /// What kind of artifact it is.
-    pub artifact_type: Option<String>,
-    /// Whatever its maker noted.
-    pub annotations: BTreeMap<String, String>,
-}
 
 /// Why a manifest is not looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

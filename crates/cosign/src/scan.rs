@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use countersign_image::Sha256;
+use countersign_image::{Descriptor, Sha256};
 
 use crate::bundle::is_bundle;
 use crate::demand::Demand;
@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::found::Found;
 use crate::key::Key;
 use crate::limits::{MAX_LAYERS, MAX_MANIFEST_BYTES, MAX_MANIFESTS};
-use crate::manifest::{self, Descriptor, Layer, ManifestProblem};
+use crate::manifest::{self, Layer, ManifestProblem};
 use crate::statement::SIGNATURE;
 use crate::verify::{self, Budget, Candidate, Fact, Proof, Skipped};
 

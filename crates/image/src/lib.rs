@@ -4,11 +4,13 @@
 
 #![forbid(unsafe_code)]
 
+mod descriptor;
 mod digest;
 pub mod reference;
 mod shown;
 mod wanted;
 
+pub use descriptor::Descriptor;
 pub use digest::{Sha256, to_hex};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use shown::{quoted, shown};

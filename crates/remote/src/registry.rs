@@ -24,7 +24,7 @@ use crate::login::Login;
 use crate::turns::Ticket;
 
 pub use manifest::{Manifest, Which};
-pub use referrers::{Descriptor, Referrers};
+pub use referrers::Referrers;
 pub use repository::Repository;
 
 /// The largest manifest that is read: what registries themselves take (the OCI distribution specification asks for 4 MiB).

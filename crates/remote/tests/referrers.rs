@@ -5,8 +5,8 @@ mod tls;
 
 use std::sync::Arc;
 
-use countersign_image::Sha256;
-use countersign_remote::{Descriptor, HttpError, Login, RegistryError};
+use countersign_image::{Descriptor, Sha256};
+use countersign_remote::{HttpError, Login, RegistryError};
 
 use pages::{INDEX, MANIFEST, anybody, app, certificate, document, index, list_at, manifest, pages, redirect, tag_at};
 use tls::{Authority, Server, answer};

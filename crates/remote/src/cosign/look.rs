@@ -13,9 +13,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use crate::http::HttpError;
 use crate::load::AllTurns;
 use crate::login::Login;
-use crate::registry::{
-    self, MAX_MANIFEST_BYTES, Manifest, Referrers, RegistryClient, RegistryError, Repository, Which,
-};
+use crate::registry::{MAX_MANIFEST_BYTES, Manifest, Referrers, RegistryClient, RegistryError, Repository, Which};
 use crate::turns::{Ticket, TooMany, Turn};
 
 /// How many manifests and blobs of one digest are fetched at once.
@@ -317,7 +315,7 @@ impl Look {
         }
         // What one list says of a manifest may be wrong, so that it is passed over; what the other says counts then.
         let new = list.descriptors.into_iter().filter(|listed| !self.fetched.contains(&listed.digest));
-        self.held.extend(new.map(known));
+        self.held.extend(new);
         if self.lists == 0 || self.held.len() <= MAX_MANIFESTS / 2 {
             for listed in self.scan.referrers(std::mem::take(&mut self.held)) {
                 if self.fetched.insert(listed.digest) {
@@ -360,10 +358,4 @@ impl Look {
             }
         }
     }
-}
-
-/// What a list says of one artifact, in the words of who judges it.
-fn known(listed: registry::Descriptor) -> Descriptor {
-    let registry::Descriptor { media_type, digest, size, artifact_type, annotations } = listed;
-    Descriptor { media_type, digest, size, artifact_type, annotations }
 }

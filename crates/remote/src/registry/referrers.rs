@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countersign_image::{Digest, Sha256, reference::ReferenceError};
+use countersign_image::{Descriptor, Digest, Sha256, reference::ReferenceError};
 use countersign_json::{Object, Value};
 use url::Url;
 
@@ -29,21 +29,6 @@ const MAX_LISTED_ANNOTATIONS: usize = 1 << 20;
 
 /// The longest media type: type and subtype have 127 characters at most (RFC 6838, 4.2).
 const MAX_TYPE: usize = 255;
-
-/// What a list says of one artifact. Nobody has signed that: it says what is worth fetching, and no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Descriptor {
-    /// The type of its manifest.
-    pub media_type: String,
-    /// The digest of its manifest.
-    pub digest: Sha256,
-    /// How many bytes its manifest has.
-    pub size: u64,
-    /// What kind of artifact it is.
-    pub artifact_type: Option<String>,
-    /// Whatever its maker noted.
-    pub annotations: BTreeMap<String, String>,
-}
 
 /// What refers to a manifest, as far as a registry said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -157,11 +142,9 @@ impl RegistryClient {
     }
 }
 
-impl Descriptor {
-    /// How many bytes its annotations have.
-    fn annotated(&self) -> usize {
-        self.annotations.iter().map(|(name, value)| name.len() + value.len()).sum()
-    }
+/// How many bytes its annotations have.
+fn annotated(descriptor: &Descriptor) -> usize {
+    descriptor.annotations.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 impl Referrers {
@@ -183,7 +166,7 @@ impl Referrers {
             _ => return Err("an index without manifests".to_owned()),
         };
         let mut problem = Ok(());
-        let mut bytes: usize = self.descriptors.iter().map(Descriptor::annotated).sum();
+        let mut bytes: usize = self.descriptors.iter().map(annotated).sum();
         for item in items {
             let descriptor = match descriptor(item) {
                 Ok(None) => continue,
@@ -199,7 +182,7 @@ impl Referrers {
             if self.descriptors.len() >= MAX_DESCRIPTORS {
                 return Err(format!("more than {MAX_DESCRIPTORS} descriptors"));
             }
-            bytes += descriptor.annotated();
+            bytes += annotated(&descriptor);
             if bytes > MAX_LISTED_ANNOTATIONS {
                 return Err(format!("more than {} MiB of annotations", MAX_LISTED_ANNOTATIONS >> 20));
             }
