@@ -11,6 +11,8 @@ use crate::limits::{MAX_LISTED_LAYERS, MAX_MANIFEST_BYTES};
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// How much of a layer's signature is kept, line breaks included: three times what the longest has. Who may push can write megabytes.
+const MAX_SIGNATURE_TEXT: usize = 4 << 10;
 /// Where a layer has its signature.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
@@ -194,6 +196,6 @@ fn layer(value: &Value<'_>, form: Form) -> Result<Layer, DocumentError> {
         media_type: document::text(layer, "mediaType")?.to_owned(),
         digest,
         size,
-        signature: signature.flatten().map(str::to_owned),
+        signature: signature.flatten().map(|text| text[..text.floor_char_boundary(MAX_SIGNATURE_TEXT)].to_owned()),
     })
 }

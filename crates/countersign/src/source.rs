@@ -34,6 +34,14 @@ pub enum PullData {
 type PullForm = (&'static str, fn(Vec<u8>) -> PullData);
 
 impl PullData {
+    /// How many bytes it has.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Config(bytes) | Self::Legacy(bytes) => bytes.len(),
+        }
+    }
+
     /// The data key of a type of Secret that holds credentials, and what its value is; nothing for any other type.
     #[must_use]
     fn form(secret_type: &str) -> Option<PullForm> {
@@ -94,9 +102,7 @@ impl SecretData {
     /// How many bytes it takes, with its place.
     #[must_use]
     pub fn size(&self) -> usize {
-        let pull = self.pull.as_ref().map_or(0, |pull| match pull {
-            PullData::Config(bytes) | PullData::Legacy(bytes) => bytes.len(),
-        });
+        let pull = self.pull.as_ref().map_or(0, PullData::size);
         size_of::<Self>() + 256 + pull + self.values.values().map(Vec::len).sum::<usize>()
     }
 }

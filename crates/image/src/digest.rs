@@ -8,6 +8,37 @@ use aws_lc_rs::digest;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Sha256([u8; 32]);
 
+/// Computes the sha256 of content that comes in pieces, and is not kept.
+#[derive(Clone)]
+pub struct Sha256Hasher(digest::Context);
+
+impl Sha256Hasher {
+    /// Begins.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    /// Takes the next piece.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The sha256 of all pieces.
+    #[must_use]
+    pub fn finish(self) -> Sha256 {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(self.0.finish().as_ref());
+        Sha256(hash)
+    }
+}
+
+impl Default for Sha256Hasher {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Sha256 {
     /// That of some bytes.
     #[must_use]

@@ -11,7 +11,7 @@ mod shown;
 mod wanted;
 
 pub use descriptor::Descriptor;
-pub use digest::{Sha256, to_hex};
+pub use digest::{Sha256, Sha256Hasher, to_hex};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use shown::{quoted, shown};
 pub use wanted::{NotSha256, Wanted};

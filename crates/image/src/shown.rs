@@ -20,8 +20,9 @@ pub fn shown(text: &str) -> String {
             out.push('…');
             break;
         }
-        // Besides control characters: line and paragraph separators, and signs that change the direction of writing.
-        let hidden = matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
+        // Besides control characters: line and paragraph separators, signs that change the direction of writing, and those that
+        // nobody sees.
+        let hidden = matches!(character, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{2060}'..='\u{2064}' | '\u{e0000}'..='\u{e007f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
         if character.is_control() || hidden {
             let _ = write!(out, "{}", character.escape_default());
         } else {

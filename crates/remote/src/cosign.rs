@@ -23,7 +23,7 @@ use self::look::{Look, Looker, Search};
 use self::recent::Recent;
 use crate::http::HttpError;
 use crate::load::AllTurns;
-use crate::login::Login;
+use crate::login::{Login, LoginId};
 use crate::notary::{NotaryClient, Sharing};
 use crate::registry::{RegistryClient, RegistryError, Repository};
 use crate::turns::{Ticket, TooMany};
@@ -46,7 +46,7 @@ pub struct CosignClient {
     denials: Arc<Mutex<Recent<Question, Denial>>>,
     looks: Arc<Flights<Question, Outcome>>,
     tags: Arc<Mutex<Recent<Tag, Sha256>>>,
-    tag_looks: Arc<Flights<Tag, Result<Option<Sha256>, RegistryError>>>,
+    tag_looks: Arc<Flights<Tag, Asked>>,
 }
 
 impl std::fmt::Debug for CosignClient {
@@ -64,7 +64,7 @@ struct Question {
     place: Repository,
     digest: Sha256,
     demand: Demand,
-    login: Login,
+    login: LoginId,
 }
 
 /// Which tag, by whom, and as whom.
@@ -73,8 +73,11 @@ struct Tag {
     namespace: String,
     repository: Repository,
     name: String,
-    login: Login,
+    login: LoginId,
 }
+
+/// What a registry said of a tag; nothing, if nobody wanted to know any more.
+type Asked = Option<Result<Option<Sha256>, RegistryError>>;
 
 /// A denial, and when the look began that it rests on.
 struct Denial {
@@ -184,27 +187,49 @@ impl CosignClient {
             return digest.sha256().map(Some).ok_or_else(other);
         }
         let repository = Repository::of(image);
-        let broken = Err(RegistryError::Broken { host: repository.host().to_owned() });
+        let broken = Some(Err(RegistryError::Broken { host: repository.host().to_owned() }));
         let tag = Tag {
             namespace: namespace.to_owned(),
             repository,
             name: image.tag().unwrap_or("latest").to_owned(),
-            login: login.clone(),
+            login: login.id(),
         };
-        let known = || locked(&self.tags).get(&tag).map(|digest| Ok(Some(*digest)));
-        let start = |_| {
-            let (client, image, tag) = (self.clone(), image.clone(), tag.clone());
-            async move { client.ask_for_tag(&image, tag).await }.boxed()
-        };
-        match self.tag_looks.board(&tag, known, start, broken) {
-            Boarding::Known(digest) => digest,
-            Boarding::Joined(flight) | Boarding::Started(flight) => flight.outcome.await,
+        let known = || locked(&self.tags).get(&tag).map(|digest| Some(Ok(Some(*digest))));
+        loop {
+            let start = |wanted| {
+                let (client, image, tag, login) = (self.clone(), image.clone(), tag.clone(), login.clone());
+                async move { client.ask_for_tag(&image, tag, &login, &wanted).await }.boxed()
+            };
+            let found = match self.tag_looks.board(&tag, known, start, broken.clone()) {
+                Boarding::Known(digest) => digest,
+                Boarding::Joined(flight) | Boarding::Started(flight) => flight.outcome.clone().await,
+            };
+            // Nobody waited for it any more when its turn came, but for whoever is here.
+            if let Some(found) = found {
+                return found;
+            }
         }
     }
 
-    async fn ask_for_tag(&self, image: &ImageReference, tag: Tag) -> Result<Option<Sha256>, RegistryError> {
+    /// Waits for a turn, and asks if somebody still wants to know by then.
+    async fn ask_for_tag(&self, image: &ImageReference, tag: Tag, login: &Login, wanted: &Wanted) -> Asked {
+        let ticket = Ticket::new(&tag.namespace, tag.repository.host());
+        let late = || {
+            self.turns.count_late();
+            Some(Err(RegistryError::Http(HttpError::Busy { host: tag.repository.host().to_owned() })))
+        };
+        let Ok(Ok(_turn)) = tokio::time::timeout(self.flight, self.turns.flights.take(&ticket)).await else {
+            return late();
+        };
+        if !wanted.by_anybody() {
+            return None;
+        }
         let began = Instant::now();
-        let found = self.registry.for_namespace(&tag.namespace).digest(image, &tag.login).await?;
+        let asked = self.registry.for_namespace(&tag.namespace).digest(image, login).await;
+        let found = match asked {
+            Ok(found) => found,
+            Err(error) => return Some(Err(error)),
+        };
         // That it is not there may change at any moment: who pushes then deploys.
         if let Some(digest) = found
             && let Some(until) = began.checked_add(self.tag_age)
@@ -212,7 +237,7 @@ impl CosignClient {
             let party = tag.namespace.clone();
             locked(&self.tags).keep(tag, &party, digest, until);
         }
-        Ok(found)
+        Some(Ok(found))
     }
 
     /// Whether a digest is signed as is demanded.
@@ -227,7 +252,7 @@ impl CosignClient {
             place: ask.place.clone(),
             digest: ask.digest,
             demand: ask.demand.clone(),
-            login: ask.login.clone(),
+            login: ask.login.id(),
         };
         if let Some(proof) = self.known(&question) {
             return Ok(proof);
@@ -239,9 +264,9 @@ impl CosignClient {
                 self.known(&question).map(Ok).or_else(denied)
             };
             let start = |wanted| {
-                let (client, question) = (self.clone(), question.clone());
+                let (client, question, login) = (self.clone(), question.clone(), ask.login.clone());
                 let (budget, denial_age) = (ask.budget.clone(), ask.denial_age);
-                async move { client.take_off(question, budget, denial_age, wanted).await }.boxed()
+                async move { client.take_off(question, login, budget, denial_age, wanted).await }.boxed()
             };
             let broken = RegistryError::Broken { host: ask.place.host().to_owned() };
             let broken = Err(Short::Failure(SignatureFailure::Undecided(broken)));
@@ -276,7 +301,7 @@ impl CosignClient {
     }
 
     fn place(&self, question: &Question) -> Place {
-        let login = (self.sharing == Sharing::SameLogin).then(|| question.login.clone());
+        let login = (self.sharing == Sharing::SameLogin).then_some(question.login);
         Place { repository: question.place.clone(), digest: question.digest, login }
     }
 
@@ -289,7 +314,14 @@ impl CosignClient {
     }
 
     /// Waits for a turn, and looks if somebody still wants to know by then.
-    async fn take_off(&self, question: Question, budget: Budget, denial_age: Duration, wanted: Wanted) -> Outcome {
+    async fn take_off(
+        &self,
+        question: Question,
+        login: Login,
+        budget: Budget,
+        denial_age: Duration,
+        wanted: Wanted,
+    ) -> Outcome {
         let ticket = Ticket::new(&question.namespace, question.place.host());
         let turn = tokio::time::timeout(self.flight, self.turns.flights.take(&ticket)).await;
         let Ok(Ok(_turn)) = turn else { return self.late(&question) };
@@ -307,7 +339,7 @@ impl CosignClient {
                 place: question.place.clone(),
                 digest: question.digest,
                 keys: question.demand.keys().to_vec(),
-                login: question.login.clone(),
+                login,
                 budget,
             }),
         };
@@ -328,7 +360,8 @@ impl CosignClient {
     /// What a look comes to, with what is known from before.
     fn conclude(&self, question: Question, look: &Look, began: Instant, denial_age: Duration) -> Outcome {
         let facts = look.scan.facts();
-        let findings = Findings { keys: question.demand.keys(), facts, began, all: look.saw_all() };
+        let (keys, by, all) = (question.demand.keys(), question.login, look.saw_all());
+        let findings = Findings { keys, facts, began, by, all };
         locked(&self.kept).note(&self.place(&question), &question.namespace, &findings);
         let error = match look.scan.judge(&question.repository, &question.demand) {
             Ok(proof) => return Ok(proof),

@@ -198,15 +198,16 @@ impl Authenticator {
             let (care, shares) = match (is_configured, login.named_by) {
                 (false, NamedBy::Operator) => (Care::None, party >= Party::SameDomain),
                 // The namespace's own, for a server that the namespace names.
-                (false, NamedBy::Tenant | NamedBy::TenantWithCertificate) => {
+                (false, NamedBy::Tenant | NamedBy::TenantPlace | NamedBy::TenantWithCertificate) => {
                     (Care::None, party >= Party::SameKnownDomain)
                 }
                 (true, NamedBy::Operator) => (Care::NodePorts, party >= Party::SameDomain),
-                (true, NamedBy::Tenant) => (Care::Names, party == Party::Same && !at_node_port),
+                (true, NamedBy::Tenant | NamedBy::TenantPlace) => (Care::Names, party == Party::Same && !at_node_port),
                 // The tenant says who the server is: that is nobody whom the operator knows.
                 (true, NamedBy::TenantWithCertificate) => continue,
             };
-            let images = shares.then(|| config.for_image(repository)).into_iter().flatten();
+            let by_name = is_configured && login.named_by == NamedBy::TenantPlace;
+            let images = shares.then(|| config.for_image(repository, by_name)).into_iter().flatten();
             for credential in config.for_server(&host, care).chain(images) {
                 if !found.contains(credential) && found.len() < MAX_TRIES {
                     found.push(credential.clone());

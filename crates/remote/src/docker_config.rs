@@ -71,14 +71,6 @@ pub enum Credential {
 }
 
 impl Credential {
-    fn size(&self) -> usize {
-        let (name, secret) = match self {
-            Self::Password { username, password } => (username.as_str(), password),
-            Self::IdentityToken(token) => ("", token),
-        };
-        size_of::<Self>() + name.len() + secret.reveal().len()
-    }
-
     pub(crate) fn basic(&self) -> Option<HeaderValue> {
         let Self::Password { username, password } = self else {
             return None;
@@ -189,14 +181,6 @@ struct RawAuth {
 }
 
 impl DockerConfig {
-    /// How many bytes it takes, about.
-    pub(crate) fn size(&self) -> usize {
-        self.entries
-            .iter()
-            .map(|(pattern, credential)| pattern.host.len() + pattern.path.len() + credential.size())
-            .sum()
-    }
-
     /// Reads a `config.json`, or the data of a `kubernetes.io/dockerconfigjson` secret.
     ///
     /// # Errors
@@ -254,14 +238,16 @@ impl DockerConfig {
             .map(|(_, credential)| credential)
     }
 
-    /// Credentials that the kubelet would pull an image with: `HOST[:PORT]/PATH`.
-    pub(crate) fn for_image<'a>(&'a self, repository: &'a str) -> impl Iterator<Item = &'a Credential> {
+    /// Credentials that the kubelet would pull an image with: `HOST[:PORT]/PATH`. `by_name` leaves out those for a pattern of hosts.
+    pub(crate) fn for_image<'a>(&'a self, repository: &'a str, by_name: bool) -> impl Iterator<Item = &'a Credential> {
         let (authority, path) = repository.split_once('/').unwrap_or((repository, ""));
         let (host, port) = split_port(authority);
         self.entries
             .iter()
             .filter(move |(pattern, _)| {
-                pattern.port.as_deref() == port && pattern.matches_host(host) && path.starts_with(&pattern.path)
+                let by_name = !by_name || !pattern.host.contains('*');
+                let is_there = pattern.port.as_deref() == port && pattern.matches_host(host);
+                is_there && path.starts_with(&pattern.path) && by_name
             })
             .map(|(_, credential)| credential)
     }
@@ -333,7 +319,7 @@ mod tests {
         let shown = format!("{config:?}");
         assert!(shown.contains("alice") && !shown.contains("pass:word") && !shown.contains("\"x\""), "{shown}");
         let legacy = DockerConfig::parse_legacy(br#"{"h.io":{"username":"u","password":"p","email":"e"}}"#).unwrap();
-        assert_eq!(users(legacy.for_image("h.io/x")), ["u:p"]);
+        assert_eq!(users(legacy.for_image("h.io/x", false)), ["u:p"]);
     }
 
     /// The cases of the Kubernetes documentation on `imagePullSecrets`, and their traps.
@@ -363,11 +349,12 @@ mod tests {
         for (key, image, expected) in cases {
             let text = serde_json::json!({"auths": {key: {"username": "u", "password": "p"}}}).to_string();
             let config = DockerConfig::parse(text.as_bytes()).unwrap();
-            assert_eq!(!users(config.for_image(image)).is_empty(), expected, "{key} {image}");
+            assert_eq!(!users(config.for_image(image, false)).is_empty(), expected, "{key} {image}");
         }
         let text = r#"{"auths":{"h.io":{"username":"host","password":""},"*.io":{"username":"star","password":""},"h.io/team":{"username":"team","password":""}}}"#;
         let config = DockerConfig::parse(text.as_bytes()).unwrap();
-        assert_eq!(users(config.for_image("h.io/team/app")), ["team:", "host:", "star:"]);
+        assert_eq!(users(config.for_image("h.io/team/app", false)), ["team:", "host:", "star:"]);
+        assert_eq!(users(config.for_image("h.io/team/app", true)), ["team:", "host:"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use countersign_image::{Sha256, Sha256Hasher};
 use reqwest::Method;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LINK, LOCATION, WWW_AUTHENTICATE};
 use url::Url;
@@ -62,6 +63,7 @@ pub struct Request<'a> {
     redirects: Redirects,
     retry: Retry,
     reach: Reach,
+    hashed: bool,
 }
 
 /// Without the form and the URL's query, which may hold secrets.
@@ -89,6 +91,7 @@ impl<'a> Request<'a> {
             redirects: Redirects::SameOrigin,
             retry: Retry::Once,
             reach: Reach::Named,
+            hashed: false,
         }
     }
 
@@ -132,6 +135,13 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// The body is hashed as it comes, and not kept.
+    #[must_use]
+    pub(crate) fn hashed(mut self) -> Self {
+        self.hashed = true;
+        self
+    }
+
     /// Another server names this URL, and nobody who is trusted with it: it may not be at this machine, and who we are is not said.
     #[must_use]
     pub(crate) fn sent(mut self) -> Self {
@@ -163,8 +173,10 @@ pub struct Response {
     pub links: Vec<String>,
     /// `HOST:PORT` of who answered, if that is not the origin that was asked.
     pub elsewhere: Option<String>,
-    /// The body, cut one byte after its limit.
+    /// The body, cut one byte after its limit; nothing, where it was only hashed.
     pub body: Vec<u8>,
+    /// The hash of a body that is within its limit, where that was asked for.
+    pub hash: Option<Sha256>,
 }
 
 /// The client. Requests to one host take turns.
@@ -285,7 +297,7 @@ impl HttpClient {
             left = left.saturating_sub(begun.elapsed());
             let status = response.status();
             if !status.is_redirection() {
-                return read_response(&place, response, request.limit).await;
+                return read_response(&place, response, request).await;
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             let to = location.filter(|_| sends_on(status)).and_then(|location| place.url.join(location).ok());
@@ -338,14 +350,14 @@ impl HttpClient {
         }
         match asked.send().await {
             Ok(response) => {
-                self.shared.silent.answers(&place.host);
+                self.shared.silent.answers(&self.ticket.first(), &place.host);
                 Ok(response)
             }
             Err(error) => {
                 let found = explain(&place.host, &error, self.shared.connections.proxied);
                 // One that was given little time, since a redirect led to it late, is not dead for that.
                 if error.is_timeout() && time >= self.shared.timeout / 2 {
-                    self.shared.silent.says_nothing(&place.host, &found, error.is_connect());
+                    self.shared.silent.says_nothing(&self.ticket.first(), &place.host, &found, error.is_connect());
                 }
                 Err(found)
             }
@@ -354,11 +366,11 @@ impl HttpClient {
 
     /// A turn at a host, unless it is left alone just now.
     async fn turn(&self, host: &str) -> Result<Turn, HttpError> {
-        self.shared.silent.left_alone(host)?;
+        self.shared.silent.left_alone(&self.ticket.first(), host)?;
         let turns = self.turns(host);
         let turn = turns.take(&self.ticket).await.map_err(|_| HttpError::Busy { host: host.to_owned() })?;
         // While others had their turns it may have turned out that nobody answers there.
-        self.shared.silent.left_alone(host)?;
+        self.shared.silent.left_alone(&self.ticket.first(), host)?;
         Ok(turn)
     }
 
@@ -441,7 +453,11 @@ impl HttpClient {
     }
 }
 
-async fn read_response(place: &Place, mut response: reqwest::Response, limit: u64) -> Result<Response, HttpError> {
+async fn read_response(
+    place: &Place,
+    mut response: reqwest::Response,
+    request: &Request<'_>,
+) -> Result<Response, HttpError> {
     let status = response.status().as_u16();
     let headers = response.headers();
     let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
@@ -450,15 +466,24 @@ async fn read_response(place: &Place, mut response: reqwest::Response, limit: u6
     let challenges = if elsewhere.is_none() { all(WWW_AUTHENTICATE) } else { Vec::new() };
     let (digest, content_type) = (headers.get("docker-content-digest"), headers.get(CONTENT_TYPE));
     let (digest, content_type, links) = (digest.and_then(text), content_type.and_then(text), all(LINK));
-    let mut body = Vec::new();
-    while body.len() as u64 <= limit {
-        match response.chunk().await.map_err(|error| explain(&place.host, &error, false))? {
-            Some(chunk) => body.extend_from_slice(&chunk),
-            None => break,
+    let most = usize::try_from(request.limit).unwrap_or(usize::MAX).saturating_add(1);
+    let (mut body, mut hasher, mut length) = (Vec::new(), Sha256Hasher::new(), 0);
+    while length < most {
+        let Some(chunk) = response.chunk().await.map_err(|error| explain(&place.host, &error, false))? else { break };
+        let taken = &chunk[..chunk.len().min(most - length)];
+        length += taken.len();
+        if request.hashed {
+            hasher.update(taken);
+        } else {
+            // Not twice as much as there is: many bodies come at once.
+            if body.capacity() - body.len() < taken.len() {
+                body.reserve_exact(taken.len().max(body.len() / 8));
+            }
+            body.extend_from_slice(taken);
         }
     }
-    body.truncate(usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(1));
-    Ok(Response { status, challenges, digest, content_type, links, elsewhere, body })
+    let hash = (request.hashed && length < most).then(|| hasher.finish());
+    Ok(Response { status, challenges, digest, content_type, links, elsewhere, body, hash })
 }
 
 /// The URL with another host, and another port or that of its scheme.
@@ -500,7 +525,7 @@ mod tests {
         let first = client.send(Request::get(&url, 1)).await.unwrap_err();
         assert_eq!((&first, connections()), (&HttpError::TimedOut { host: host.clone() }, 1));
         let left_alone_until = |until: Instant| {
-            assert!(client.shared.silent.leave_alone_until(&host, until), "it is left alone");
+            assert!(client.shared.silent.leave_alone_until("", &host, until), "it is left alone");
         };
         // However slow the others are, they come while it is left alone.
         left_alone_until(Instant::now() + LONG);
@@ -536,6 +561,50 @@ mod tests {
         assert!(server.accept().is_err(), "nobody came");
     }
 
+    #[tokio::test]
+    async fn what_is_only_hashed_is_not_kept() {
+        use std::io::{Read as _, Write as _};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let answers = std::thread::spawn(move || {
+            for _ in 0..2 {
+                let (mut stream, _) = server.accept().unwrap();
+                let _ = stream.read(&mut [0; 1024]);
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody");
+            }
+        });
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        for (limit, hash) in [(4, Some(Sha256::of(b"body"))), (3, None)] {
+            let response = client.send(Request::get(&url, limit).hashed()).await.unwrap();
+            assert_eq!((response.body.capacity(), response.hash), (0, hash));
+        }
+        answers.join().unwrap();
+    }
+
+    /// What one namespace asks for may be slow by its own doing; others are answered.
+    #[tokio::test]
+    async fn silence_is_of_one_namespace() {
+        use std::io::{Read as _, Write as _};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let host = host_port(&url);
+        let answers = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        });
+        let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
+        let silence = HttpError::TimedOut { host: host.clone() };
+        client.shared.silent.says_nothing("mallory", &host, &silence, true);
+        let until = Instant::now() + Duration::from_secs(24 * 3600);
+        assert!(client.shared.silent.leave_alone_until("mallory", &host, until));
+        let of = |namespace: &str| client.for_namespace(namespace);
+        assert_eq!(of("mallory").send(Request::get(&url, 1)).await.unwrap_err(), silence);
+        assert_eq!(of("team").send(Request::get(&url, 1)).await.unwrap().status, 200);
+        assert_eq!(of("mallory").send(Request::get(&url, 1)).await.unwrap_err(), silence);
+        answers.join().unwrap();
+    }
+
     /// A host that is left alone is left alone too when another one sends us there, and has turns of its own.
     #[tokio::test]
     async fn hosts_on_the_way_are_hosts() {
@@ -552,8 +621,8 @@ mod tests {
         let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
         let there = "198.51.100.1:9".to_owned();
         let silence = HttpError::TimedOut { host: there.clone() };
-        client.shared.silent.says_nothing(&there, &silence, true);
-        assert!(client.shared.silent.leave_alone_until(&there, Instant::now() + Duration::from_secs(24 * 3600)));
+        client.shared.silent.says_nothing("", &there, &silence, true);
+        assert!(client.shared.silent.leave_alone_until("", &there, Instant::now() + Duration::from_secs(24 * 3600)));
         let sent = Request::get(&url, 1).redirects(Redirects::ContentAddressed);
         assert_eq!(client.send(sent).await.unwrap_err(), silence);
         // Nobody was sent there, and it would have been followed.

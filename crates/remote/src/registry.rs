@@ -200,7 +200,12 @@ impl RegistryClient {
         let repository = Repository::of(image);
         let nonsense = |what: &str| repository.nonsense(what.to_owned());
         let url = self.url(&repository, &format!("manifests/{name}"))?;
-        let get = Call { retry: Retry::Once, ..Call::get(MANIFESTS, MAX_MANIFEST_BYTES, Redirects::SameOrigin) };
+        // Of a manifest that is only hashed nothing is kept: many images may be asked for at once, of whoever answers slowly.
+        let get = Call {
+            retry: Retry::Once,
+            hashed: true,
+            ..Call::get(MANIFESTS, MAX_MANIFEST_BYTES, Redirects::SameOrigin)
+        };
         let head = self.request(&Call { head: true, ..get }, &url, &repository, login).await?;
         let digest = match (head.status, head.digest.as_deref()) {
             (404, _) => return Ok(None),
@@ -216,10 +221,7 @@ impl RegistryClient {
             if whole.status != 200 {
                 return Err(repository.status(whole.status, String::new()));
             }
-            if whole.body.len() as u64 > MAX_MANIFEST_BYTES {
-                return Err(nonsense("without a manifest that can be read"));
-            }
-            Sha256::of(&whole.body)
+            whole.hash.ok_or_else(|| nonsense("without a manifest that can be read"))?
         };
         if let Some(asked) = name.strip_prefix("sha256:")
             && asked != digest.hex()
@@ -240,6 +242,7 @@ impl RegistryClient {
         let send = |authorization: Option<HeaderValue>| {
             let request = if call.head { Request::head(url) } else { Request::get(url, call.limit) };
             let request = request.accept(call.accept).redirects(call.redirects).retry(call.retry);
+            let request = if call.hashed { request.hashed() } else { request };
             self.http.send(request.authorization(authorization))
         };
         let known = self.session.as_ref().and_then(|session| session.authorization().clone());
@@ -273,12 +276,14 @@ struct Call {
     limit: u64,
     redirects: Redirects,
     retry: Retry,
+    /// The body is hashed, and not kept.
+    hashed: bool,
 }
 
 impl Call {
     /// To ask once more changes nothing at the registry.
     fn get(accept: &'static str, limit: u64, redirects: Redirects) -> Self {
-        Self { head: false, accept, limit, redirects, retry: Retry::IfBroken }
+        Self { head: false, accept, limit, redirects, retry: Retry::IfBroken, hashed: false }
     }
 }
 

@@ -45,6 +45,11 @@ impl Ticket {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The namespace for which it was begun.
+    pub(crate) fn first(&self) -> Arc<str> {
+        self.state().parties.first().map_or_else(|| "".into(), Arc::clone)
+    }
+
     /// From now on it is done for this namespace too.
     pub(crate) fn join(&self, party: &str) {
         let mut state = self.state();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use countersign_cosign::Form;
 use countersign_image::{ImageReference, Sha256};
-use countersign_remote::{Authenticator, Login, Repository, Sharing, SignatureFailure};
+use countersign_remote::{Authenticator, Login, NamedBy, Repository, Sharing, SignatureFailure};
 use serde_json::json;
 
 use signed::{
@@ -321,6 +321,39 @@ async fn placement_on_other_host_without_secret() {
     let told = client.undecided(&["alice"]).await;
     assert!(told.contains(&format!("{} asks for a login", closed.host)), "{told}");
     assert!(!closed.saw("uthorization") && closed.asked() == 3 && registry.server.asked() == 0);
+}
+
+/// A registry that only a tenant names is shown configured credentials for exactly its host, and none for a pattern.
+#[tokio::test]
+async fn placement_that_a_tenant_names() {
+    for (by_name, with_port, shown) in [(false, false, false), (false, true, false), (true, true, true)] {
+        let registry = Registry::start().await;
+        let closed = registry.storage(Arc::new(|_| answer("401 Unauthorized", CHALLENGE, b"{}"))).await;
+        let (host, port) = closed.host.rsplit_once(':').unwrap();
+        let host = if by_name { host.to_owned() } else { format!("{}.*", host.rsplit_once('.').unwrap().0) };
+        let key = if with_port { format!("{host}:{port}") } else { host };
+        let authenticator = Authenticator::new(config(&key, "operator", PASSWORD));
+        let mut client = registry.client_with(authenticator, LONG, Sharing::Everybody);
+        client.place = Repository::parse(&format!("{}/signatures", closed.host)).unwrap();
+        let (demand, login) = (signed::all_of(&["alice"]), Login::none().at(NamedBy::TenantPlace));
+        let told = client.ask(&demand, &login, "team", LONG).await.unwrap_err();
+        assert_eq!(closed.saw("uthorization"), shown, "{key}: {told}");
+    }
+}
+
+/// Who may push can write megabytes where a signature belongs; no more is kept than the longest signature has.
+#[tokio::test]
+async fn sig_annotation_of_megabytes() {
+    let registry = Registry::start().await;
+    let mut layer = registry.simple(&alice(), &registry.claiming("good"));
+    let whole = layer["annotations"]["dev.cosignproject.cosign/signature"].as_str().unwrap().to_owned();
+    layer["annotations"]["dev.cosignproject.cosign/signature"] = (whole.clone() + &"\n".repeat(1 << 20)).into();
+    registry.sig_tag(std::slice::from_ref(&layer));
+    assert!(registry.client().prove(&["alice"]).await.is_ok());
+    layer["annotations"]["dev.cosignproject.cosign/signature"] = ("\n".repeat(1 << 20) + &whole).into();
+    registry.sig_tag(&[layer]);
+    let told = registry.client().denial(&["alice"]).await;
+    assert!(told.contains("a signature is not base64"), "{told}");
 }
 
 /// The proof is for the image's repository, wherever the signatures are, and no blob is fetched for either name.

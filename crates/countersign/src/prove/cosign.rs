@@ -89,7 +89,7 @@ impl Search<'_> {
             let asked = self.cosign.digest(&ask.image, login, self.namespace);
             digest_of(&ask.image, self.digests.of(&ask.image, asked).await)?
         };
-        let of_tenant = ask.named_by_tenant.then(|| login.at(NamedBy::Tenant));
+        let of_tenant = ask.named_by_tenant.then(|| login.at(NamedBy::TenantPlace));
         let (repository, place) = (ask.image.repository(), Repository::of(&ask.place));
         let asked = SignaturesAsk {
             repository: &repository,

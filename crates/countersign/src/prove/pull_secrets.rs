@@ -13,6 +13,10 @@ use crate::source::{Moment, PullData, SecretData};
 /// How many pull secrets of one workload are tried.
 const MAX_PULL_SECRETS: usize = 16;
 
+/// How many bytes of pull secrets of one workload are read. One for a registry has some hundred; who may write secrets must not make each
+/// of their reviews hold megabytes.
+const MAX_PULL_BYTES: usize = 512 << 10;
+
 /// The credentials that a workload's pods pull their images with, read when somebody first asks for them.
 pub(crate) struct PullSecrets<'a> {
     moment: &'a dyn Moment,
@@ -46,12 +50,22 @@ impl<'a> PullSecrets<'a> {
             }
         }
         let mut configs = Vec::new();
+        let mut left = MAX_PULL_BYTES;
         for name in names {
             let secret = SecretRef { namespace: self.namespace.to_owned(), name: name.clone() };
             let read = match self.moment.secret(&secret).await {
                 Ok(data) => match data.as_ref().and_then(SecretData::pull) {
-                    Some(PullData::Config(text)) => DockerConfig::parse(text),
-                    Some(PullData::Legacy(text)) => DockerConfig::parse_legacy(text),
+                    Some(data) if data.size() > left => {
+                        warn!(namespace = self.namespace, secret = ?shown(name), "a pull secret is left out: those of one workload are too long together");
+                        continue;
+                    }
+                    Some(data) => {
+                        left -= data.size();
+                        match data {
+                            PullData::Config(text) => DockerConfig::parse(text),
+                            PullData::Legacy(text) => DockerConfig::parse_legacy(text),
+                        }
+                    }
                     None => continue,
                 },
                 Err(problem) => {
@@ -67,5 +81,35 @@ impl<'a> PullSecrets<'a> {
             }
         }
         Login::with(configs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Source as _;
+    use crate::source::files::{FileSource, Loaded};
+
+    /// Who may write secrets does not make their reviews hold megabytes of them.
+    #[tokio::test]
+    async fn pull_secrets_have_a_bound_together() {
+        let secret = |name: &str, bytes: usize| {
+            let config =
+                format!(r#"{{"auths":{{"h.io":{{"username":"{name}","password":"{}"}}}}}}"#, "x".repeat(bytes));
+            let secret = serde_json::json!({
+                "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "n"},
+                "type": "kubernetes.io/dockerconfigjson", "stringData": {".dockerconfigjson": config},
+            });
+            format!("{secret}\n---\n")
+        };
+        let text = secret("long", MAX_PULL_BYTES / 2) + &secret("longer", MAX_PULL_BYTES / 2) + &secret("short", 10);
+        let loaded = Loaded::of(&crate::documents::parse("s.yaml", &text).unwrap()).unwrap();
+        let moment = FileSource::fixed(loaded).now().unwrap();
+        let pull_secrets = ["long", "longer", "short"].map(str::to_owned).to_vec();
+        let workload = Workload { pull_secrets, ..Workload::default() };
+        let login = PullSecrets::of(moment.as_ref(), "n", &workload).login().await.clone();
+        let without = Workload { pull_secrets: vec!["long".to_owned(), "short".to_owned()], ..workload };
+        let fits = PullSecrets::of(moment.as_ref(), "n", &without).login().await.clone();
+        assert!(!fits.is_empty() && login == fits, "the one that is too much is left out, and no other");
     }
 }

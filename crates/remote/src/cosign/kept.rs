@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use countersign_cosign::{Fact, Key};
 use countersign_image::Sha256;
 
-use crate::login::Login;
+use crate::login::LoginId;
 use crate::registry::Repository;
 
 /// Of how many digests facts are kept.
@@ -29,12 +29,12 @@ pub(super) struct Place {
     pub(super) repository: Repository,
     pub(super) digest: Sha256,
     /// The login that found it, where what one login brought is for that one alone.
-    pub(super) login: Option<Login>,
+    pub(super) login: Option<LoginId>,
 }
 
 impl Place {
     fn size(&self) -> usize {
-        OVERHEAD + self.repository.name().len() + self.login.as_ref().map_or(0, Login::size)
+        OVERHEAD + self.repository.name().len()
     }
 }
 
@@ -52,6 +52,8 @@ struct Seen {
     fact: Fact,
     /// When the look began that saw it last.
     at: Instant,
+    /// The login of that look: another one may not be shown what this one was.
+    by: LoginId,
 }
 
 struct Slot {
@@ -68,6 +70,8 @@ pub(super) struct Findings<'a> {
     pub(super) keys: &'a [Key],
     pub(super) facts: &'a [Fact],
     pub(super) began: Instant,
+    /// As whom it was looked.
+    pub(super) by: LoginId,
     /// Whether all of the place was looked at: what was not found is not there.
     pub(super) all: bool,
 }
@@ -103,17 +107,26 @@ impl Kept {
             // Of keys that nobody looked for, nothing was found out.
             let looked_for = |fact: &Fact| findings.keys.iter().any(|key| key.material() == fact.material());
             slot.facts.retain(|seen| {
-                seen.at > findings.began || !looked_for(&seen.fact) || findings.facts.contains(&seen.fact)
+                let is_others = seen.at > findings.began || seen.by != findings.by;
+                is_others || !looked_for(&seen.fact) || findings.facts.contains(&seen.fact)
             });
         }
         for fact in findings.facts {
             match slot.facts.iter_mut().find(|seen| seen.fact == *fact) {
-                Some(seen) => seen.at = seen.at.max(findings.began),
-                None => slot.facts.push(Seen { fact: fact.clone(), at: findings.began }),
+                Some(seen) if seen.at < findings.began => (seen.at, seen.by) = (findings.began, findings.by),
+                Some(_) => {}
+                None => slot.facts.push(Seen { fact: fact.clone(), at: findings.began, by: findings.by }),
             }
         }
+        // Whoever may push can add facts with long claims: those go, and not the others.
+        slot.facts.sort_by_key(|seen| size(&seen.fact));
+        slot.bytes = place.size();
+        slot.facts.retain(|seen| {
+            slot.bytes += size(&seen.fact);
+            slot.bytes <= MAX_BYTES_OF_ONE
+        });
         slot.bytes = place.size() + slot.facts.iter().map(|seen| size(&seen.fact)).sum::<usize>();
-        if slot.facts.is_empty() || slot.bytes > MAX_BYTES_OF_ONE {
+        if slot.facts.is_empty() {
             return;
         }
         self.uses += 1;
@@ -167,6 +180,7 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
+    use crate::login::Login;
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use countersign_cosign::{Budget, Candidate, fact, guesses, sig_tag};
@@ -205,7 +219,7 @@ mod tests {
     }
 
     fn found(facts: &[Fact], began: Instant) -> Findings<'_> {
-        Findings { keys: &[], facts, began, all: false }
+        Findings { keys: &[], facts, began, by: Login::none().id(), all: false }
     }
 
     /// However much one namespace asks for, another one keeps what it has, even if it did not use it for longest.
@@ -230,9 +244,12 @@ mod tests {
         let facts: Vec<Fact> = (0..20).map(|more| signed("alice", 60_000 + more)).collect();
         kept.note(&place(0), "a", &found(&facts[..10], Instant::now()));
         assert_eq!(kept.facts(&place(0), None).len(), 10);
+        // Whoever may push can add these; the first one is somebody else's, and stays.
+        let honest = signed("bob", 1);
+        kept.note(&place(0), "a", &found(std::slice::from_ref(&honest), Instant::now()));
         kept.note(&place(0), "a", &found(&facts, Instant::now()));
-        assert!(kept.facts(&place(0), None).is_empty());
-        assert_eq!((kept.slots.len(), kept.bytes), (0, 0));
+        assert!(kept.facts(&place(0), None).contains(&honest));
+        assert!(kept.bytes <= MAX_BYTES_OF_ONE && kept.facts(&place(0), None).len() < 21);
     }
 
     /// Only a look that saw everything, and later than another, takes away what that one found.
@@ -241,13 +258,18 @@ mod tests {
         let (alice, bob) = (signed("alice", 1), signed("bob", 1));
         let (before, after) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let keys = [key("alice")];
-        let none = |began, all| Findings { keys: &keys, facts: &[], began, all };
+        let none = |began, all| Findings { keys: &keys, facts: &[], began, by: Login::none().id(), all };
         let mut kept = Kept::default();
         kept.note(&place(0), "a", &found(&[alice.clone(), bob.clone()], after));
         for looked in [none(after + Duration::from_secs(1), false), none(before, true)] {
             kept.note(&place(0), "a", &looked);
             assert_eq!(kept.facts(&place(0), None), [alice.clone(), bob.clone()]);
         }
+        // A registry may hide from one what it shows to another.
+        let stranger = Login::none().at(crate::login::NamedBy::Tenant);
+        let of_stranger = Findings { by: stranger.id(), ..none(after + Duration::from_secs(1), true) };
+        kept.note(&place(0), "b", &of_stranger);
+        assert_eq!(kept.facts(&place(0), None), [alice.clone(), bob.clone()]);
         kept.note(&place(0), "a", &none(after + Duration::from_secs(1), true));
         assert_eq!(kept.facts(&place(0), None), [bob]);
         assert!(kept.facts(&place(0), Some(Duration::ZERO)).is_empty());

@@ -21,7 +21,7 @@ const FETCHES: usize = 4;
 
 /// From how many bytes on a manifest or a list is a large one, of which a namespace fetches one at a time. One with a hundred
 /// signatures has less.
-const LARGE: u64 = 256 << 10;
+const LARGE: u64 = 64 << 10;
 
 /// How many places there are: the tag of signatures, the list of referrers, and the tag in place of that list.
 const PLACES: usize = 3;
@@ -200,6 +200,11 @@ impl Looker<'_> {
 
     async fn layer(&self, layer: Layer) -> Came {
         let Search { place, login, .. } = &*self.search;
+        let turn = if layer.size() > LARGE { Some(self.turns.large.take(self.ticket).await) } else { None };
+        let _turn = match turn.transpose() {
+            Ok(turn) => turn,
+            Err(late) => return Came::Late(late),
+        };
         let most = match layer.form() {
             Form::Bundle => MAX_BUNDLE_BYTES,
             Form::SigTag | Form::SigReferrer => MAX_PAYLOAD_BYTES,
