@@ -1,7 +1,8 @@
-//! Forged signatures in real registries, judged by the real cosign and by Countersign. Where they differ, the reason stands in
+//! Forged signatures in registries, judged by the real cosign and by Countersign. Where they differ, the reason stands in
 //! `differences.json`; a difference without one fails, and so does a reason without a difference.
 
 mod forgeries;
+mod liar;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,6 +12,7 @@ use countersign_tests::{Ca, Cosign, Countersign, Problem, Registry, run};
 use serde_json::{Value, json};
 
 use crate::forgeries::{Case, Image, Make, Stored, digest, index};
+use crate::liar::Liar;
 
 /// What both make of the cases, by the registry and the name; or why that is not known.
 type Outcomes = BTreeMap<(&'static str, String), Result<Judgement, String>>;
@@ -18,10 +20,58 @@ type Outcomes = BTreeMap<(&'static str, String), Result<Judgement, String>>;
 /// A registry, and the word for its kind.
 struct Place<'a> {
     kind: &'static str,
-    registry: Registry,
+    store: Store,
     cosign: &'a Cosign,
     ca: &'a Ca,
     folder: &'a Path,
+}
+
+/// What holds images and signatures.
+enum Store {
+    Real(Registry),
+    Liar(Liar),
+}
+
+impl Store {
+    fn host(&self) -> &str {
+        match self {
+            Self::Real(registry) => &registry.host,
+            Self::Liar(liar) => &liar.host,
+        }
+    }
+
+    /// Pushes an image, and gives its digest in hex.
+    fn push_image(&self, repository: &str, name: &str) -> Result<String, Problem> {
+        match self {
+            Self::Real(registry) => Ok(registry.push(repository, "1", name)?.digest),
+            Self::Liar(liar) => {
+                let config = json!({"architecture": "amd64", "os": "linux", "config": {"Labels": {"test": name}}});
+                liar.blob(repository, config.to_string().as_bytes());
+                let manifest = forgeries::image_of(&config);
+                Ok(liar.manifest(repository, "1", &manifest).trim_start_matches("sha256:").to_owned())
+            }
+        }
+    }
+
+    fn push_blob(&self, repository: &str, bytes: &[u8]) -> Result<(), Problem> {
+        match self {
+            Self::Real(registry) => registry.push_blob(repository, bytes).map(drop),
+            Self::Liar(liar) => {
+                liar.blob(repository, bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn push_manifest(&self, repository: &str, tag: &str, manifest: &Value) -> Result<(), Problem> {
+        match self {
+            Self::Real(registry) => registry.push_manifest(repository, tag, manifest).map(drop),
+            Self::Liar(liar) => {
+                liar.manifest(repository, tag, manifest);
+                Ok(())
+            }
+        }
+    }
 }
 
 /// Who admits an image.
@@ -34,8 +84,8 @@ struct Judgement {
 impl Place<'_> {
     fn judge(&self, case: &Case) -> Result<Judgement, Problem> {
         let repository = format!("demo/{}", case.name.to_lowercase());
-        let pushed = self.registry.push(&repository, "1", &case.name)?;
-        let image = Image { repository: format!("{}/{repository}", self.registry.host), hex: pushed.digest };
+        let hex = self.store.push_image(&repository, &case.name)?;
+        let image = Image { repository: format!("{}/{repository}", self.store.host()), hex };
         let address = format!("{}@sha256:{}", image.repository, image.hex);
         let mut key = case.key.clone();
         match &case.make {
@@ -53,11 +103,11 @@ impl Place<'_> {
 
     /// Pushes all that is to be there.
     fn put(&self, repository: &str, hex: &str, stored: &Stored) -> Result<(), Problem> {
-        self.registry.push_blob(repository, b"{}")?;
+        self.store.push_blob(repository, b"{}")?;
         for blob in &stored.blobs {
-            self.registry.push_blob(repository, blob)?;
+            self.store.push_blob(repository, blob)?;
         }
-        let push = |tag: &str, manifest: &Value| self.registry.push_manifest(repository, tag, manifest).map(drop);
+        let push = |tag: &str, manifest: &Value| self.store.push_manifest(repository, tag, manifest);
         for (end, manifest) in &stored.tags {
             let tag =
                 if end.is_empty() { digest(manifest.to_string().as_bytes()) } else { format!("sha256-{hex}{end}") };
@@ -69,11 +119,14 @@ impl Place<'_> {
         for (manifest, _) in &stored.referrers {
             push(&digest(manifest.to_string().as_bytes()), manifest)?;
         }
-        if self.kind == "plain" {
+        if self.kind != "referrers" {
             let listed = (!stored.referrers.is_empty()).then(|| index(&stored.referrers));
             if let Some(fallback) = stored.fallback.clone().or(listed) {
                 push(&format!("sha256-{hex}"), &fallback)?;
             }
+        }
+        if let Store::Liar(liar) = &self.store {
+            stored.lies.iter().for_each(|(path, answer)| liar.say(&format!("{repository}/{path}"), answer.clone()));
         }
         Ok(())
     }
@@ -99,7 +152,11 @@ impl Place<'_> {
             return self.reviewed(&case.name, address, &json!({"keys": [case.key], "annotations": {name: value}}));
         }
         let (key, ca) = (format!("alice={}", key.display()), self.ca.ca.display().to_string());
-        let finished = Countersign::run(&["verify", address, "--cosign-key", &key, "--trust-ca", &ca])?;
+        let mut arguments = vec!["verify", address, "--cosign-key", &key, "--trust-ca", &ca];
+        if matches!(self.store, Store::Liar(_)) {
+            arguments.extend(["--insecure-registry", self.store.host()]);
+        }
+        let finished = Countersign::run(&arguments)?;
         match finished.code {
             0 => Ok(true),
             1 | 3 => Ok(false),
@@ -146,7 +203,7 @@ impl Place<'_> {
 
     /// What is made of each case that the registry can hold.
     fn judge_all(&self, cases: &[Case]) -> Outcomes {
-        let here = cases.iter().filter(|case| case.only.is_none_or(|only| only == self.kind));
+        let here = cases.iter().filter(|case| case.only.map_or(self.kind != "liar", |only| only == self.kind));
         let judged = |case: &Case| self.judge(case).map_err(|problem| problem.to_string());
         here.map(|case| ((self.kind, case.name.clone()), judged(case))).collect()
     }
@@ -217,17 +274,19 @@ fn same_judgement_as_the_real_cosign() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;
     let ca = Ca::make(folder.path())?;
     let cosign = Cosign::new(&ca, folder.path())?;
-    let folders = ["plain", "referrers"].map(|kind| folder.path().join(kind));
+    let folders = ["plain", "referrers", "liar"].map(|kind| folder.path().join(kind));
     for folder in &folders {
         fs::create_dir(folder)?;
     }
-    let place = |kind, registry, folder| Place { kind, registry, cosign: &cosign, ca: &ca, folder };
-    let plain = place("plain", Registry::start(&ca, &folders[0])?, &folders[0]);
-    let referrers = place("referrers", Registry::start_with_referrers(&ca, &folders[1])?, &folders[1]);
+    let place = |kind, store, folder| Place { kind, store, cosign: &cosign, ca: &ca, folder };
+    let plain = place("plain", Store::Real(Registry::start(&ca, &folders[0])?), &folders[0]);
+    let referrers = place("referrers", Store::Real(Registry::start_with_referrers(&ca, &folders[1])?), &folders[1]);
+    let liar = place("liar", Store::Liar(Liar::start()?), &folders[2]);
     let cases = forgeries::all();
     let outcomes = std::thread::scope(|scope| {
         let other = scope.spawn(|| referrers.judge_all(&cases));
         let mut outcomes = plain.judge_all(&cases);
+        outcomes.extend(liar.judge_all(&cases));
         outcomes.extend(other.join().expect("a thread that does not panic"));
         outcomes
     });

@@ -3,6 +3,7 @@
 mod bundles;
 mod claims;
 mod keys;
+mod lies;
 mod places;
 mod probes;
 mod simple_signing;
@@ -13,6 +14,8 @@ use countersign_tests::{Form, KeyKind};
 use forge::Key;
 use serde_json::{Value, json};
 use sha2::Digest as _;
+
+use crate::liar::Answer;
 
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -34,7 +37,7 @@ pub(crate) struct Case {
     pub(crate) hash: Option<&'static str>,
     /// Whether the real cosign is told to look for payloads of simple signing that refer to the image.
     pub(crate) referrer: bool,
-    /// The only registry that takes it, if not both do.
+    /// The only registry that it is for, if not both real ones.
     pub(crate) only: Option<&'static str>,
     /// The claim that is demanded of the signature, a name and a value.
     pub(crate) claim: Option<(&'static str, &'static str)>,
@@ -105,10 +108,18 @@ fn bob() -> Key {
 
 /// All cases; their names are those of the design, and of the unit tests.
 pub(crate) fn all() -> Vec<Case> {
-    [simple_signing::cases(), bundles::cases(), places::cases(), keys::cases(), claims::cases(), probes::cases()]
-        .into_iter()
-        .flatten()
-        .collect()
+    [
+        simple_signing::cases(),
+        bundles::cases(),
+        places::cases(),
+        keys::cases(),
+        claims::cases(),
+        probes::cases(),
+        lies::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// The DER of r and s of fixed width.
@@ -198,6 +209,8 @@ pub(crate) struct Stored {
     pub(crate) fallback: Option<Value>,
     /// What else is there, by the end of its name.
     pub(crate) tags: Vec<(String, Value)>,
+    /// What is answered all the same, by the path in the repository. Only the liar does so.
+    pub(crate) lies: Vec<(String, Answer)>,
 }
 
 impl Stored {
@@ -272,6 +285,15 @@ fn image_manifest(layers: &[Value]) -> Value {
         "schemaVersion": 2, "mediaType": MANIFEST, "layers": layers,
         "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": 2, "digest": digest(b"{}")},
     })
+}
+
+/// The manifest of an image with that config, and without layers.
+pub(crate) fn image_of(config: &Value) -> Value {
+    let text = config.to_string();
+    let mut manifest = image_manifest(&[]);
+    manifest["config"]["size"] = json!(text.len());
+    manifest["config"]["digest"] = json!(digest(text.as_bytes()));
+    manifest
 }
 
 /// An index that lists manifests, as whoever signs keeps it under a tag where the registry has no API for it.
