@@ -56,6 +56,8 @@ pub(crate) fn claims(bytes: &[u8], digest: Sha256) -> Result<BTreeMap<String, St
     if predicate != SIGNATURE {
         return Err(StatementProblem::Attestation(shown(predicate)));
     }
+    // That somebody signs says nothing more, but what is there must be what a statement can have.
+    document::optional_object(&statement, "predicate")?;
     let subjects = document::list(&statement, "subject", MAX_SUBJECTS)?;
     if subjects.is_empty() {
         return Err(StatementProblem::NoSubject);
@@ -126,6 +128,11 @@ mod tests {
             claims(text.as_bytes(), image)
         };
         assert!(with(&format!("[{good}]")).is_ok());
+        assert!(with(&format!("[{good}],\"predicate\":{{}}")).is_ok());
+        for predicate in ["7", "[]", "\"x\""] {
+            let found = with(&format!("[{good}],\"predicate\":{predicate}"));
+            assert!(matches!(found, Err(StatementProblem::Document(_))), "{predicate}");
+        }
         for other in ["7", "{}", r#"{"digest":{"sha256":7}}"#, r#"{"digest":{},"annotations":[]}"#] {
             assert!(matches!(with(&format!("[{good},{other}]")), Err(StatementProblem::Document(_))), "{other}");
         }

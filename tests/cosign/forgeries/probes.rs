@@ -7,17 +7,17 @@ use super::{Case, alice, bundle, statement};
 
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (name, predicate) in [
-        ("null", "null"),
-        ("text", "\"x\""),
-        ("list", "[]"),
-        ("number", "7"),
-        ("big-number", "{\"x\":1e999}"),
-        ("members", "{\"x\":[1,{\"y\":null}]}"),
-        ("long-integer", "{\"x\":123456789012345678901234567890}"),
+    for (name, sound, predicate) in [
+        ("null", true, "null"),
+        ("text", false, "\"x\""),
+        ("list", false, "[]"),
+        ("number", false, "7"),
+        ("big-number", true, "{\"x\":1e999}"),
+        ("members", true, "{\"x\":[1,{\"y\":null}]}"),
+        ("long-integer", true, "{\"x\":123456789012345678901234567890}"),
     ] {
         let to = format!("\"predicate\":{predicate}");
-        cases.push(replaced(&format!("statement-predicate-{name}"), true, "\"predicate\":{}", &to));
+        cases.push(replaced(&format!("statement-predicate-{name}"), sound, "\"predicate\":{}", &to));
     }
     for (name, sound, annotations) in [
         ("null", true, "null"),
