@@ -267,8 +267,8 @@ pub struct Answer {
     pub audit: Vec<(&'static str, String)>,
     /// Why the object is denied, or would be if the mode were another: for the log.
     pub reason: Option<String>,
-    /// Who signed the images: for the log.
-    pub signed_by: Vec<String>,
+    /// The names of those who signed the images, between commas: for the log.
+    pub signed_by: String,
 }
 
 #[derive(Serialize)]

@@ -113,10 +113,9 @@ impl Engine {
         };
         limit_repositories(&mut planned);
         let pull = PullSecrets::of(moment.as_ref(), job.namespace, job.workload);
-        let registry = self.registry.for_namespace(job.namespace);
         let search = &Search {
             notary: &self.notary,
-            registry: &registry,
+            registry: &self.registry,
             cosign: &self.cosign,
             moment: moment.as_ref(),
             pull: &pull,
@@ -129,9 +128,13 @@ impl Engine {
             budget: Budget::new(),
             now,
         };
-        // One after the other: what it takes to prove an image is not made before its turn comes.
-        let judged = stream::iter(planned)
-            .map(|planned| async move { self.judge_image(planned, search, job.until).await }.boxed());
+        // One after the other: what it takes to prove an image is not made before its turn comes, and most images need no proof.
+        let judged = stream::iter(planned).map(|planned| match &planned.need {
+            Need::Proof(_) => self.judge_image(planned, search, job.until).boxed(),
+            Need::Nothing | Need::Denied(_) => {
+                std::future::ready((ImageVerdict::judge(planned, &[]), Vec::new())).boxed()
+            }
+        });
         let judged: Vec<_> = judged.buffered(PARALLEL_IMAGES).collect().await;
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
@@ -148,8 +151,11 @@ impl Engine {
             return (ImageVerdict::judge(planned, &[]), Vec::new());
         };
         let proofs_until = until - time_after_proofs(need, self.deadline);
-        let asked = prove_all(need, search, proofs_until);
-        let Gathered { evidence, mut seen } = gather(&need.requirement, &need.reference, asked).await;
+        // In boxes of their own, as one larger than a kilobyte takes much longer to be had.
+        let Gathered { evidence, mut seen } = match &need.requirement {
+            Requirement::One(ask) => Gathered::one(Box::pin(prove(ask, need, search, proofs_until, None, None)).await),
+            several => Box::pin(gather(several, &need.reference, prove_all(need, search, proofs_until))).await,
+        };
         let presence = need.require_present.then(|| need.reference.clone());
         let mut verdict = ImageVerdict::judge(planned, &evidence);
         let (Some(proven), presence) = (verdict.proven(), presence) else {
@@ -157,7 +163,7 @@ impl Engine {
         };
         let seen = proven.rests_on().iter().filter_map(|index| seen.get_mut(*index)?.take()).collect();
         if let Some(reference) = presence
-            && let Err(reason) = self.check_present(&reference, proven.digest(), search, until).await
+            && let Err(reason) = Box::pin(self.check_present(&reference, proven.digest(), search, until)).await
         {
             verdict.outcome = Outcome::Denied(reason);
         }
@@ -209,7 +215,7 @@ impl Engine {
         until: Instant,
     ) -> Result<(), DenyReason> {
         let host = RegistryClient::host(reference);
-        let asked = async { search.registry.has(reference, &digest, search.pull.login().await).await };
+        let asked = async { search.registry().has(reference, &digest, search.pull.login().await).await };
         match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
@@ -298,6 +304,11 @@ async fn gather<A>(requirement: &Requirement<A>, image: &ImageReference, asked: 
 }
 
 impl Gathered {
+    /// Where one thing is asked for, as of most images.
+    fn one(found: Found) -> Self {
+        Self { evidence: vec![Some(found.evidence)], seen: vec![found.seen] }
+    }
+
     fn add(&mut self, index: usize, found: Found) {
         if let (Some(evidence), Some(seen)) = (self.evidence.get_mut(index), self.seen.get_mut(index)) {
             (*evidence, *seen) = (Some(found.evidence), found.seen);

@@ -167,7 +167,7 @@ impl Gate {
     pub(crate) fn answer(&self, webhook: Webhook, decision: Decision) -> (ReviewOutcome, Answer) {
         let outcome = decision.outcome();
         let audit = journal::annotations(webhook, outcome, decision.denied.as_deref());
-        let signed_by = decision.verdict.signers();
+        let signed_by = decision.verdict.signers().into_iter().collect::<Vec<_>>().join(", ");
         let mut answer = Answer { patch: decision.patch, audit, signed_by, ..Answer::default() };
         let Some(message) = decision.denied else {
             answer.warnings = few(decision.verdict.warnings().map(|(image, warning)| told(image, warning)).collect());

@@ -68,7 +68,7 @@ impl Journal {
             dry_run = request.dry_run.unwrap_or_default(),
             pinned = answer.patch.is_some(),
             reason = ?answer.reason.as_deref().unwrap_or_default(),
-            signed_by = ?shown(&answer.signed_by.join(", ")),
+            signed_by = ?shown(&answer.signed_by),
             seconds,
             "review"
         );

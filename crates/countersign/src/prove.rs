@@ -60,11 +60,17 @@ pub(crate) struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// Where images are, asked on behalf of the namespace.
+    pub(crate) fn registry(&self) -> RegistryClient {
+        self.registry.for_namespace(self.namespace)
+    }
+
     /// Looks for the proof that is asked for of an image, until a time. `beside` is what stands beside it in the policy.
     pub(crate) async fn prove(&self, ask: &Ask, wanted: &Wanted, beside: Option<Beside>, until: Instant) -> Found {
         match ask {
             Ask::Notary(ask) => self.prove_by_notary(ask, wanted, until).await,
-            Ask::Cosign(ask) => self.prove_by_cosign(ask, wanted, beside, until).await,
+            // It is the larger one.
+            Ask::Cosign(ask) => Box::pin(self.prove_by_cosign(ask, wanted, beside, until)).await,
         }
     }
 

@@ -56,7 +56,16 @@ impl Proof {
         }
     }
 
-    /// Who signed.
+    /// The names of those who signed.
+    #[must_use]
+    pub fn signers(&self) -> Vec<&str> {
+        match self {
+            Self::Notary(proof) => proof.by().iter().map(|by| by.signer.as_str()).collect(),
+            Self::Cosign(proof) => proof.by().iter().map(|by| by.signer.as_str()).collect(),
+        }
+    }
+
+    /// Who signed, with the keys as tools print them: it takes some time to write them out.
     #[must_use]
     pub fn by(&self) -> Vec<Identity> {
         match self {

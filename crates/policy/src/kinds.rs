@@ -1,6 +1,6 @@
 //! Which kinds of objects hold a pod spec, and where: the one table of what is reviewed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 use thiserror::Error;
@@ -31,9 +31,11 @@ pub enum KindError {
 }
 
 /// Which kinds hold a pod spec, and where.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Kinds {
     further: HashMap<(String, String), String>,
+    /// The names of all members that are looked at, in lower case: each member of each object is looked up here.
+    members: HashSet<String>,
 }
 
 /// The kind that keeps former pod templates of a `StatefulSet`, from which its controller makes pods again: `apps`.
@@ -100,7 +102,9 @@ impl Kinds {
     /// The known kinds and no others.
     #[must_use]
     pub fn known() -> Self {
-        Self::default()
+        let pointers = KNOWN_KINDS.iter().map(|known| known.pod_spec).chain(USUAL);
+        let names = pointers.flat_map(|pointer| pointer.split('/')).chain(READ).chain(["metadata"]);
+        Self { further: HashMap::new(), members: names.map(str::to_ascii_lowercase).collect() }
     }
 
     /// Adds a kind with the JSON pointer to its pod template (`/spec/template`).
@@ -118,6 +122,7 @@ impl Kinds {
         if self.is_known(group, kind) || kind.is_empty() {
             return Err(KindError::Known { kind: kind.to_owned() });
         }
+        self.members.extend(pod_template.split('/').map(str::to_ascii_lowercase));
         self.further.insert((group.to_owned(), kind.to_owned()), format!("{pod_template}/spec"));
         Ok(())
     }
@@ -126,12 +131,7 @@ impl Kinds {
     /// (see [`is_revision`]) it looks at no others.
     #[must_use]
     pub fn looks_at(&self, lower: &str) -> bool {
-        let steps = |pointer: &str| pointer.split('/').any(|step| step.eq_ignore_ascii_case(lower));
-        lower == "metadata"
-            || READ.iter().any(|name| name.eq_ignore_ascii_case(lower))
-            || KNOWN_KINDS.iter().any(|known| steps(known.pod_spec))
-            || USUAL.into_iter().any(steps)
-            || self.further.values().any(|pointer| steps(pointer))
+        self.members.contains(lower)
     }
 
     /// Whether the kind is one whose pod spec we know where to find.

@@ -166,10 +166,9 @@ impl Verdict {
 
     /// The names of those who signed the images, each once.
     #[must_use]
-    pub fn signers(&self) -> Vec<String> {
+    pub fn signers(&self) -> BTreeSet<&str> {
         let proofs = self.images.iter().filter_map(ImageVerdict::proven).flat_map(Proven::proofs);
-        let names: BTreeSet<String> = proofs.flat_map(Proof::by).map(|by| by.name).collect();
-        names.into_iter().collect()
+        proofs.flat_map(Proof::signers).collect()
     }
 
     /// The verdict on an object that is only to be looked at: a proven image that has no digest, and should have one, is

@@ -121,7 +121,7 @@ impl Search<'_> {
     async fn signed_part(&self, image: &ImageReference, asked: &SignaturesAsk<'_>) -> Option<Sha256> {
         let login = self.pull.login().await;
         let which = Which::Digest(asked.digest);
-        let index = self.registry.manifest(&Repository::of(image), which, login).await.ok()??;
+        let index = self.registry().manifest(&Repository::of(image), which, login).await.ok()??;
         for part in parts(&index.bytes) {
             if self.cosign.prove(&SignaturesAsk { digest: part, ..*asked }).await.is_ok() {
                 return Some(part);

@@ -103,10 +103,9 @@ impl Looker<'_> {
     async fn signatures(&self, asked: &Asked, asking: Asking<'_>) -> Signatures {
         let Asking { reference, wanted, tree } = asking;
         let pull = PullSecrets::of(self.moment, &asked.namespace, &asked.workload);
-        let registry = self.clients.registry.for_namespace(&asked.namespace);
         let search = Search {
             notary: &self.clients.notary,
-            registry: &registry,
+            registry: &self.clients.registry,
             cosign: &self.clients.cosign,
             moment: self.moment,
             pull: &pull,
@@ -296,7 +295,8 @@ impl Asker<'_> {
     async fn lists(&self, index: Sha256, digest: Sha256) -> bool {
         let place = Repository::of(self.reference);
         let login = self.search.pull.login().await;
-        let asked = self.search.registry.manifest(&place, Which::Digest(index), login);
+        let registry = self.search.registry();
+        let asked = registry.manifest(&place, Which::Digest(index), login);
         let Ok(Ok(Some(manifest))) = tokio::time::timeout_at(self.until, asked).await else { return false };
         let document: Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
         let digest = digest.to_string();
