@@ -63,7 +63,8 @@ impl Memory {
         }
     }
 
-    /// What two who looked at the same repository know together: of each role the newer version, and the newer root.
+    /// What two who looked at the same repository know together: of each role the newer version, and the newer root with all that is
+    /// known of the chain which led to it.
     ///
     /// `None` if they do not fit together, so that one of them was shown something else: the chain of the newer root does
     /// not lead over the older one, or both saw one version with different content.
@@ -78,6 +79,11 @@ impl Memory {
             if !fits {
                 return None;
             }
+        }
+        // The older one may reach further back, to a root that is pinned.
+        let common = |first: &RootRecord| older.lineage.iter().position(|root| root.agrees(first));
+        if let Some(common) = newer.lineage.first().and_then(common) {
+            joined.lineage.splice(0..0, older.lineage.iter().take(common).cloned());
         }
         for (role, theirs) in &other.seen {
             match joined.seen.get(role) {

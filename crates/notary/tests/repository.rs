@@ -383,6 +383,36 @@ fn a_pin_older_than_a_line_of_two() {
     assert!(run(&files, None, Some(&memory), &pins).0.is_ok());
 }
 
+/// Of two who began to look at different times, both chains are kept: one reaches further back, and the other further on. So a root that
+/// only one of them has seen may be pinned, even if the server has it no more.
+#[test]
+fn joined_chains_keep_the_older_roots() {
+    let certified = |name: &'static str| Key::p256(name).certified(&Cert::new(GUN, NOW));
+    let (mut repo, _) = signed();
+    let mut pins = RootPins::none();
+    pins.add(&repo.keys("root").keys[0].id()).unwrap();
+    let remember = |repo: &Repo, before: Option<&Memory>| {
+        let (outcome, _) = run(&repo.clone().build(), None, before, &RootPins::none());
+        Memory::clone(outcome.unwrap().memory())
+    };
+    let versions = |memory: &Memory| memory.lineage.iter().map(|root| root.version).collect::<Vec<_>>();
+    let first = remember(&repo, None);
+    repo.rotate_root().set_root_key(&certified("root 2")).advance();
+    let (early, late) = (remember(&repo, Some(&first)), remember(&repo, None));
+    repo.rotate_root().set_root_key(&certified("root 3")).advance();
+    let late = remember(&repo, Some(&late));
+    assert_eq!((versions(&early), versions(&late)), (vec![1, 2], vec![2, 3]));
+    let joined = early.join(&late).unwrap();
+    assert_eq!(late.join(&early).as_ref(), Some(&joined));
+    assert_eq!(versions(&joined), [1, 2, 3]);
+    assert!(joined.covers(&early) && joined.covers(&late) && !late.covers(&early));
+    let mut files = repo.clone().build();
+    assert!(files.remove("1.root.json").is_some());
+    assert!(run(&files, None, Some(&joined), &pins).0.is_ok());
+    let (refused, _) = run(&files, None, Some(&late), &pins);
+    assert!(matches!(refused, Err(Error::RootNotPinned { .. })), "{refused:?}");
+}
+
 /// Roots are counted like all others: a long chain of roots with many signatures is not tried to its end.
 #[test]
 fn signatures_of_roots_are_counted() {
