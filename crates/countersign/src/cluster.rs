@@ -28,6 +28,10 @@ const READ_TIMEOUT: Duration = Duration::from_secs(WATCH_SECONDS as u64 + 5);
 /// How long the API server may take for one page of a list: large ones take longer than other requests.
 const LIST_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// For how long objects are believed that cannot be followed any more. An API server that is restarted, or moved, is back
+/// well before that; after it, a policy may have been tightened, or more of a repository have been seen, that nobody here knows of.
+pub(crate) const MAX_BLIND: Duration = Duration::from_secs(120);
+
 /// The shortest and the longest pause after trouble with the API server.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(3));
 

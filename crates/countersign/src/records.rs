@@ -6,19 +6,20 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_notary::{MemoryRecord, RoleName, Weighed};
+use countersign_notary::{MemoryRecord, RecordId, RoleName, Weighed, weigh};
 use countersign_remote::{
-    Clock, Saved, StateError, StateStore, record_name,
+    Clock, Saved, StateError, StateStore, ToSave, record_name,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
 };
 use futures::future::BoxFuture;
 use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, PostParams};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use crate::api::GROUP;
-use crate::cluster::{self, News};
+use crate::cluster::{self, MAX_BLIND, News};
 
 /// How often a write is tried again that somebody else was faster with.
 const MAX_TRIES: usize = 8;
@@ -34,19 +35,34 @@ pub(crate) struct Records {
 struct Known {
     sight: Sight,
     records: HashMap<String, DynamicObject>,
+    /// A number for each state of a record, see [`StateStore::mark`].
+    marks: HashMap<String, u64>,
+    changes: u64,
     /// Those that were there and are said to be gone. A list may be older than what was written since, so the API server is
     /// asked before anybody believes it: to forget is to trust whatever comes next.
     gone: HashSet<String>,
-    /// Whether it was said that they cannot be followed any more.
-    troubled: bool,
 }
 
 #[derive(PartialEq, Eq)]
 enum Sight {
     /// Not listed yet, for this reason.
     Never(String),
-    /// Followed, or known from before.
+    /// Followed.
     Clear,
+    /// Not followed any more since then, for this reason.
+    Blind(Instant, String),
+}
+
+impl Sight {
+    /// Why nothing may be believed that is known, if so.
+    fn blind(&self) -> Option<String> {
+        match self {
+            Self::Never(cause) => Some(cause.clone()),
+            Self::Clear => None,
+            Self::Blind(since, cause) => (since.elapsed() > MAX_BLIND)
+                .then(|| format!("trustrecords cannot be followed for {} s: {cause}", since.elapsed().as_secs())),
+        }
+    }
 }
 
 impl Default for Sight {
@@ -70,7 +86,12 @@ impl Known {
         let name = record.metadata.name.clone().unwrap_or_default();
         let state = |record: &DynamicObject| (record.metadata.uid.clone(), record.metadata.generation);
         let ((uid, generation), held) = (state(&record), self.records.get(&name).map(state));
+        let is_another = held.as_ref() != Some(&(uid.clone(), generation));
         if held.is_none_or(|(held_uid, held)| held_uid != uid || held <= generation) {
+            if is_another {
+                self.changes += 1;
+                self.marks.insert(name.clone(), self.changes);
+            }
             self.records.insert(name.clone(), record);
         }
         self.gone.remove(&name);
@@ -88,9 +109,14 @@ impl Known {
     }
 
     fn lose(&mut self, name: String) {
-        if self.records.remove(&name).is_some() {
+        if self.drop_record(&name) {
             self.gone.insert(name);
         }
+    }
+
+    fn drop_record(&mut self, name: &str) -> bool {
+        self.marks.remove(name);
+        self.records.remove(name).is_some()
     }
 }
 
@@ -120,6 +146,7 @@ pub(crate) fn read(record: &DynamicObject) -> Result<(String, String, MemoryReco
     let mut remembered =
         MemoryRecord::decode(&server, &gun, text("data").as_bytes()).map_err(|error| error.to_string())?;
     remembered.namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
+    remembered.uid.clone_from(&record.metadata.uid);
     Ok((server, gun, remembered))
 }
 
@@ -183,7 +210,7 @@ impl Records {
         let mut known = self.known();
         match news {
             News::All(records) => {
-                if known.sight != Sight::Clear || known.troubled {
+                if known.sight != Sight::Clear {
                     info!(count = records.len(), "what is remembered of repositories is followed");
                 }
                 let listed: HashSet<String> = records.iter().map(name).collect();
@@ -195,15 +222,18 @@ impl Records {
                 for record in records {
                     known.take(record);
                 }
-                (known.sight, known.troubled) = (Sight::Clear, false);
+                known.sight = Sight::Clear;
             }
             News::Applied(record) => known.take(record),
             News::Deleted(record) => known.lose(name(&record)),
             News::Trouble(code, cause) => match &known.sight {
-                // What is known stays good enough: it only ever grows, and what others see meanwhile is found when it is written.
+                // What is known stays good enough for a while: it only ever grows, and what others see meanwhile is found when it is written.
                 Sight::Clear => {
-                    warn!(?code, %cause, "trustrecords cannot be followed; those that are known still count");
+                    let seconds = MAX_BLIND.as_secs();
+                    warn!(?code, %cause, "trustrecords cannot be followed; those that are known still count for {seconds} s");
+                    known.sight = Sight::Blind(Instant::now(), cause);
                 }
+                Sight::Blind(since, _) => known.sight = Sight::Blind(*since, cause),
                 Sight::Never(before) => {
                     if *before != cause {
                         error!(%cause, "trustrecords cannot be listed, so that nothing can be verified; apply countersign manifests again, for the definition and the right to read them");
@@ -218,20 +248,21 @@ impl Records {
         StateError::unreadable(gun, self.api.resource_url(), cause)
     }
 
-    async fn store(&self, server: &str, gun: &str, there: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
+    async fn store(&self, server: &str, gun: &str, seen: ToSave<'_>) -> Result<Saved, StateError> {
         let failed = |cause: String| StateError::unwritable(gun, self.api.resource_url(), cause);
         let name = record_name(server, gun);
         let mut before = self.known().records.get(&name).cloned();
-        let mut there_before = there;
+        let (mut over, seen) = (seen.over.cloned(), seen.record());
         for _ in 0..MAX_TRIES {
             let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
-            match seen.weigh(remembered.as_ref(), there_before) {
-                Weighed::Overtaken => return Ok(Saved::Overtaken),
-                Weighed::Same => return Ok(Saved::Done),
-                Weighed::Newer => {}
+            let there = remembered.as_ref().map(RecordId::of);
+            match (weigh(&seen.memory, over.as_ref(), remembered.as_ref()), &there) {
+                (Weighed::Overtaken, _) => return Ok(Saved::Overtaken),
+                (Weighed::Same, Some(there)) => return Ok(Saved::Done(there.clone())),
+                (Weighed::Same | Weighed::Newer, _) => {}
             }
-            there_before |= before.is_some();
-            let record = write(before.as_ref(), server, gun, seen, (self.clock)()).map_err(failed)?;
+            over = there.or(over);
+            let record = write(before.as_ref(), server, gun, &seen, (self.clock)()).map_err(failed)?;
             let room = self.known().has_room(&name, &record);
             room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), why))?;
             let params = PostParams::default();
@@ -241,9 +272,10 @@ impl Records {
             };
             match written {
                 Ok(record) => {
+                    let id = RecordId { uid: record.metadata.uid.clone(), accepted: seen.accepted };
                     // Known at once, before the watch tells it: the next look must not find it gone.
                     self.known().take(record);
-                    return Ok(Saved::Done);
+                    return Ok(Saved::Done(id));
                 }
                 // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
                 Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
@@ -277,7 +309,7 @@ impl Records {
             Some(record) => known.take(record.clone()),
             // Unless somebody here has written it since.
             None if uid(&known) == before => {
-                known.records.remove(name);
+                known.drop_record(name);
                 known.gone.remove(name);
             }
             None => {}
@@ -298,9 +330,8 @@ impl Records {
         let name = record_name(server, gun);
         let record = {
             let known = self.known();
-            match &known.sight {
-                Sight::Never(cause) => return Err(self.unreadable(gun, cause)),
-                Sight::Clear => {}
+            if let Some(cause) = known.sight.blind() {
+                return Err(self.unreadable(gun, &cause));
             }
             let record = known.records.get(&name).cloned();
             if record.is_none() && !known.gone.contains(&name) {
@@ -325,18 +356,20 @@ impl StateStore for Records {
         Some(self.known().records.len())
     }
 
+    fn mark(&self, name: &str) -> Option<u64> {
+        let known = self.known();
+        if known.sight.blind().is_some() {
+            return Some(u64::MAX);
+        }
+        Some(known.marks.get(name).copied().unwrap_or_default())
+    }
+
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         Box::pin(self.recall(server, gun))
     }
 
-    fn save<'a>(
-        &'a self,
-        server: &'a str,
-        gun: &'a str,
-        there: bool,
-        seen: &'a MemoryRecord,
-    ) -> BoxFuture<'a, Result<Saved, StateError>> {
-        Box::pin(self.store(server, gun, there, seen))
+    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+        Box::pin(self.store(server, gun, seen))
     }
 }
 
@@ -354,7 +387,7 @@ mod tests {
 
     fn remembered(root: &str) -> MemoryRecord {
         let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
-        MemoryRecord { memory, accepted: None, namespace: None }
+        MemoryRecord { memory, ..MemoryRecord::default() }
     }
 
     fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
@@ -375,8 +408,17 @@ mod tests {
         (Records { api: api(client, "countersign"), clock, known: Mutex::default() }, asked)
     }
 
+    /// What is remembered, in whichever record.
     async fn load(records: &Records) -> Result<Option<MemoryRecord>, StateError> {
-        records.load(SERVER, GUN).await
+        let found = records.load(SERVER, GUN).await?;
+        assert!(found.as_ref().is_none_or(|record| record.uid.is_some()));
+        Ok(found.map(|record| MemoryRecord { uid: None, ..record }))
+    }
+
+    /// Writes in place of the record with this identity.
+    async fn save(records: &Records, uid: &str, memory: &Memory) -> Result<Saved, StateError> {
+        let over = RecordId { uid: Some(uid.to_owned()), accepted: None };
+        records.save(SERVER, GUN, ToSave { over: Some(&over), memory, namespace: "" }).await
     }
 
     fn failure(code: u16) -> (u16, Value) {
@@ -388,7 +430,7 @@ mod tests {
         (code, status)
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_was_listed_once_is_not_forgotten_for_trouble() {
         let (records, asked) = records(|| failure(500));
         assert!(load(&records).await.is_err() && !records.is_ready());
@@ -400,6 +442,16 @@ mod tests {
             records.news(News::Trouble(code, "gone".to_owned()));
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))), "{code:?}");
         }
+        // Others may have seen more by then.
+        let name = record_name(SERVER, GUN);
+        let followed = records.mark(&name);
+        tokio::time::advance(MAX_BLIND + std::time::Duration::from_secs(1)).await;
+        let refused = load(&records).await.unwrap_err().to_string();
+        assert!(refused.contains("trustrecords cannot be followed for 121 s: gone") && records.is_ready(), "{refused}");
+        assert_ne!(records.mark(&name), followed, "what is in memory is looked at again");
+        records.news(News::All(vec![record("r", "1", 1)]));
+        assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+        assert_eq!(records.mark(&name), followed);
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         // A cluster that does not have the resource, or not yet.
         let (records, _) = self::records(|| failure(500));
@@ -451,8 +503,46 @@ mod tests {
         let mut more = remembered("r");
         let seen = countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) };
         more.memory.seen.insert(RoleName::timestamp(), seen);
-        assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
-        assert_eq!(records.save(SERVER, GUN, true, &more).await, Ok(Saved::Overtaken));
+        assert_eq!(save(&records, "1", &more.memory).await, Ok(Saved::Overtaken));
+        assert_eq!(save(&records, "1", &more.memory).await, Ok(Saved::Overtaken));
+    }
+
+    #[tokio::test]
+    async fn each_change_has_a_mark_of_its_own() {
+        let (records, _) = records(|| failure(404));
+        let mark = || records.mark(&record_name(SERVER, GUN));
+        let mut marks = Vec::new();
+        let news: [fn() -> News<DynamicObject>; 6] = [
+            || News::All(Vec::new()),
+            || News::Applied(record("r", "1", 1)),
+            || News::Applied(record("s", "1", 2)),
+            || News::Applied(record("s", "2", 2)),
+            || News::Deleted(record("s", "2", 2)),
+            || News::Applied(record("s", "3", 1)),
+        ];
+        for news in news {
+            records.news(news());
+            assert_ne!(mark(), marks.last().copied().flatten());
+            marks.push(mark());
+        }
+        for same in [News::All(vec![record("s", "3", 1)]), News::Applied(record("s", "3", 1))] {
+            records.news(same);
+            assert_eq!(mark(), marks[5]);
+        }
+        records.news(News::Applied(record("older", "3", 0)));
+        assert_eq!(mark(), marks[5]);
+    }
+
+    /// What another replica wrote in place of a record that was deleted is no older state of the same one.
+    #[tokio::test]
+    async fn what_was_made_anew_is_another_record() {
+        let (records, asked) = records(|| failure(500));
+        records.news(News::All(vec![record("made anew", "2", 1)]));
+        assert_eq!(records.load(SERVER, GUN).await.unwrap().unwrap().uid.as_deref(), Some("2"));
+        assert_eq!(save(&records, "1", &remembered("made anew").memory).await, Ok(Saved::Overtaken));
+        let same = RecordId { uid: Some("2".to_owned()), accepted: None };
+        assert_eq!(save(&records, "2", &remembered("made anew").memory).await, Ok(Saved::Done(same)));
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
     /// An API server that is just starting does not serve the resource yet.
@@ -470,7 +560,7 @@ mod tests {
                 RoleName::timestamp(),
                 countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) },
             );
-            let refused = records.save(SERVER, GUN, true, &more).await.unwrap_err();
+            let refused = save(&records, "1", &more.memory).await.unwrap_err();
             assert!(matches!(refused, StateError::Unreadable { .. }), "{refused}");
             assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
             records.news(News::All(Vec::new()));

@@ -132,7 +132,7 @@ pub struct Repository {
     snapshot: Arc<Trusted<Snapshot>>,
     targets: Arc<Trusted<Targets>>,
     roles: BTreeMap<RoleName, RoleState>,
-    memory: Memory,
+    memory: Arc<Memory>,
 }
 
 impl Repository {
@@ -155,7 +155,7 @@ impl Repository {
                 memory.note(metadata);
             }
         }
-        Self { gun, root, timestamp, snapshot, targets, roles, memory }
+        Self { gun, root, timestamp, snapshot, targets, roles, memory: Arc::new(memory) }
     }
 
     /// The repository's name.
@@ -195,7 +195,7 @@ impl Repository {
 
     /// What is to be remembered of it.
     #[must_use]
-    pub fn memory(&self) -> &Memory {
+    pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
 

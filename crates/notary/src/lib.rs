@@ -15,6 +15,7 @@ mod key;
 mod memory;
 pub mod metadata;
 mod record;
+mod remembered;
 mod role;
 mod root;
 mod server;
@@ -25,7 +26,10 @@ pub use collection::{Proof, Repository, RoleState, SignedBy, Status};
 pub use error::{Error, Remedy, RootKeyProblem};
 pub use key::{KeyId, PublicKey, Signer, SignerError};
 pub use memory::{MAX_SEEN, Memory, Seen};
-pub use record::{MemoryRecord, RecordError, Weighed};
+pub use record::{MemoryRecord, RecordError};
+pub use remembered::{
+    Basis, Generation, Generations, Observed, RecordId, Remembered, State, Target, ToWrite, Weighed, Written, weigh,
+};
 pub use role::RoleName;
 pub use root::{KnownRoot, RootKey, RootPins, RootRecord};
 pub use server::{TrustServer, TrustServerError};

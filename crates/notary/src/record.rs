@@ -1,4 +1,4 @@
-//! The record of a memory: what a store keeps of one repository, the text that it is written as, and which of two records counts.
+//! The record of a memory: what a store keeps of one repository, and the text that it is written as.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,18 +23,8 @@ pub struct MemoryRecord {
     pub accepted: Option<String>,
     /// The namespace for which it was written last, and for whose share it counts.
     pub namespace: Option<String>,
-}
-
-/// What is to be done to remember something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weighed {
-    /// It is there already.
-    Same,
-    /// It is to be written.
-    Newer,
-    /// It must not be written, since what is there is something else now: others have seen more, an administrator accepted a
-    /// change or took it away, or what is there does not fit.
-    Overtaken,
+    /// The identity that the store gave the record when it was made, if it gives any. It is no part of the text.
+    pub uid: Option<String>,
 }
 
 /// Why a record cannot be read or written down.
@@ -59,18 +49,6 @@ impl From<serde_json::Error> for RecordError {
 }
 
 impl MemoryRecord {
-    /// Weighs what was seen, which this is, against what is there now. `there_before` says whether there was anything when it
-    /// was looked up.
-    #[must_use]
-    pub fn weigh(&self, there: Option<&Self>, there_before: bool) -> Weighed {
-        match there {
-            None if there_before => Weighed::Overtaken,
-            Some(there) if there.accepted != self.accepted || !self.memory.covers(&there.memory) => Weighed::Overtaken,
-            Some(there) if there.memory == self.memory => Weighed::Same,
-            None | Some(_) => Weighed::Newer,
-        }
-    }
-
     /// The JSON text of what is remembered of a repository on a server.
     ///
     /// # Errors
@@ -172,7 +150,7 @@ impl Text {
             lineage: self.lineage.into_iter().map(lineage).collect::<Option<_>>()?,
             seen: self.seen.into_iter().map(seen).collect::<Option<_>>()?,
         };
-        Some(MemoryRecord { memory, accepted: self.accepted, namespace: self.namespace })
+        Some(MemoryRecord { memory, accepted: self.accepted, namespace: self.namespace, uid: None })
     }
 }
 
@@ -192,7 +170,7 @@ mod tests {
             lineage: vec![RootRecord { version: 1, threshold: 1, keys }],
             seen: [(RoleName::timestamp(), seen(7)), (RoleName::parse("targets/releases").unwrap(), seen(3))].into(),
         };
-        MemoryRecord { memory, accepted: None, namespace: None }
+        MemoryRecord { memory, accepted: None, namespace: None, uid: None }
     }
 
     /// A text as it stands in the stores of installations, with these members in it.
@@ -240,28 +218,6 @@ mod tests {
         }
         for text in ["", "{", "[]", "{}", &text(r#""later":1,"#), &sound.replace("\"version\":7", "\"version\":-7")] {
             assert!(matches!(decode(text), RecordError::Json(_)), "{text}");
-        }
-    }
-
-    #[test]
-    fn only_what_covers_the_record_that_is_there_takes_its_place() {
-        let seen = record();
-        let mut newer = record();
-        newer.memory.seen.insert(RoleName::targets(), Seen { version: 1, content: Sha256::from_bytes([0; 32]) });
-        let mut other = record();
-        other.memory.seen.insert(RoleName::timestamp(), Seen { version: 7, content: Sha256::from_bytes([0; 32]) });
-        let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".to_owned()), ..record() };
-        let elsewhere = MemoryRecord { namespace: Some("team".to_owned()), ..record() };
-        assert_eq!(seen.weigh(None, false), Weighed::Newer);
-        assert_eq!(seen.weigh(None, true), Weighed::Overtaken, "it was taken away");
-        for there_before in [false, true] {
-            assert_eq!(seen.weigh(Some(&seen), there_before), Weighed::Same);
-            assert_eq!(seen.weigh(Some(&elsewhere), there_before), Weighed::Same, "for whom it is changes nothing");
-            assert_eq!(newer.weigh(Some(&seen), there_before), Weighed::Newer);
-            assert_eq!(seen.weigh(Some(&newer), there_before), Weighed::Overtaken);
-            assert_eq!(seen.weigh(Some(&other), there_before), Weighed::Overtaken, "one version, two contents");
-            assert_eq!(seen.weigh(Some(&accepted), there_before), Weighed::Overtaken);
-            assert_eq!(accepted.weigh(Some(&seen), there_before), Weighed::Overtaken);
         }
     }
 }

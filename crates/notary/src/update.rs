@@ -123,13 +123,13 @@ impl Update {
         now: Time,
     ) -> Result<Self, Error> {
         let memory = match (&held, memory) {
-            (Some(held), None) => held.memory().clone(),
+            (Some(held), None) => Memory::clone(held.memory()),
             // What is remembered counts where the two do not fit together.
             (Some(held), Some(memory)) => held.memory().join(memory).unwrap_or_else(|| memory.clone()),
             (None, memory) => memory.cloned().unwrap_or_default(),
         };
         // Files that are held are used again without a look at their versions, so only those of one that is behind nobody.
-        let held = held.filter(|held| *held.memory() == memory);
+        let held = held.filter(|held| **held.memory() == memory);
         let root = match (&held, &memory.root) {
             (Some(held), _) => Some(held.root().clone()),
             (None, Some(bytes)) => Some(KnownRoot::recall(gun, bytes, &memory.lineage)?),

@@ -163,11 +163,11 @@ fn unchanged_files_are_not_asked_for_again() {
 #[test]
 fn memories_are_joined() {
     let (mut repo, _) = signed();
-    let older = verified(&repo).memory().clone();
+    let older = Memory::clone(verified(&repo).memory());
     let new_root = Key::p256("root 2").certified(&Cert::new(GUN, NOW));
     repo.rotate_root().set_root_key(&new_root).advance();
     let (newer, _) = run(&repo.clone().build(), None, Some(&older), &RootPins::none());
-    let newer = newer.unwrap().memory().clone();
+    let newer = Memory::clone(newer.unwrap().memory());
     assert!(newer.lineage.len() == 2 && older.lineage.len() == 1);
     for (one, other) in [(&older, &newer), (&newer, &older)] {
         assert_eq!(one.join(other).as_ref(), Some(&newer));
@@ -209,11 +209,11 @@ fn memories_are_joined() {
 fn a_recalled_root_keeps_its_line() {
     let (mut repo, _) = signed();
     let first = repo.keys("root").keys[0].clone();
-    let before = verified(&repo).memory().clone();
+    let before = Memory::clone(verified(&repo).memory());
     let new_root = Key::p256("root 2").certified(&Cert::new(GUN, NOW));
     repo.rotate_root().set_root_key(&new_root).advance();
     let (after, _) = run(&repo.clone().build(), None, Some(&before), &RootPins::none());
-    let memory = after.unwrap().memory().clone();
+    let memory = Memory::clone(after.unwrap().memory());
     let mut pins = RootPins::none();
     let mut more = RootPins::none();
     more.add(&first.id()).unwrap();
@@ -285,12 +285,12 @@ fn what_is_held_under_another_root() {
     anew.set_key("root", &Key::p256("anew").certified(&Cert::new(GUN, NOW)));
     anew.tag("targets", "v1", &digest_of("anew"));
     let files = anew.clone().build();
-    let accepted = verified(&anew).memory().clone();
+    let accepted = Memory::clone(verified(&anew).memory());
     let (outcome, _) = run(&files, Some(Arc::clone(&held)), Some(&accepted), &RootPins::none());
     let resolved = outcome.unwrap().resolve(&Wanted::Tag("v1".into()), &[], NOW).unwrap();
     assert_eq!(resolved.digest().bytes(), &digest_of("anew"));
     // Without that, it was swapped.
-    for memory in [None, Some(held.memory())] {
+    for memory in [None, Some(&**held.memory())] {
         let (outcome, _) = run(&files, Some(Arc::clone(&held)), memory, &RootPins::none());
         assert!(matches!(outcome, Err(Error::RootNotChained { .. })), "{outcome:?}");
     }
@@ -302,7 +302,7 @@ fn what_is_remembered_is_bounded() {
     let (mut repo, _) = signed();
     let key = Key::p256("one of many");
     let with_names = |count: usize| {
-        let mut memory = verified(&signed().0).memory().clone();
+        let mut memory = Memory::clone(verified(&signed().0).memory());
         let seen = memory.seen[&RoleName::targets()];
         let names = (0..count - memory.seen.len()).map(|index| RoleName::parse(&format!("targets/n{index}")).unwrap());
         memory.seen.extend(names.map(|name| (name, seen)).collect::<Vec<_>>());
@@ -321,7 +321,7 @@ fn what_is_remembered_is_bounded() {
 fn rotations_are_bounded() {
     for (jump, too_far) in [(64, false), (65, true)] {
         let (mut repo, _) = signed();
-        let before = verified(&repo).memory().clone();
+        let before = Memory::clone(verified(&repo).memory());
         let version = repo.file("root").version + jump;
         repo.rotate_root().file("root").version = version;
         let (outcome, asked) = run(&repo.build(), None, Some(&before), &RootPins::none());
@@ -374,11 +374,11 @@ fn a_pin_older_than_a_line_of_two() {
     let mut pins = RootPins::none();
     pins.add(&repo.keys("root").keys[0].id()).unwrap();
     repo.rotate_root().set_root_key(&certified("root 2")).advance();
-    let first_seen = verified(&repo).memory().clone();
+    let first_seen = Memory::clone(verified(&repo).memory());
     repo.rotate_root().set_root_key(&certified("root 3")).advance();
     let files = repo.build();
     let memory = run(&files, None, Some(&first_seen), &RootPins::none()).0;
-    let memory = memory.unwrap().memory().clone();
+    let memory = Memory::clone(memory.unwrap().memory());
     assert_eq!(memory.lineage.len(), 2);
     assert!(run(&files, None, Some(&memory), &pins).0.is_ok());
 }
@@ -417,7 +417,7 @@ fn joined_chains_keep_the_older_roots() {
 #[test]
 fn signatures_of_roots_are_counted() {
     let (mut repo, _) = signed();
-    let before = verified(&repo).memory().clone();
+    let before = Memory::clone(verified(&repo).memory());
     let key = repo.keys("root").keys[0].clone();
     for _ in 0..20 {
         repo.rotate_root().file("root").signers = vec![key.clone(); 250];

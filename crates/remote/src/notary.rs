@@ -13,7 +13,7 @@ mod seen;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Error, Memory, Repository, RootPins, Step, TrustServer, Update};
+use countersign_notary::{Basis, Error, Repository, RootPins, Step, TrustServer, Update};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 
@@ -30,7 +30,7 @@ use crate::failure::Failure;
 use crate::http::HttpClient;
 use crate::load::{AllTurns, Load};
 use crate::login::Login;
-use crate::store::{StateError, StateStore};
+use crate::store::{StateError, StateStore, record_name};
 use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
 
@@ -124,10 +124,7 @@ impl std::fmt::Debug for NotaryClient {
 struct Known {
     /// What is held of it; of use only if it is behind nothing that is remembered.
     held: Option<Arc<Repository>>,
-    memory: Option<Memory>,
-    /// What the store has of it, if there is a store.
-    stored: Option<Memory>,
-    epoch: u64,
+    basis: Basis,
 }
 
 impl NotaryClient {
@@ -226,6 +223,7 @@ impl NotaryClient {
     async fn ask(&self, ask: Ask<'_>) -> Outcome {
         let key = Arc::new(Key::of(&ask));
         let refresh = self.options.refresh;
+        self.look_at_record(&key).await?;
         let (flight, _wanted) = {
             let mut slots = self.slots();
             let slot = slots.of(&key);
@@ -260,6 +258,20 @@ impl NotaryClient {
             }
             outcome => outcome,
         }
+    }
+
+    /// Looks at the record of what is in memory, if it has changed: others saw more of the repository, an administrator accepted something or
+    /// deleted it, or records cannot be followed any more. Where that would take asking somebody, flights look alone.
+    async fn look_at_record(&self, key: &Key) -> Result<(), Failure> {
+        let Some(state) = &self.options.state else {
+            return Ok(());
+        };
+        let changed = {
+            let mut slots = self.slots();
+            let slot = slots.find(key).filter(|slot| slot.kept.is_some());
+            slot.is_some_and(|slot| state.mark(&slot.name) != slot.mark)
+        };
+        if changed { self.known(key).await.map(|_| ()) } else { Ok(()) }
     }
 
     /// What may still do for a while though its server could not be reached.
@@ -335,7 +347,7 @@ impl NotaryClient {
         let untrusted = |error| Failure::Untrusted(Box::new(error));
         let (gun, pins) = (key.gun.clone(), terms.pins.clone());
         let mut update =
-            Update::start(&gun, known.held.clone(), known.memory.as_ref(), pins, now).map_err(untrusted)?;
+            Update::start(&gun, known.held.clone(), known.basis.memory.as_deref(), pins, now).map_err(untrusted)?;
         let http = self.http.on_behalf(ticket);
         let mut fetcher = Fetcher::new(&http, &self.auth, key, &terms.login);
         let mut answers = Vec::new();
@@ -371,39 +383,23 @@ impl NotaryClient {
     /// write to it too, and an administrator may take something away or accept a change.
     async fn known(&self, key: &Key) -> Result<Known, Failure> {
         let stored = match &self.options.state {
-            Some(state) => Some(state.load(&key.server, &key.gun).await.map_err(Failure::State)?),
+            Some(state) => {
+                let name = self.slots().find(key).map(|slot| Arc::clone(&slot.name));
+                let name = name.unwrap_or_else(|| record_name(&key.server, &key.gun).into());
+                // What changes after this is found by whoever comes next.
+                let mark = state.mark(&name);
+                Some((state.load(&key.server, &key.gun).await.map_err(Failure::State)?, mark))
+            }
             None => None,
         };
         let mut slots = self.slots();
-        let slot = slots.of(key);
-        let taken_away = matches!(stored, Some(None)) && slot.stored;
-        let accepted = matches!(&stored, Some(Some(there)) if there.accepted != slot.accepted);
-        let slot = if taken_away || accepted { slots.forget(key) } else { slot };
-        slot.taken_away |= taken_away;
-        let stored = stored.flatten();
-        // Where what was seen here does not fit what is stored, the server has to show what fits both.
-        let mut memory = slot.memory.clone();
-        let mut fits = true;
-        if let Some(there) = &stored {
-            let joined = slot.memory.clone().unwrap_or_default().join(&there.memory);
-            fits = joined.is_some();
-            memory = Some(joined.clone().unwrap_or_else(|| there.memory.clone()));
-            slot.memory = joined.or(slot.memory.take());
-            slot.saved = slot.memory.as_ref() == Some(&there.memory);
-            (slot.stored, slot.accepted, slot.taken_away) = (true, there.accepted.clone(), false);
-        }
-        let epoch = slot.epoch;
-        // What is held and behind may not be used again, not even if the server cannot be reached.
-        let behind = |kept: &Kept| memory.as_ref().is_some_and(|memory| !kept.repository.memory().covers(memory));
-        let behind = slot.kept.as_ref().is_some_and(behind);
-        match (behind, fits) {
-            (true, true) => slots.supersede(key),
-            (true, false) => slots.give_up(key),
-            (false, _) => {}
-        }
+        let basis = match &stored {
+            Some((there, mark)) => slots.observe(key, there.as_ref(), *mark),
+            None => slots.of(key).remembered.basis(),
+        };
         let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
         Self::settle(slots, key);
-        Ok(Known { held, memory, stored: stored.map(|there| there.memory), epoch })
+        Ok(Known { held, basis })
     }
 
     /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
@@ -412,13 +408,9 @@ impl NotaryClient {
         let memory = kept.repository.memory();
         let mut slots = self.slots();
         let slot = slots.of(key);
-        if slot.epoch != known.epoch || slot.memory.as_ref().is_some_and(|seen| !memory.covers(seen)) {
+        if !slot.remembered.flight_ended(&known.basis, memory) {
             return None;
         }
-        let same = slot.memory.as_ref() == Some(memory);
-        slot.saved = known.stored.as_ref() == Some(memory) || (same && slot.saved);
-        slot.unwritable = false;
-        slot.memory = Some(memory.clone());
         if self.options.sharing == Sharing::SameLogin {
             slot.let_in.retain(|(login, at)| *login != terms.login && at.elapsed() < refresh);
             slot.let_in.push((terms.login.clone(), kept.asked));

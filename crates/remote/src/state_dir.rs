@@ -7,12 +7,12 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_notary::{MemoryRecord, Weighed};
+use countersign_notary::{MemoryRecord, RecordId, Weighed, weigh};
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::shares::{self, MAX_RECORD_BYTES, NoRoom};
-use crate::store::{Saved, StateError, StateStore, record_name};
+use crate::store::{Saved, StateError, StateStore, ToSave, record_name};
 
 /// A directory with one file a repository.
 ///
@@ -76,15 +76,16 @@ impl StateDir {
         MemoryRecord::decode(server, gun, &text).map(Some).map_err(|error| failed(error.to_string()))
     }
 
-    fn swap(&self, server: &str, gun: &str, there_before: bool, seen: &MemoryRecord) -> Result<Saved, StateError> {
+    fn swap(&self, server: &str, gun: &str, over: Option<&RecordId>, seen: &MemoryRecord) -> Result<Saved, StateError> {
         let path = self.file(server, gun);
         let failed = |cause: String| StateError::unwritable(gun, path.display(), cause);
         let no_access = |error: std::io::Error| failed(error.to_string());
         let _lock = self.lock().map_err(no_access)?;
         let there = self.read(server, gun)?;
-        match seen.weigh(there.as_ref(), there_before) {
+        let saved = || Saved::Done(RecordId::of(seen));
+        match weigh(&seen.memory, over, there.as_ref()) {
             Weighed::Overtaken => return Ok(Saved::Overtaken),
-            Weighed::Same => return Ok(Saved::Done),
+            Weighed::Same => return Ok(saved()),
             Weighed::Newer => {}
         }
         let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
@@ -99,7 +100,7 @@ impl StateDir {
         }
         // It is for another namespace now, perhaps.
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(path.file_name().unwrap_or_default());
-        write_whole(&path, &text).map(|()| Saved::Done).map_err(no_access)
+        write_whole(&path, &text).map(|()| saved()).map_err(no_access)
     }
 
     fn has_room(&self, path: &Path, namespace: &str, size: usize) -> std::io::Result<Result<(), NoRoom>> {
@@ -175,17 +176,12 @@ impl StateStore for StateDir {
         })
     }
 
-    fn save<'a>(
-        &'a self,
-        server: &'a str,
-        gun: &'a str,
-        there: bool,
-        seen: &'a MemoryRecord,
-    ) -> BoxFuture<'a, Result<Saved, StateError>> {
-        let (state, server, gun, seen) = (self.clone(), server.to_owned(), gun.to_owned(), seen.clone());
+    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+        let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
+        let (over, seen) = (seen.over.cloned(), seen.record());
         Box::pin(async move {
             let broken = StateError::unwritable(&gun, state.path.display(), "writing broke off");
-            let write = move || state.swap(&server, &gun, there, &seen);
+            let write = move || state.swap(&server, &gun, over.as_ref(), &seen);
             tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
         })
     }

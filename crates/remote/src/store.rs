@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 use countersign_image::Sha256;
-use countersign_notary::MemoryRecord;
+use countersign_notary::{Memory, MemoryRecord, RecordId};
 use futures::future::BoxFuture;
 use thiserror::Error;
 
@@ -76,31 +76,54 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// A number for what is remembered now under a [`record_name`]: another one after each change. `None` where that takes asking somebody.
+    fn mark(&self, name: &str) -> Option<u64> {
+        let _ = name;
+        None
+    }
+
     /// What is remembered of a repository on a server; `None` only if it is certain that there is nothing.
     ///
     /// # Errors
     /// It cannot be read, or it is not known whether there is anything. The repository must not be trusted then.
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>>;
 
-    /// Remembers what was seen, in place of what is there, if that is no more than what was seen. `there` says whether
-    /// there was anything when it was looked up.
+    /// Remembers what was seen, in place of what is there, if [`countersign_notary::weigh`] says so.
     ///
     /// # Errors
     /// It could not be written; what was remembered before is still there.
-    fn save<'a>(
-        &'a self,
-        server: &'a str,
-        gun: &'a str,
-        there: bool,
-        seen: &'a MemoryRecord,
-    ) -> BoxFuture<'a, Result<Saved, StateError>>;
+    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>>;
+}
+
+/// What is to be remembered of a repository.
+#[derive(Debug, Clone, Copy)]
+pub struct ToSave<'a> {
+    /// The record that was there when it was looked at.
+    pub over: Option<&'a RecordId>,
+    /// What was seen.
+    pub memory: &'a Memory,
+    /// The namespace for whose share it counts; empty for none.
+    pub namespace: &'a str,
+}
+
+impl ToSave<'_> {
+    /// The record to be written.
+    #[must_use]
+    pub fn record(&self) -> MemoryRecord {
+        MemoryRecord {
+            memory: self.memory.clone(),
+            accepted: self.over.and_then(|over| over.accepted.clone()),
+            namespace: Some(self.namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
+            uid: None,
+        }
+    }
 }
 
 /// What became of something that was to be remembered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Saved {
-    /// It is remembered.
-    Done,
+    /// It is remembered, in this record.
+    Done(RecordId),
     /// It is not, since what is there is something else now: others have seen more, an administrator accepted a change or
     /// took it away, or what is there does not fit. What was seen must be looked at again in that light.
     Overtaken,

@@ -3,15 +3,16 @@
 
 mod server;
 
+use std::hash::Hasher as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_image::Wanted;
-use countersign_notary::{Error, MemoryRecord, Repository, RootPins, TrustServer};
+use countersign_notary::{Error, Memory, MemoryRecord, RecordId, Repository, RootPins, TrustServer, Weighed, weigh};
 use countersign_remote::{
-    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateDir, StateError, StateStore,
+    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateDir, StateError, StateStore, ToSave,
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
@@ -23,9 +24,12 @@ type Meddling = Box<dyn FnOnce(&StateDir) + Send>;
 /// A store that fails, sees nothing, or is written by others just before it is written by us.
 struct Store {
     dir: StateDir,
+    folder: PathBuf,
     unreadable: AtomicBool,
     unwritable: AtomicBool,
     blind: AtomicBool,
+    /// Whether it knows without asking what has changed, as a store that is followed does.
+    followed: AtomicBool,
     before_save: Mutex<Option<Meddling>>,
 }
 
@@ -39,9 +43,11 @@ impl Store {
     fn open(path: &Path) -> Arc<Self> {
         Arc::new(Self {
             dir: StateDir::open(path).unwrap(),
+            folder: path.to_owned(),
             unreadable: AtomicBool::default(),
             unwritable: AtomicBool::default(),
             blind: AtomicBool::default(),
+            followed: AtomicBool::default(),
             before_save: Mutex::default(),
         })
     }
@@ -52,6 +58,16 @@ impl Store {
 }
 
 impl StateStore for Store {
+    fn mark(&self, name: &str) -> Option<u64> {
+        if !self.followed.load(Ordering::SeqCst) {
+            return None;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        hasher.write_u8(self.unreadable.load(Ordering::SeqCst).into());
+        hasher.write(&std::fs::read(self.folder.join(format!("{name}.json"))).unwrap_or_default());
+        Some(hasher.finish())
+    }
+
     fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
         if self.unreadable.load(Ordering::SeqCst) {
             return Box::pin(async move { Err(StateError::unreadable(gun, "the test", "as it likes")) });
@@ -62,20 +78,14 @@ impl StateStore for Store {
         self.dir.load(server, gun)
     }
 
-    fn save<'a>(
-        &'a self,
-        server: &'a str,
-        gun: &'a str,
-        there: bool,
-        seen: &'a MemoryRecord,
-    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
         if let Some(meddling) = self.before_save.lock().unwrap().take() {
             meddling(&self.dir);
         }
         if self.unwritable.load(Ordering::SeqCst) {
             return Box::pin(async move { Err(StateError::unwritable(gun, "the test", "as it likes")) });
         }
-        self.dir.save(server, gun, there, seen)
+        self.dir.save(server, gun, seen)
     }
 }
 
@@ -102,7 +112,7 @@ fn foreign(root_version: u64) -> Repo {
 async fn seen(repo: &Repo) -> MemoryRecord {
     let server = serve(Scenario::Files(Arc::new(Mutex::new(repo.clone().build())))).await;
     let repository = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap();
-    MemoryRecord { memory: repository.memory().clone(), accepted: None, namespace: None }
+    MemoryRecord { memory: Memory::clone(repository.memory()), accepted: None, namespace: None, uid: None }
 }
 
 fn digest(repository: &Repository) -> [u8; 32] {
@@ -398,6 +408,86 @@ async fn who_is_behind_asks_anew() {
     assert_eq!(client.commit(&anew, "").await, Ok(Committed::Done));
     // Another replica may have pinned the former one just now.
     assert_eq!(digest(&anew.former().unwrap()), digest_of("v1"));
+}
+
+/// Whoever is in memory is compared with its record each time, where the store is followed: what others saw, and what an administrator
+/// did, counts at once and not from the next look on.
+#[tokio::test]
+async fn what_is_in_memory_is_compared_with_its_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path());
+    store.followed.store(true, Ordering::SeqCst);
+    let mut repo = sound();
+    let files = Arc::new(Mutex::new(repo.build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let address = TrustServer::parse(&server.url).unwrap();
+    let client = client(options(LONG, Some(Arc::clone(&store) as Arc<dyn StateStore>)));
+    fetch(&client, &server.url).await.unwrap();
+    fetch(&client, &server.url).await.unwrap();
+    let asked = server.requests.load(Ordering::SeqCst);
+    fetch(&client, &server.url).await.unwrap();
+    assert_eq!(server.requests.load(Ordering::SeqCst), asked, "nothing has changed");
+    // Another replica has seen more.
+    repo.tag("targets", "v1", &digest_of("newer")).advance();
+    store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+    let found = fetch(&client, &server.url).await;
+    assert!(is_untrusted(&found, |error| matches!(error, Error::Rollback { .. })), "{found:?}");
+    *files.lock().unwrap() = repo.build();
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("newer"));
+    // An administrator has accepted another one.
+    let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
+    store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
+    let found = fetch(&client, &server.url).await;
+    assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
+    *files.lock().unwrap() = foreign(1).build();
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
+    // It cannot be read any more, and nobody knows what it says by now.
+    store.unreadable.store(true, Ordering::SeqCst);
+    let found = fetch(&client, &server.url).await;
+    assert!(matches!(found, Err(Failure::State(_))), "{found:?}");
+    store.unreadable.store(false, Ordering::SeqCst);
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
+    // It was deleted.
+    std::fs::remove_file(&records(folder.path())[0]).unwrap();
+    *files.lock().unwrap() = sound().build();
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("v1"));
+}
+
+/// A record that was deleted and made anew by another replica, while this one did not look.
+#[tokio::test]
+async fn what_was_made_anew_is_not_held_against_what_was_deleted() {
+    #[derive(Debug)]
+    struct Made(Mutex<Option<MemoryRecord>>);
+    impl StateStore for Made {
+        fn load<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
+            Box::pin(async { Ok(self.0.lock().unwrap().clone()) })
+        }
+
+        fn save<'a>(&'a self, _: &'a str, _: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+            let mut there = self.0.lock().unwrap();
+            let saved = match weigh(seen.memory, seen.over, there.as_ref()) {
+                Weighed::Overtaken => return Box::pin(async { Ok(Saved::Overtaken) }),
+                Weighed::Same => there.clone().unwrap(),
+                Weighed::Newer => MemoryRecord { uid: Some("first".to_owned()), ..seen.record() },
+            };
+            *there = Some(saved.clone());
+            Box::pin(async move { Ok(Saved::Done(RecordId::of(&saved))) })
+        }
+    }
+    let made = Arc::new(Made(Mutex::default()));
+    let files = Arc::new(Mutex::new(sound().build()));
+    let server = serve(Scenario::Files(Arc::clone(&files))).await;
+    let client = client(options(Duration::ZERO, Some(Arc::clone(&made) as Arc<dyn StateStore>)));
+    fetch(&client, &server.url).await.unwrap();
+    *files.lock().unwrap() = foreign(1).build();
+    let found = fetch(&client, &server.url).await;
+    assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
+    let anew = seen(&foreign(1)).await;
+    *made.0.lock().unwrap() = Some(MemoryRecord { uid: Some("first".to_owned()), ..anew.clone() });
+    let found = fetch(&client, &server.url).await;
+    assert!(matches!(found, Err(Failure::Contradicted { .. })), "the same record says something else: {found:?}");
+    *made.0.lock().unwrap() = Some(MemoryRecord { uid: Some("second".to_owned()), ..anew });
+    assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
 }
 
 /// What an administrator took away is not forgotten for want of a store, however often somebody asks.

@@ -99,8 +99,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
                     }
                 };
                 let accepted = (telemetry::wall_clock())().to_string();
-                let now =
-                    MemoryRecord { memory: repository.memory().clone(), accepted: Some(accepted), namespace: None };
+                let now = MemoryRecord {
+                    memory: Memory::clone(repository.memory()),
+                    accepted: Some(accepted),
+                    namespace: None,
+                    uid: None,
+                };
                 let before = replace(place, &args.namespace, server.as_str(), &gun, &now).await?;
                 print(&change(&gun, before.as_ref(), &now));
                 Ok(exit::OK)

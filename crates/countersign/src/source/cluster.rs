@@ -24,12 +24,8 @@ use tracing::{error, info, warn};
 use super::definitions::{self, CURE};
 use super::{Moment, SecretData, Source, SourceError};
 use crate::api::{self, GROUP, Problem};
-use crate::cluster::{self, News};
+use crate::cluster::{self, MAX_BLIND, News};
 use crate::metrics::SharedMetrics;
-
-/// For how long policies are believed that cannot be followed any more. An API server that is restarted, or moved, is back
-/// well before that; after it, a policy may have been tightened that nobody here knows of.
-const MAX_BLIND: Duration = Duration::from_secs(120);
 
 /// For how long a secret of another namespace is not read again: a burst of pods costs one request.
 const SECRET_FRESH: Duration = Duration::from_secs(1);

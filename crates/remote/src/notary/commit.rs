@@ -1,11 +1,11 @@
 //! How what was seen comes to be remembered across restarts, and by other replicas.
 
-use countersign_notary::MemoryRecord;
+use countersign_notary::{Target, ToWrite};
 
 use super::NotaryClient;
-use super::seen::{Basis, Seen};
+use super::seen::Seen;
 use crate::failure::Failure;
-use crate::store::{Saved, StateError};
+use crate::store::{Saved, StateError, ToSave};
 
 /// What became of a repository that was to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,48 +29,45 @@ impl NotaryClient {
     /// What is remembered cannot be read, or was taken away and cannot be written anew. Other trouble with writing is told
     /// to [`crate::Options::on_trouble`], once for each time that the server is asked.
     pub async fn commit(&self, seen: &Seen, namespace: &str) -> Result<Committed, Failure> {
-        let writing = match self.unwritten(seen) {
-            Ok(basis) => basis.writing,
-            Err(already) => return Ok(already),
-        };
-        let _turn = writing.lock().await;
+        if let Err(already) = self.unwritten(seen) {
+            return Ok(already);
+        }
+        let _turn = seen.writing.lock().await;
         // Whoever had the turn before may have written it.
         match self.unwritten(seen) {
-            Ok(basis) => self.write(seen, basis, namespace).await,
+            Ok(target) => self.write(seen, target, namespace).await,
             Err(already) => Ok(already),
         }
     }
 
-    /// What is known by now of the store that has to be given this, or what became of it already.
-    fn unwritten(&self, seen: &Seen) -> Result<Basis, Committed> {
+    /// Where it is to be written, or what became of it already.
+    fn unwritten(&self, seen: &Seen) -> Result<Target, Committed> {
         let mut slots = self.slots();
-        let slot = slots.find(&seen.key);
-        if self.options.state.is_none() {
-            if let Some(slot) = slot {
-                slot.admitted = true;
-            }
-            return Err(Committed::Done);
-        }
-        match slot {
-            Some(slot) if slot.epoch != seen.basis.epoch => Err(Committed::Behind),
-            Some(slot) => {
-                slot.admitted = true;
-                if slot.has_settled(seen) { Err(Committed::Done) } else { Ok(slot.basis()) }
-            }
+        let has_store = self.options.state.is_some();
+        let Some(slot) = slots.find(&seen.key) else {
             // Dropped, as there was too much; the store will tell.
-            None => Ok(seen.basis.clone()),
+            return if has_store { Ok(seen.target.clone()) } else { Err(Committed::Done) };
+        };
+        match slot.remembered.to_write(seen.repository().memory(), seen.target.generation) {
+            ToWrite::Behind => return Err(Committed::Behind),
+            ToWrite::Write(target) if has_store => {
+                slot.admitted = true;
+                return Ok(target);
+            }
+            ToWrite::Nothing | ToWrite::Write(_) => {}
         }
+        slot.admitted = true;
+        Err(Committed::Done)
     }
 
-    async fn write(&self, seen: &Seen, basis: Basis, namespace: &str) -> Result<Committed, Failure> {
+    async fn write(&self, seen: &Seen, target: Target, namespace: &str) -> Result<Committed, Failure> {
         let Some(state) = &self.options.state else {
             return Ok(Committed::Done);
         };
-        let (key, memory) = (&seen.key, seen.kept.repository.memory());
-        let namespace = Some(namespace.to_owned());
-        let remembered = MemoryRecord { memory: memory.clone(), accepted: basis.accepted, namespace };
-        let stored = match state.save(&key.server, &key.gun, basis.there, &remembered).await {
-            Ok(Saved::Done) => true,
+        let (key, memory) = (&seen.key, seen.repository().memory());
+        let to_save = ToSave { over: target.over.as_deref(), memory, namespace };
+        let written = match state.save(&key.server, &key.gun, to_save).await {
+            Ok(Saved::Done(record)) => Some(record),
             Ok(Saved::Overtaken) => {
                 // The repository in memory is looked at in that light, so that whoever asks anew is not given the same again.
                 self.known(key).await?;
@@ -79,26 +76,14 @@ impl NotaryClient {
             // What is there by now may say more than was seen.
             Err(error @ StateError::Unreadable { .. }) => return Err(Failure::State(error)),
             // What was forgotten must not be so for want of a store.
-            Err(error) if basis.taken_away => return Err(Failure::State(error)),
+            Err(error) if target.must => return Err(Failure::State(error)),
             Err(error @ (StateError::Unwritable { .. } | StateError::NoRoom { .. })) => {
                 (self.options.on_trouble)(&error);
-                false
+                None
             }
         };
         let mut slots = self.slots();
-        let Some(slot) = slots.find(key) else {
-            return Ok(Committed::Done);
-        };
-        if slot.epoch != basis.epoch {
-            return Ok(Committed::Behind);
-        }
-        let newest = slot.memory.as_ref() == Some(memory);
-        if stored {
-            (slot.stored, slot.taken_away) = (true, false);
-            slot.saved |= newest;
-        } else {
-            slot.unwritable |= newest;
-        }
-        Ok(Committed::Done)
+        let counts = slots.find(key).is_none_or(|slot| slot.remembered.written(memory, &target, written));
+        Ok(if counts { Committed::Done } else { Committed::Behind })
     }
 }

@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Memory, RootPins};
+use countersign_notary::{Basis, Generations, Memory, MemoryRecord, Observed, Remembered, RootPins, State};
 use futures::future::{BoxFuture, Shared};
 
 use super::ask::{Key, Terms};
-use super::seen::{Basis, Kept, Outcome, Seen};
+use super::seen::{Kept, Outcome, Seen};
 use crate::login::Login;
+use crate::store::record_name;
 use crate::turns::Ticket;
 
 /// Of how many repositories something is kept.
@@ -37,29 +38,20 @@ pub(crate) struct Flight {
 }
 
 /// What is kept of one repository.
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own, and they come in all combinations")]
 pub(crate) struct Slot {
     pub(crate) kept: Option<Kept>,
     /// What was kept before a verified newer one took its place.
     pub(crate) former: Option<Kept>,
-    /// Kept even where the repository is dropped: against rollback.
-    pub(crate) memory: Option<Memory>,
-    /// When an administrator last accepted a change, as far as is known here.
-    pub(crate) accepted: Option<String>,
-    /// Whether the store has it: if it is gone from there, somebody took it away.
-    pub(crate) stored: bool,
-    /// Whether the store has all that is remembered here.
-    pub(crate) saved: bool,
-    /// Whether what is remembered here could not be written, which is tried once for each flight.
-    pub(crate) unwritable: bool,
-    /// Whether the store had it, somebody took it away from there, and nothing was written in its place yet.
-    pub(crate) taken_away: bool,
+    /// Against rollback: it stays where the repository is dropped.
+    pub(crate) remembered: Remembered,
+    /// What its record is called, where there is a store.
+    pub(crate) name: Arc<str>,
+    /// Which state of the record was looked at last, see [`crate::StateStore::mark`].
+    pub(crate) mark: Option<u64>,
     /// Whether something was admitted that rests on it.
     pub(crate) admitted: bool,
     /// Held by whoever writes it to the store: one after the other, so that the second finds it written.
     pub(crate) writing: Arc<tokio::sync::Mutex<()>>,
-    /// Another one each time that what was remembered is given up.
-    pub(crate) epoch: u64,
     pub(crate) flights: Vec<Flight>,
     /// Which logins were let in, and when.
     pub(crate) let_in: Vec<(Login, Instant)>,
@@ -72,19 +64,15 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
-    fn new(epoch: u64) -> Self {
+    fn new(key: &Key, generations: &mut Generations) -> Self {
         Self {
             kept: None,
             former: None,
-            memory: None,
-            accepted: None,
-            stored: false,
-            saved: false,
-            unwritable: false,
-            taken_away: false,
+            remembered: Remembered::new(generations),
+            name: record_name(&key.server, &key.gun).into(),
+            mark: None,
             admitted: false,
             writing: Arc::default(),
-            epoch,
             flights: Vec::new(),
             let_in: Vec::new(),
             used: Instant::now(),
@@ -95,14 +83,15 @@ impl Slot {
 
     fn size(&self) -> usize {
         let repositories: usize = self.kept.iter().chain(&self.former).map(|kept| kept.repository.size()).sum();
-        repositories + self.memory.as_ref().map_or(0, Memory::size)
+        repositories + self.remembered.memory().map_or(0, |memory| memory.size())
     }
 
     /// What would be lost with it.
     fn worth(&self) -> Worth {
-        if !self.admitted && !self.stored && self.memory.is_some() {
+        let remembered = &self.remembered;
+        if !self.admitted && !remembered.has_record() && remembered.memory().is_some() {
             Worth::NeverAdmitted
-        } else if self.saved || self.memory.is_none() {
+        } else if remembered.is_written() || *remembered.state() == State::Unknown {
             Worth::Recoverable
         } else {
             Worth::Unsaved
@@ -112,27 +101,8 @@ impl Slot {
     /// What was kept, as it is handed out under these pins.
     pub(crate) fn hand_out(&self, key: &Arc<Key>, kept: &Kept, refresh: Duration, pins: &RootPins) -> Seen {
         let former = self.former.as_ref().filter(|former| former.repository.root().satisfies(pins));
-        Seen { key: Arc::clone(key), kept: kept.clone(), former: former.cloned(), refresh, basis: self.basis() }
-    }
-
-    /// What is known of the store now.
-    pub(crate) fn basis(&self) -> Basis {
-        Basis {
-            epoch: self.epoch,
-            there: self.stored,
-            taken_away: self.taken_away,
-            accepted: self.accepted.clone(),
-            writing: Arc::clone(&self.writing),
-        }
-    }
-
-    /// Whether there is nothing to do for what was seen: it is the newest that this process knows, and the store has it, or it
-    /// was tried in vain to write it.
-    pub(crate) fn has_settled(&self, seen: &Seen) -> bool {
-        let theirs = seen.repository();
-        let newest = self.kept.as_ref().is_some_and(|kept| Arc::ptr_eq(&kept.repository, theirs))
-            || self.memory.as_ref() == Some(theirs.memory());
-        newest && (self.saved || (self.unwritable && !self.taken_away))
+        let (target, writing) = (self.remembered.target(), Arc::clone(&self.writing));
+        Seen { key: Arc::clone(key), kept: kept.clone(), former: former.cloned(), refresh, target, writing }
     }
 
     /// The repositories, to be freed elsewhere.
@@ -158,7 +128,7 @@ enum Worth {
 pub(crate) struct Slots {
     by_key: HashMap<Key, Slot>,
     bytes: usize,
-    epochs: u64,
+    generations: Generations,
     flights: u64,
     /// What is to be freed once nobody waits for the slots: with a large repository it takes milliseconds.
     dropped: Vec<Kept>,
@@ -167,11 +137,8 @@ pub(crate) struct Slots {
 impl Slots {
     /// That of a repository, a new one if there is none.
     pub(crate) fn of(&mut self, key: &Key) -> &mut Slot {
-        let epochs = &mut self.epochs;
-        self.by_key.entry(key.clone()).or_insert_with(|| {
-            *epochs += 1;
-            Slot::new(*epochs)
-        })
+        let generations = &mut self.generations;
+        self.by_key.entry(key.clone()).or_insert_with(|| Slot::new(key, generations))
     }
 
     /// That of a repository, if there is one.
@@ -185,15 +152,24 @@ impl Slots {
         self.flights
     }
 
-    /// Gives up what is remembered of a repository, for what an administrator accepted or for nothing.
-    pub(crate) fn forget(&mut self, key: &Key) -> &mut Slot {
-        self.epochs += 1;
-        let epoch = self.epochs;
-        self.give_up(key);
-        let slot = self.of(key);
-        (slot.memory, slot.accepted, slot.stored, slot.saved, slot.epoch) = (None, None, false, false, epoch);
-        (slot.unwritable, slot.taken_away, slot.admitted) = (false, false, false);
-        slot
+    /// Takes note of what the store has of a repository, in this state. What is kept and behind it may not be used again, not even if the server cannot be
+    /// reached.
+    pub(crate) fn observe(&mut self, key: &Key, there: Option<&MemoryRecord>, mark: Option<u64>) -> Basis {
+        let generations = &mut self.generations;
+        let slot = self.by_key.entry(key.clone()).or_insert_with(|| Slot::new(key, generations));
+        let (basis, observed) = slot.remembered.observe(there, generations);
+        slot.mark = mark;
+        slot.admitted &= observed != Observed::GivenUp;
+        let behind = |memory: &Arc<Memory>, kept: &Kept| {
+            !Arc::ptr_eq(memory, kept.repository.memory()) && !kept.repository.memory().covers(memory)
+        };
+        let behind = basis.memory.as_ref().zip(slot.kept.as_ref()).is_some_and(|(memory, kept)| behind(memory, kept));
+        match (observed, behind) {
+            (Observed::GivenUp, _) | (Observed::Contradicts, true) => self.give_up(key),
+            (Observed::Fits, true) => self.supersede(key),
+            (Observed::Fits | Observed::Contradicts, false) => {}
+        }
+        basis
     }
 
     /// Keeps a repository that was verified just now. What it replaces is kept beside it for as long as it could have been
@@ -242,8 +218,8 @@ impl Slots {
         let size = slot.size();
         self.bytes = self.bytes - slot.bytes + size;
         slot.bytes = size;
-        let empty = slot.kept.is_none() && slot.former.is_none() && slot.memory.is_none();
-        if empty && slot.flights.is_empty() && !slot.taken_away {
+        let empty = slot.kept.is_none() && slot.former.is_none() && *slot.remembered.state() == State::Unknown;
+        if empty && slot.flights.is_empty() {
             self.by_key.remove(key);
         }
         if self.by_key.len() > MAX_SLOTS || self.bytes > MAX_BYTES {
@@ -318,16 +294,31 @@ impl Share {
 
 #[cfg(test)]
 mod tests {
+    use countersign_image::Sha256;
+    use countersign_notary::{RoleName, Seen};
+
     use super::*;
 
     fn key(index: usize) -> Key {
         Key { server: "https://h.io".into(), gun: format!("h.io/{index}"), certificate: None }
     }
 
+    fn memory(root: usize) -> Memory {
+        Memory { root: Some(vec![0; root].into()), ..Memory::default() }
+    }
+
+    /// What a flight saw, and whether it is in the store.
     fn fill(slots: &mut Slots, index: usize, root: usize, stored: bool) {
+        let record = MemoryRecord { memory: memory(root), uid: Some("1".to_owned()), ..MemoryRecord::default() };
+        slots.observe(&key(index), Some(&record), None);
         let slot = slots.of(&key(index));
-        slot.memory = Some(Memory { root: Some(vec![0; root].into()), ..Memory::default() });
-        (slot.stored, slot.saved, slot.used) = (true, stored, Instant::now());
+        slot.used = Instant::now();
+        if !stored {
+            let mut more = memory(root);
+            more.seen.insert(RoleName::targets(), Seen { version: 1, content: Sha256::from_bytes([0; 32]) });
+            let basis = slots.observe(&key(index), Some(&record), None);
+            assert!(slots.of(&key(index)).remembered.flight_ended(&basis, &Arc::new(more)));
+        }
         slots.settle(&key(index));
     }
 
@@ -364,8 +355,9 @@ mod tests {
     fn what_nothing_was_admitted_for_pushes_out_nothing_else() {
         let mut slots = Slots::default();
         for index in 0..MAX_SLOTS + 1000 {
+            let basis = slots.observe(&key(index), None, None);
             let slot = slots.of(&key(index));
-            slot.memory = Some(Memory { root: Some(vec![0; 1].into()), ..Memory::default() });
+            assert!(slot.remembered.flight_ended(&basis, &Arc::new(memory(1))));
             (slot.admitted, slot.used) = (index == 0, Instant::now());
             slots.settle(&key(index));
         }
@@ -389,15 +381,14 @@ mod tests {
     }
 
     #[test]
-    fn what_was_given_up_is_another_epoch() {
+    fn what_was_deleted_is_another_generation() {
         let mut slots = Slots::default();
         fill(&mut slots, 1, 1, true);
-        let before = slots.of(&key(1)).epoch;
-        assert_eq!(slots.of(&key(1)).epoch, before);
-        let slot = slots.forget(&key(1));
-        assert!(slot.epoch != before && slot.memory.is_none() && !slot.stored);
+        let before = slots.of(&key(1)).remembered.generation();
+        slots.observe(&key(1), None, None);
+        let slot = slots.of(&key(1));
+        assert!(slot.remembered.generation() != before && slot.remembered.is_forgotten());
         slots.settle(&key(1));
-        assert!(!has(&slots, 1) && slots.bytes == 0);
-        assert!(slots.of(&key(1)).epoch != before);
+        assert!(has(&slots, 1), "that it was deleted must not be forgotten");
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_notary::Repository;
+use countersign_notary::{Repository, Target};
 use tokio::sync::Mutex;
 
 use super::ask::Key;
@@ -36,17 +36,8 @@ pub struct Seen {
     pub(crate) kept: Kept,
     pub(crate) former: Option<Kept>,
     pub(crate) refresh: Duration,
-    pub(crate) basis: Basis,
-}
-
-/// What was known of the store when a repository was looked at.
-#[derive(Clone)]
-pub(crate) struct Basis {
-    pub(crate) epoch: u64,
-    /// Whether the store had something.
-    pub(crate) there: bool,
-    pub(crate) taken_away: bool,
-    pub(crate) accepted: Option<String>,
+    /// Where it is to be written.
+    pub(crate) target: Target,
     pub(crate) writing: Arc<Mutex<()>>,
 }
 
