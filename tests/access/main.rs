@@ -271,6 +271,50 @@ fn the_registry_itself() -> Result<(), Problem> {
     Ok(())
 }
 
+/// Whoever writes a pod, or a namespace's policy, chooses the registry: it is shown no configured credentials for a pattern of hosts.
+#[test]
+fn a_pod_chooses_who_is_shown_configured_credentials() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let alice = User { password: PASSWORDS[0].to_owned(), repositories: vec!["team/app".to_owned()] };
+    let tokens = TokenServer::start(&ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
+    let login = format!("alice:{}", PASSWORDS[0]);
+    let registry = Registry::start_as(Some((&tokens, &login)), &ca, folder.path())?;
+    let notary = NotaryServer::start(&ca, folder.path())?;
+    let pushed = registry.push("team/app", "v1", "image")?;
+    let gun = format!("{}/team/app", registry.host);
+    sign(&Client::new(&notary.url, &ca, &folder.path().join("owner")), &gun, "v1", &pushed.digest)?;
+    let (first, rest) = registry.host.split_once('.').ok_or("a host without a dot")?;
+    let pattern = format!("*.{rest}");
+    let any_host = format!("{first}.*/*");
+    let cases = [
+        (&gun, true, &pattern, true),
+        (&any_host, true, &pattern, false),
+        (&gun, false, &pattern, false),
+        (&any_host, true, &registry.host, true),
+        (&gun, false, &registry.host, true),
+    ];
+    for (index, (entry, of_operator, credentials, allowed)) in cases.into_iter().enumerate() {
+        let folder = folder.path().join(index.to_string());
+        fs::create_dir_all(folder.join("policies"))?;
+        let mut written = policy(entry, &notary.url, "requirePresent: true, ");
+        if of_operator {
+            written =
+                written.replace("kind: ImagePolicy", "kind: ClusterImagePolicy").replace(", namespace: \"n\"", "");
+        }
+        fs::write(folder.join("policies/p.yaml"), &written)?;
+        let file = folder.join("docker.json");
+        fs::write(&file, dockerconfig(credentials, "alice", PASSWORDS[0]))?;
+        let flags = ["--registry-config", &file.display().to_string()];
+        let served = Countersign::serve(&ca, &folder, &folder.join("policies"), &flags)?;
+        let answer = served.admit(&pod(&format!("{gun}:v1"), &[], None), "developer")?;
+        assert_eq!(answer["allowed"], allowed, "{credentials} {written}: {answer}");
+        assert!(allowed || message(&answer).contains("asks for a login"), "{answer}");
+        nothing_leaked(&[served.part.log_text(), answer.to_string()]);
+    }
+    Ok(())
+}
+
 /// Manifests, blobs, and what refers to them, as a real registry without lists of referrers has them, which asks for a token.
 #[test]
 fn what_a_registry_has() -> Result<(), Problem> {

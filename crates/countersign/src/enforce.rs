@@ -11,7 +11,7 @@ use countersign_policy::{
     Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage, Proof,
     Refusal, Requirement, Reviewed, Verdict, Workload, plan,
 };
-use countersign_remote::{Clock, Committed, CosignClient, MAX_LOOKS, NotaryClient, RegistryClient, Seen};
+use countersign_remote::{Clock, Committed, CosignClient, MAX_LOOKS, NamedBy, NotaryClient, RegistryClient, Seen};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, StreamExt as _};
@@ -19,7 +19,7 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::prove::{Beside, ByEntry, Digests, Found, PullSecrets, Search};
+use crate::prove::{Beside, ByEntry, Digests, Found, PullSecrets, Search, named_by};
 use crate::source::{Moment, Source};
 
 /// How many images of one review are proven at once.
@@ -156,14 +156,14 @@ impl Engine {
             Requirement::One(ask) => Gathered::one(Box::pin(prove(ask, need, search, proofs_until, None, None)).await),
             several => Box::pin(gather(several, &need.reference, prove_all(need, search, proofs_until))).await,
         };
-        let presence = need.require_present.then(|| need.reference.clone());
+        let presence = need.require_present.then(|| (need.reference.clone(), named_by(need.registry_named_by)));
         let mut verdict = ImageVerdict::judge(planned, &evidence);
         let (Some(proven), presence) = (verdict.proven(), presence) else {
             return (verdict, Vec::new());
         };
         let seen = proven.rests_on().iter().filter_map(|index| seen.get_mut(*index)?.take()).collect();
-        if let Some(reference) = presence
-            && let Err(reason) = Box::pin(self.check_present(&reference, proven.digest(), search, until)).await
+        if let Some((reference, by)) = presence
+            && let Err(reason) = Box::pin(self.check_present(&reference, by, proven.digest(), search, until)).await
         {
             verdict.outcome = Outcome::Denied(reason);
         }
@@ -210,12 +210,13 @@ impl Engine {
     async fn check_present(
         &self,
         reference: &ImageReference,
+        by: NamedBy,
         digest: Sha256,
         search: &Search<'_>,
         until: Instant,
     ) -> Result<(), DenyReason> {
         let host = RegistryClient::host(reference);
-        let asked = async { search.registry().has(reference, &digest, search.pull.login().await).await };
+        let asked = async { search.registry().has(reference, &digest, &search.pull.login().await.at(by)).await };
         match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
@@ -408,7 +409,13 @@ mod tests {
         let server = TrustServer::parse(&format!("https://{host}")).unwrap();
         let policy = Arc::new(TrustPolicy::default());
         let (gun, secrets_namespace) = (image.repository(), "n".to_owned());
-        Requirement::One(Ok(Ask::Notary(NotaryAsk { server, named_by_tenant: false, gun, policy, secrets_namespace })))
+        Requirement::One(Ok(Ask::Notary(NotaryAsk {
+            server,
+            named_by: countersign_policy::NamedBy::Operator,
+            gun,
+            policy,
+            secrets_namespace,
+        })))
     }
 
     /// An image that one of two trust servers is asked for.
@@ -416,7 +423,14 @@ mod tests {
         let reference = ImageReference::parse(image).unwrap();
         let requirement = Requirement::Any(vec![ask("new.io", &reference), ask("old.io", &reference)]);
         let wanted = Wanted::of(&reference).unwrap();
-        NeededProof { reference, wanted, requirement, require_present: false, pin: None }
+        NeededProof {
+            reference,
+            wanted,
+            requirement,
+            require_present: false,
+            registry_named_by: countersign_policy::NamedBy::Operator,
+            pin: None,
+        }
     }
 
     /// What is over the limit is denied: an alternative that nobody asks any more must not leave an image to a later one, which may have

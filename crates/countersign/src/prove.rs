@@ -10,7 +10,7 @@ use std::time::Duration;
 use countersign_cosign::{Budget, Demand};
 use countersign_image::Wanted;
 use countersign_policy::{Ask, Evidence, Format, Refusal, SecretRef, SecretUse};
-use countersign_remote::{CosignClient, NotaryClient, RegistryClient, Seen};
+use countersign_remote::{CosignClient, NamedBy, NotaryClient, RegistryClient, Seen};
 use jiff::Timestamp;
 use tokio::time::Instant;
 
@@ -88,6 +88,15 @@ impl Search<'_> {
     fn late(&self, format: Format, server: &str) -> Refusal {
         let cause = format!("{server} did not bring an answer within {} s", self.deadline.as_secs_f32());
         Refusal::Undecided { format, cause }
+    }
+}
+
+/// Who says that a server is the one to ask, for the login that it is asked with.
+pub(crate) fn named_by(by: countersign_policy::NamedBy) -> NamedBy {
+    match by {
+        countersign_policy::NamedBy::Operator => NamedBy::Operator,
+        countersign_policy::NamedBy::Image => NamedBy::Image,
+        countersign_policy::NamedBy::Tenant => NamedBy::Tenant,
     }
 }
 

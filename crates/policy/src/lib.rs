@@ -26,7 +26,7 @@ pub use kinds::{KNOWN_KINDS, KindError, Kinds, KnownKind, is_revision, known_kin
 pub use pattern::{Pattern, PatternError};
 pub use plan::cosign::CosignAsk;
 pub use plan::notary::NotaryAsk;
-pub use plan::{Ask, ClusterSecrets, Defaults, Need, NeededProof, PinStyle, PlannedImage, plan};
+pub use plan::{Ask, ClusterSecrets, Defaults, NamedBy, Need, NeededProof, PinStyle, PlannedImage, plan};
 pub use policies::{Applies, Check, Entry, EntryRef, Match, Policy, PolicyKind, PolicySet};
 pub use proof_policy::{CosignPolicy, ProofPolicy, TrustPolicy};
 pub use reason::{DenyReason, Reason};

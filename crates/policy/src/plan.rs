@@ -71,6 +71,17 @@ pub enum Need {
     Proof(Box<NeededProof>),
 }
 
+/// Who says that a server is the one to ask. It decides which credentials the server is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The operator: by an entry of a `ClusterImagePolicy` for this registry, or by the configuration.
+    Operator,
+    /// The image alone, and so whoever writes a pod: the entry is for many registries, or is a tenant's.
+    Image,
+    /// A tenant's `ImagePolicy`.
+    Tenant,
+}
+
 /// The proofs that an image needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NeededProof {
@@ -82,6 +93,8 @@ pub struct NeededProof {
     pub requirement: Requirement<Result<Ask, Refusal>>,
     /// Whether the registry must have the signed content too.
     pub require_present: bool,
+    /// Who says that the image's registry is the one to ask.
+    pub registry_named_by: NamedBy,
     /// How the image is pinned once it is proven; not at all, if the entry says so.
     pub pin: Option<PinStyle>,
 }
@@ -146,6 +159,13 @@ pub(crate) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// Who says that the image's registry is the one to ask.
+    pub(crate) fn registry_named_by(&self) -> NamedBy {
+        let is_operators = self.found.policy.kind == PolicyKind::Cluster;
+        let exact = self.found.entry.pattern.exact_host().is_some();
+        if is_operators && exact { NamedBy::Operator } else { NamedBy::Image }
+    }
+
     /// Where the secrets of the entry's policy are.
     pub(crate) fn secrets_namespace(&self) -> &str {
         match (&self.found.policy.kind, &self.defaults.cluster_secrets) {
@@ -175,6 +195,7 @@ fn need_of(asking: &Asking<'_>) -> Result<Need, DenyReason> {
         wanted: wanted.map_err(|NotSha256 { algorithm }| DenyReason::DigestAlgorithm { algorithm })?,
         requirement,
         require_present: entry.require_present,
+        registry_named_by: asking.registry_named_by(),
         pin: entry.mutate_image.then_some(asking.defaults.pin),
         reference: asking.reference.clone(),
     })))

@@ -196,17 +196,17 @@ impl Authenticator {
         let mut found: Vec<Credential> = Vec::new();
         for (config, is_configured) in of_pod.chain([(&self.config, true)]) {
             let (care, shares) = match (is_configured, login.named_by) {
-                (false, NamedBy::Operator) => (Care::None, party >= Party::SameDomain),
+                (false, NamedBy::Operator | NamedBy::Image) => (Care::None, party >= Party::SameDomain),
                 // The namespace's own, for a server that the namespace names.
-                (false, NamedBy::Tenant | NamedBy::TenantPlace | NamedBy::TenantWithCertificate) => {
+                (false, NamedBy::Tenant | NamedBy::TenantWithCertificate) => {
                     (Care::None, party >= Party::SameKnownDomain)
                 }
                 (true, NamedBy::Operator) => (Care::NodePorts, party >= Party::SameDomain),
-                (true, NamedBy::Tenant | NamedBy::TenantPlace) => (Care::Names, party == Party::Same && !at_node_port),
+                (true, NamedBy::Image | NamedBy::Tenant) => (Care::Names, party == Party::Same && !at_node_port),
                 // The tenant says who the server is: that is nobody whom the operator knows.
                 (true, NamedBy::TenantWithCertificate) => continue,
             };
-            let by_name = is_configured && login.named_by == NamedBy::TenantPlace;
+            let by_name = is_configured && login.named_by != NamedBy::Operator;
             let images = shares.then(|| config.for_image(repository, by_name)).into_iter().flatten();
             for credential in config.for_server(&host, care).chain(images) {
                 if !found.contains(credential) && found.len() < MAX_TRIES {
@@ -573,14 +573,36 @@ mod tests {
             authenticator.allow_pair("registry.other.corp", "notary.own.corp:443");
             let login = Login::with(vec![Arc::new(config(registry, "pod"))]);
             assert_eq!(users(&authenticator, &login, server, repository), of_operator, "{server} {repository}");
+            let shown = |named_by| users(&authenticator, &login.at(named_by), server, repository);
             // A pair of the operator's is vouched for, and is not named by a tenant alone.
-            let tenants = !server.contains("own.corp");
-            let shown =
-                |certificate| users(&authenticator, &login.at(NamedBy::of(tenants, certificate)), server, repository);
-            assert_eq!(shown(false), of_tenant, "{server} {repository}");
-            let with_certificate = of_tenant.iter().filter(|user| !tenants || **user != "configured");
-            assert_eq!(shown(true), with_certificate.copied().collect::<Vec<_>>(), "{server} {repository}");
+            if server.contains("own.corp") {
+                continue;
+            }
+            assert_eq!(shown(NamedBy::Tenant), of_tenant, "{server} {repository}");
+            let of_pod: Vec<_> = of_tenant.iter().filter(|user| **user != "configured").copied().collect();
+            assert_eq!(shown(NamedBy::TenantWithCertificate), of_pod, "{server} {repository}");
         }
+    }
+
+    /// Whoever writes a pod may have some host of the operator's domain.
+    #[test]
+    fn a_pod_does_not_choose_who_is_shown_a_pattern_of_credentials() {
+        let of_pattern = Authenticator::new(config("*.example.com", "configured"));
+        let of_name = Authenticator::new(config("reg.example.com", "configured"));
+        let login = Login::with(vec![Arc::new(config("reg.example.com", "pod"))]);
+        for server in ["https://reg.example.com:4443", "https://reg.example.com"] {
+            let shown =
+                |authenticator, named_by| users(authenticator, &login.at(named_by), server, "reg.example.com/team/app");
+            assert_eq!(shown(&of_pattern, NamedBy::Operator), ["pod", "configured"]);
+            assert_eq!(shown(&of_name, NamedBy::Image), ["pod", "configured"]);
+            for named_by in [NamedBy::Image, NamedBy::Tenant, NamedBy::TenantWithCertificate] {
+                assert_eq!(shown(&of_pattern, named_by), ["pod"], "{named_by:?} {server}");
+            }
+        }
+        // The registry itself is asked for signatures of cosign: at a node's port there may be anybody.
+        let at_port =
+            users(&of_name, &Login::none().at(NamedBy::Image), "https://reg.example.com:30443", "reg.example.com/x");
+        assert!(at_port.is_empty(), "{at_port:?}");
     }
 
     #[test]

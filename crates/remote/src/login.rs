@@ -10,31 +10,19 @@ use crate::docker_config::DockerConfig;
 /// Who says that a server is the right one to ask. It decides which credentials the server is shown.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub enum NamedBy {
-    /// Not a tenant alone: the operator has set it up, or it is the usual one for the image.
+    /// The operator: by a policy or the configuration.
     #[default]
     Operator,
-    /// A tenant alone. Of the configured credentials such a server is shown only those that are for exactly its host, or for
-    /// the image's registry on that host, and at no port that tenants may have; of the pod's, which are the tenant's own,
+    /// The image alone, and so whoever writes a pod. Of the configured credentials such a server is shown only those that name exactly
+    /// its host, or the image's registry on that host, and at no port that tenants may have. A pattern of hosts would leave it to
+    /// the pod who is shown them.
+    Image,
+    /// A tenant alone. Of the configured credentials the same as for [`Self::Image`]; of the pod's, which are the tenant's own,
     /// none for a registry that merely seems to be of its domain.
     Tenant,
-    /// A tenant alone, as the place of signatures of an image that is elsewhere. As [`Self::Tenant`], but the repository is of the
-    /// tenant's choice too: the configured credentials for it are shown only if they name its host.
-    TenantPlace,
     /// A tenant alone, who also says which certificate the server must show. Nobody else checks who it is then, so it is
     /// shown none of the configured credentials; of the pod's the same as for [`Self::Tenant`].
     TenantWithCertificate,
-}
-
-impl NamedBy {
-    /// Whether a tenant alone names the server, and whether the one certificate that it must show is named too.
-    #[must_use]
-    pub fn of(tenant: bool, certificate: bool) -> Self {
-        match (tenant, certificate) {
-            (false, _) => Self::Operator,
-            (true, false) => Self::Tenant,
-            (true, true) => Self::TenantWithCertificate,
-        }
-    }
 }
 
 /// The credentials that come with one request, in the order in which they are tried: a pod's pull secrets, and those of its

@@ -335,7 +335,7 @@ async fn placement_that_a_tenant_names() {
         let authenticator = Authenticator::new(config(&key, "operator", PASSWORD));
         let mut client = registry.client_with(authenticator, LONG, Sharing::Everybody);
         client.place = Repository::parse(&format!("{}/signatures", closed.host)).unwrap();
-        let (demand, login) = (signed::all_of(&["alice"]), Login::none().at(NamedBy::TenantPlace));
+        let (demand, login) = (signed::all_of(&["alice"]), Login::none().at(NamedBy::Tenant));
         let told = client.ask(&demand, &login, "team", LONG).await.unwrap_err();
         assert_eq!(closed.saw("uthorization"), shown, "{key}: {told}");
     }

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_cosign::{Demand, Error as CosignError, Key, Proof as CosignProof};
 use countersign_image::{ImageReference, Sha256, Wanted, shown};
 use countersign_policy::{CosignAsk, Format, Proof, Refusal, SecretProblem, SecretRef};
-use countersign_remote::{NamedBy, RegistryClient, RegistryError, Repository, SignatureFailure, SignaturesAsk, Which};
+use countersign_remote::{RegistryClient, RegistryError, Repository, SignatureFailure, SignaturesAsk, Which};
 use futures::future::Shared;
 use tokio::sync::{OnceCell, oneshot};
 use tokio::time::Instant;
 
-use super::{Found, Search};
+use super::{Found, Search, named_by};
 use crate::source::{Moment, SecretData};
 
 /// How long the name of a signer may be: as long as that of a secret.
@@ -86,17 +86,18 @@ impl Search<'_> {
         let digest = if let Some(digest) = known {
             digest
         } else {
-            let asked = self.cosign.digest(&ask.image, login, self.namespace);
+            let login = login.at(named_by(ask.registry_named_by));
+            let asked = self.cosign.digest(&ask.image, &login, self.namespace);
             digest_of(&ask.image, self.digests.of(&ask.image, asked).await)?
         };
-        let of_tenant = ask.named_by_tenant.then(|| login.at(NamedBy::TenantPlace));
+        let at_place = login.at(named_by(ask.named_by));
         let (repository, place) = (ask.image.repository(), Repository::of(&ask.place));
         let asked = SignaturesAsk {
             repository: &repository,
             place: &place,
             digest,
             demand: &demand,
-            login: of_tenant.as_ref().unwrap_or(login),
+            login: &at_place,
             namespace: self.namespace,
             budget: &self.budget,
             denial_age: self.denial_age,
@@ -105,7 +106,7 @@ impl Search<'_> {
         match self.cosign.prove(&asked).await {
             Ok(proof) => Ok(proof),
             Err(SignatureFailure::NotProven(error)) if matches!(*error, CosignError::NoSignature { .. }) => {
-                match self.signed_part(&ask.image, &asked).await {
+                match self.signed_part(ask, &asked).await {
                     None => Err(Refusal::cosign(&host, *error)),
                     Some(part) => {
                         Err(Refusal::OnlyPartsSigned { host, digest: digest.to_string(), part: part.to_string() })
@@ -118,10 +119,10 @@ impl Search<'_> {
 
     /// Of an index without signatures a part that is signed as is asked, so that somebody who signed the wrong digest is told. It decides
     /// nothing: what is asked about is what runs.
-    async fn signed_part(&self, image: &ImageReference, asked: &SignaturesAsk<'_>) -> Option<Sha256> {
-        let login = self.pull.login().await;
+    async fn signed_part(&self, ask: &CosignAsk, asked: &SignaturesAsk<'_>) -> Option<Sha256> {
+        let login = self.pull.login().await.at(named_by(ask.registry_named_by));
         let which = Which::Digest(asked.digest);
-        let index = self.registry().manifest(&Repository::of(image), which, login).await.ok()??;
+        let index = self.registry().manifest(&Repository::of(&ask.image), which, &login).await.ok()??;
         for part in parts(&index.bytes) {
             if self.cosign.prove(&SignaturesAsk { digest: part, ..*asked }).await.is_ok() {
                 return Some(part);

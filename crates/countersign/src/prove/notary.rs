@@ -9,7 +9,7 @@ use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCerti
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{Found, Search};
+use super::{Found, Search, named_by};
 use crate::source::{Moment, SecretData};
 
 /// The member of a policy that pins the certificate of a trust server.
@@ -180,7 +180,13 @@ impl Search<'_> {
         max_age: Option<Duration>,
     ) -> Result<Seen, Failure> {
         let send = async |login: &Login| {
-            let login = login.at(NamedBy::of(ask.named_by_tenant, question.demands.certificate.is_some()));
+            let named_by = match ask.named_by {
+                countersign_policy::NamedBy::Tenant if question.demands.certificate.is_some() => {
+                    NamedBy::TenantWithCertificate
+                }
+                other => named_by(other),
+            };
+            let login = login.at(named_by);
             self.notary.repository(question.ask(&login, self.namespace, max_age)).await
         };
         if self.notary.sharing() == Sharing::Everybody {

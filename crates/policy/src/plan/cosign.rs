@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use countersign_image::ImageReference;
 
-use super::{Asking, Defaults};
+use super::{Asking, Defaults, NamedBy};
 use crate::evidence::Refusal;
 use crate::policies::PolicyKind;
 use crate::proof_policy::CosignPolicy;
@@ -17,8 +17,10 @@ pub struct CosignAsk {
     pub image: ImageReference,
     /// Whose repository holds the signatures: the image, or what the policy names.
     pub place: ImageReference,
-    /// Whether only an `ImagePolicy` says that this is the place.
-    pub named_by_tenant: bool,
+    /// Who says that this is the place.
+    pub named_by: NamedBy,
+    /// Who says that the image's registry is the one to ask.
+    pub registry_named_by: NamedBy,
     /// What the entry says.
     pub policy: Arc<CosignPolicy>,
     /// Where its secrets are.
@@ -44,7 +46,12 @@ pub(crate) fn ask(cosign: &Arc<CosignPolicy>, asking: &Asking<'_>) -> Result<Cos
     Ok(CosignAsk {
         image: (*reference).clone(),
         place: cosign.repository.as_ref().unwrap_or(reference).clone(),
-        named_by_tenant: by_tenant && elsewhere.is_some(),
+        named_by: match elsewhere {
+            Some(_) if by_tenant => NamedBy::Tenant,
+            Some(_) => NamedBy::Operator,
+            None => asking.registry_named_by(),
+        },
+        registry_named_by: asking.registry_named_by(),
         policy: Arc::clone(cosign),
         secrets_namespace: asking.secrets_namespace().to_owned(),
     })
@@ -100,14 +107,14 @@ mod tests {
     #[test]
     fn signatures_are_in_the_images_repository_or_where_the_policy_says() {
         let own = asked(tenant(), None, Some(&[])).unwrap();
-        assert_eq!((own.place.repository().as_str(), own.named_by_tenant), ("reg.io:5000/team/app", false));
+        assert_eq!((own.place.repository().as_str(), own.named_by), ("reg.io:5000/team/app", NamedBy::Image));
         assert_eq!(own.signer_secrets().next().unwrap().namespace, "work");
         let beside = asked(tenant(), Some("reg.io:5000/sigs"), Some(&[])).unwrap();
-        assert_eq!((beside.place.repository().as_str(), beside.named_by_tenant), ("reg.io:5000/sigs", false));
+        assert_eq!((beside.place.repository().as_str(), beside.named_by), ("reg.io:5000/sigs", NamedBy::Image));
         let elsewhere = asked(tenant(), Some("sigs.io/all"), None).unwrap();
-        assert_eq!((elsewhere.place.repository().as_str(), elsewhere.named_by_tenant), ("sigs.io/all", true));
+        assert_eq!((elsewhere.place.repository().as_str(), elsewhere.named_by), ("sigs.io/all", NamedBy::Tenant));
         let of_operator = asked(PolicyKind::Cluster, Some("sigs.io/all"), Some(&[])).unwrap();
-        assert!(!of_operator.named_by_tenant);
+        assert_eq!((of_operator.named_by, of_operator.registry_named_by), (NamedBy::Operator, NamedBy::Image));
         assert_eq!(of_operator.signer_secrets().next().unwrap().namespace, "countersign");
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use countersign_notary::TrustServer;
 
-use super::{Asking, Defaults};
+use super::{Asking, Defaults, NamedBy};
 use crate::evidence::Refusal;
 use crate::policies::PolicyKind;
 use crate::proof_policy::TrustPolicy;
@@ -25,8 +25,8 @@ const RETIRED: [(&str, i64, &str); 2] = [
 pub struct NotaryAsk {
     /// Where to ask.
     pub server: TrustServer,
-    /// Whether only an `ImagePolicy` says that this is the place, and nothing that the operator has set up.
-    pub named_by_tenant: bool,
+    /// Who says that this is the place.
+    pub named_by: NamedBy,
     /// The repository's name there.
     pub gun: String,
     /// What the entry says: its keys and the names of its secrets, which may be long, are there once for all images.
@@ -64,15 +64,23 @@ pub(crate) fn ask(trust: &Arc<TrustPolicy>, asking: &Asking<'_>) -> Result<Notar
     };
     // Whoever says which certificate the server has says who the server is.
     let by_tenant = matches!(found.policy.kind, PolicyKind::Image { .. });
-    let vouched_for = usual.as_ref().ok() == Some(&server) || is_listed(&server, defaults);
-    let named_by_tenant = by_tenant && (trust.server_certificate.is_some() || !vouched_for);
+    let is_usual = usual.as_ref().ok() == Some(&server);
+    let is_configured = is_usual && defaults.trust_servers.contains_key(reference.matched_host());
+    let named_by = match by_tenant {
+        true if trust.server_certificate.is_some() => NamedBy::Tenant,
+        true if is_configured || is_listed(&server, defaults) => NamedBy::Operator,
+        true if is_usual => NamedBy::Image,
+        true => NamedBy::Tenant,
+        false if trust.trust_server.is_some() || is_configured => NamedBy::Operator,
+        false => asking.registry_named_by(),
+    };
     if let Some((host, _, day)) = RETIRED.iter().find(|(host, since, _)| *now >= *since && is_host(&server, host)) {
         return Err(Refusal::Retired { host: host.trim_start_matches('.').to_owned(), day });
     }
     Ok(NotaryAsk {
         gun: reference.repository(),
         server,
-        named_by_tenant,
+        named_by,
         policy: Arc::clone(trust),
         secrets_namespace: asking.secrets_namespace().to_owned(),
     })

@@ -8,9 +8,9 @@ use countersign_cosign::{Budget, Key};
 use countersign_image::{ImageReference, Sha256, Wanted, shown};
 use countersign_policy::{
     Applies, Ask, Check, ContainerImage, CosignAsk, CosignPolicy, Defaults, DenyReason, EntryRef, Evidence, Match,
-    Need, ProofPolicy, Refusal, Requirement, plan,
+    NamedBy, Need, ProofPolicy, Refusal, Requirement, plan,
 };
-use countersign_remote::{RegistryClient, Repository, Which};
+use countersign_remote::{Login, RegistryClient, Repository, Which};
 use futures::FutureExt as _;
 use futures::future::join_all;
 use futures::stream::{self, StreamExt as _};
@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use super::images::Asked;
 use super::state::{Alone, Dct, EntryAt, Looked, Manner, Outcome, Signatures, Signed, Stage};
 use crate::cli::clients::Clients;
-use crate::prove::{ByEntry, Digests, PullSecrets, Search};
+use crate::prove::{ByEntry, Digests, PullSecrets, Search, named_by};
 use crate::source::Moment;
 
 /// How many images are looked at at once.
@@ -80,8 +80,9 @@ impl Looker<'_> {
         let outcome = match (planned.need, check, wanted) {
             (Need::Nothing, ..) => Outcome::Unchecked,
             (Need::Proof(need), Some(check), _) => {
-                let asking =
-                    Asking { reference: &reference, wanted: need.wanted, tree: tree(check, &need.requirement) };
+                let tree = tree(check, &need.requirement);
+                let by = need.registry_named_by;
+                let asking = Asking { reference: &reference, wanted: need.wanted, tree, by };
                 Outcome::Signatures(Box::new(self.signatures(&asked, asking).await))
             }
             // Nobody can be asked for Docker Content Trust (a server that is gone, say); cosign can all the same.
@@ -90,8 +91,8 @@ impl Looker<'_> {
                 Some(check @ Check::Proof(Requirement::One(_))),
                 Ok(wanted),
             ) => {
-                let asking =
-                    Asking { reference: &reference, wanted, tree: tree(check, &Requirement::One(Err(refusal))) };
+                let tree = tree(check, &Requirement::One(Err(refusal)));
+                let asking = Asking { reference: &reference, wanted, tree, by: NamedBy::Image };
                 Outcome::Signatures(Box::new(self.signatures(&asked, asking).await))
             }
             (Need::Denied(reason), ..) => denied(&reason),
@@ -101,7 +102,7 @@ impl Looker<'_> {
     }
 
     async fn signatures(&self, asked: &Asked, asking: Asking<'_>) -> Signatures {
-        let Asking { reference, wanted, tree } = asking;
+        let Asking { reference, wanted, tree, by } = asking;
         let pull = PullSecrets::of(self.moment, &asked.namespace, &asked.workload);
         let search = Search {
             notary: &self.clients.notary,
@@ -119,7 +120,7 @@ impl Looker<'_> {
             now: self.now,
         };
         let until = Instant::now() + self.timeout;
-        let asker = Asker { search: &search, reference, until };
+        let asker = Asker { search: &search, reference, by, until };
         let (dct, alone) =
             tokio::join!(asker.dct(only(&tree, true, false), &wanted), asker.alone(&wanted, self.timeout));
         let demanded = only(&tree, false, false);
@@ -129,7 +130,7 @@ impl Looker<'_> {
                 (Some(demanded), manner)
             }
             (None, []) => (None, Manner::default()),
-            (None, keys) => (Some(by_keys(reference, keys)), Manner::default()),
+            (None, keys) => (Some(by_keys(reference, by, keys)), Manner::default()),
         };
         let runs_of_index = match (asked.running, alone.digest()) {
             (Some(running), Some(index)) if running != index => asker.lists(index, running).await,
@@ -172,6 +173,8 @@ struct Asking<'a> {
     reference: &'a ImageReference,
     wanted: Wanted,
     tree: Tree,
+    /// Who says that its registry is the one to ask.
+    by: NamedBy,
 }
 
 /// Both trees have the same form: one is made from the other.
@@ -227,12 +230,13 @@ fn manner(demanded: &Requirement<Result<Ask, Refusal>>) -> Manner {
 }
 
 /// That all keys of the command line must have signed.
-fn by_keys(reference: &ImageReference, keys: &[Key]) -> Requirement<Result<Ask, Refusal>> {
+fn by_keys(reference: &ImageReference, by: NamedBy, keys: &[Key]) -> Requirement<Result<Ask, Refusal>> {
     let policy = CosignPolicy { keys: keys.to_vec(), ..CosignPolicy::default() };
     Requirement::One(Ok(Ask::Cosign(Box::new(CosignAsk {
         image: reference.clone(),
         place: reference.clone(),
-        named_by_tenant: false,
+        named_by: by,
+        registry_named_by: by,
         policy: Arc::new(policy),
         secrets_namespace: String::new(),
     }))))
@@ -242,10 +246,17 @@ fn by_keys(reference: &ImageReference, keys: &[Key]) -> Requirement<Result<Ask, 
 struct Asker<'a> {
     search: &'a Search<'a>,
     reference: &'a ImageReference,
+    /// Who says that the image's registry is the one to ask.
+    by: NamedBy,
     until: Instant,
 }
 
 impl Asker<'_> {
+    /// The login that the image's registry is asked with.
+    async fn login(&self) -> Login {
+        self.search.pull.login().await.at(named_by(self.by))
+    }
+
     async fn gather(&self, demanded: &Requirement<Result<Ask, Refusal>>, wanted: &Wanted) -> Vec<Option<Evidence>> {
         let ask = async |ask: &Result<Ask, Refusal>| match ask {
             Ok(ask) => Some(self.search.prove(ask, wanted, None, self.until).await.evidence),
@@ -278,8 +289,8 @@ impl Asker<'_> {
             return Alone::Named(digest);
         }
         let host = RegistryClient::host(self.reference);
-        let login = self.search.pull.login().await;
-        let asked = self.search.cosign.digest(self.reference, login, self.search.namespace);
+        let login = self.login().await;
+        let asked = self.search.cosign.digest(self.reference, &login, self.search.namespace);
         match tokio::time::timeout_at(self.until, asked).await {
             Ok(Ok(Some(digest))) => Alone::Tagged(digest),
             Ok(Ok(None)) => Alone::Missing(format!(
@@ -294,9 +305,9 @@ impl Asker<'_> {
     /// Whether a digest is that of an index that lists another one. Where that cannot be found out, it is not taken for one.
     async fn lists(&self, index: Sha256, digest: Sha256) -> bool {
         let place = Repository::of(self.reference);
-        let login = self.search.pull.login().await;
+        let login = self.login().await;
         let registry = self.search.registry();
-        let asked = registry.manifest(&place, Which::Digest(index), login);
+        let asked = registry.manifest(&place, Which::Digest(index), &login);
         let Ok(Ok(Some(manifest))) = tokio::time::timeout_at(self.until, asked).await else { return false };
         let document: Value = serde_json::from_slice(&manifest.bytes).unwrap_or_default();
         let digest = digest.to_string();
@@ -317,8 +328,8 @@ impl Asker<'_> {
     async fn anybody(&self, digest: Sha256, timeout: Duration) -> Signed {
         let (place, repository) = (Repository::of(self.reference), self.reference.repository());
         let host = RegistryClient::host(self.reference);
-        let login = self.search.pull.login().await;
-        let looked = Box::pin(self.search.cosign.inspect(&place, &repository, digest, &[], login));
+        let login = self.login().await;
+        let looked = Box::pin(self.search.cosign.inspect(&place, &repository, digest, &[], &login));
         match tokio::time::timeout_at(self.until, looked).await {
             Ok(Ok(found)) if found.found.signatures().values().any(|count| *count > 0) => Signed::Unverified,
             Ok(Ok(found)) => match found.trouble.first() {

@@ -17,13 +17,17 @@ fn asked(need: &Need) -> &NotaryAsk {
 }
 
 fn trust(kind: PolicyKind, server: Option<&str>) -> PolicySet {
+    trust_for(kind, "*", server)
+}
+
+fn trust_for(kind: PolicyKind, pattern: &str, server: Option<&str>) -> PolicySet {
     let trust = TrustPolicy {
         trust_server: server.map(|server| TrustServer::parse(server).unwrap()),
         signer_secrets: vec!["alice".into()],
         ..TrustPolicy::default()
     };
     let check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::new(trust))));
-    let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, require_present: false, check };
+    let entry = Entry { pattern: Pattern::parse(pattern).unwrap(), mutate_image: true, require_present: false, check };
     PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
 }
 
@@ -95,23 +99,42 @@ fn tenants_name_only_what_they_may() {
 
 #[test]
 fn who_names_a_server() {
-    let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: "h.io/a".into() };
-    let by_tenant = |kind, server, tenants_may_name| {
+    use NamedBy::{Image, Operator, Tenant};
+    let tenant = || PolicyKind::Image { namespace: "work".into() };
+    let cluster = || PolicyKind::Cluster;
+    let may: fn(&str) -> Option<Vec<String>> = |host| Some(vec![host.to_owned()]);
+    let cases = [
+        (tenant(), "*", Some("https://notary.h.io"), None, Tenant),
+        (tenant(), "h.io/*", Some("https://h.io:4444"), None, Tenant),
+        // The registry's own: the image says which, and whoever writes a pod writes the image.
+        (tenant(), "*", Some("https://h.io:4443"), None, Image),
+        (tenant(), "*", None, None, Image),
+        (tenant(), "h.io/*", None, None, Image),
+        (cluster(), "*", None, None, Image),
+        (cluster(), "*.io/*", None, None, Image),
+        (cluster(), "h.io/*", None, None, Operator),
+        (cluster(), "h.io/a", Some("https://h.io:4443"), None, Operator),
+        (cluster(), "*", Some("https://notary.h.io"), None, Operator),
+        // Those that tenants may name.
+        (tenant(), "*", Some("https://notary.h.io"), may("notary.h.io"), Operator),
+        (tenant(), "*", Some("https://notary.h.io:30443"), may("notary.h.io"), Tenant),
+        (tenant(), "*", Some("https://notary.h.io:30443"), may("notary.h.io:30443"), Operator),
+    ];
+    for (kind, pattern, server, tenants_may_name, expected) in cases {
+        let said = format!("{kind:?} {pattern} {server:?} {tenants_may_name:?}");
         let configured = BTreeMap::from([("other.io".to_owned(), TrustServer::parse("https://n.other.io").unwrap())]);
         let defaults =
             Defaults { cluster_secrets: own(), trust_servers: configured, tenants_may_name, pin: PinStyle::default() };
-        let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
-        asked(&planned.need).named_by_tenant
-    };
-    let tenant = || PolicyKind::Image { namespace: "work".into() };
-    assert!(by_tenant(tenant(), Some("https://notary.h.io"), None));
-    assert!(by_tenant(tenant(), Some("https://h.io:4444"), None));
-    assert!(!by_tenant(tenant(), Some("https://h.io:4443"), None), "that is the registry's own");
-    assert!(!by_tenant(tenant(), None, None));
-    assert!(!by_tenant(tenant(), Some("https://notary.h.io"), Some(vec!["notary.h.io".into()])));
-    assert!(by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io".into()])));
-    assert!(!by_tenant(tenant(), Some("https://notary.h.io:30443"), Some(vec!["notary.h.io:30443".into()])));
-    assert!(!by_tenant(PolicyKind::Cluster, Some("https://notary.h.io"), None));
+        let named_by = |image: &str| {
+            let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
+            let planned = plan(&trust_for(kind.clone(), pattern, server), "work", &[image], &defaults, 0).remove(0);
+            asked(&planned.need).named_by
+        };
+        assert_eq!(named_by("h.io/a"), expected, "{said}");
+        if pattern == "*" && server.is_none() {
+            assert_eq!(named_by("other.io/a"), Operator, "its server is configured: {said}");
+        }
+    }
 }
 
 #[test]
