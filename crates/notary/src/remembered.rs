@@ -203,12 +203,6 @@ impl Remembered {
         }
     }
 
-    /// Whether there was a record, and it was deleted, and nothing was written in its place.
-    #[must_use]
-    pub fn is_forgotten(&self) -> bool {
-        matches!(self.state, State::Forgotten { .. })
-    }
-
     /// Whether there is a record, as far as this process knows.
     #[must_use]
     pub fn has_record(&self) -> bool {

@@ -387,7 +387,7 @@ mod tests {
         let before = slots.of(&key(1)).remembered.generation();
         slots.observe(&key(1), None, None);
         let slot = slots.of(&key(1));
-        assert!(slot.remembered.generation() != before && slot.remembered.is_forgotten());
+        assert!(slot.remembered.generation() != before && matches!(slot.remembered.state(), State::Forgotten { .. }));
         slots.settle(&key(1));
         assert!(has(&slots, 1), "that it was deleted must not be forgotten");
     }
