@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_notary::{MemoryRecord, RecordId, RoleName, Weighed, weigh};
 use countersign_remote::{
-    Clock, Saved, StateError, StateStore, ToSave, record_name,
+    Clock, Saved, StateError, StateStore, ToSave, UNKNOWN_MARK, record_name,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
 };
 use futures::future::BoxFuture;
@@ -38,6 +38,8 @@ struct Known {
     /// A number for each state of a record, see [`StateStore::mark`].
     marks: HashMap<String, u64>,
     changes: u64,
+    /// The identity of the record that the one which is known took the place of: late word of that one counts no more.
+    replaced: HashMap<String, String>,
     /// Those that were there and are said to be gone. A list may be older than what was written since, so the API server is
     /// asked before anybody believes it: to forget is to trust whatever comes next.
     gone: HashSet<String>,
@@ -84,6 +86,13 @@ impl Known {
     /// Takes note of a record, unless a newer state of the same one is known already.
     fn take(&mut self, record: DynamicObject) {
         let name = record.metadata.name.clone().unwrap_or_default();
+        if self.replaced.get(&name).is_some_and(|uid| record.metadata.uid.as_ref() == Some(uid)) {
+            return;
+        }
+        let held_uid = self.records.get(&name).and_then(|held| held.metadata.uid.clone());
+        if let Some(held_uid) = held_uid.filter(|held| record.metadata.uid.as_ref() != Some(held)) {
+            self.replaced.insert(name.clone(), held_uid);
+        }
         let state = |record: &DynamicObject| (record.metadata.uid.clone(), record.metadata.generation);
         let ((uid, generation), held) = (state(&record), self.records.get(&name).map(state));
         let is_another = held.as_ref() != Some(&(uid.clone(), generation));
@@ -115,8 +124,13 @@ impl Known {
     }
 
     fn drop_record(&mut self, name: &str) -> bool {
-        self.marks.remove(name);
-        self.records.remove(name).is_some()
+        self.replaced.remove(name);
+        let was_there = self.records.remove(name).is_some();
+        if was_there {
+            self.changes += 1;
+            self.marks.insert(name.to_owned(), self.changes);
+        }
+        was_there
     }
 }
 
@@ -314,7 +328,8 @@ impl Records {
             }
             None => {}
         }
-        Ok(found)
+        // The watch may have told of something newer meanwhile.
+        Ok(known.records.get(name).cloned())
     }
 
     fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<MemoryRecord, StateError> {
@@ -359,7 +374,7 @@ impl StateStore for Records {
     fn mark(&self, name: &str) -> Option<u64> {
         let known = self.known();
         if known.sight.blind().is_some() {
-            return Some(u64::MAX);
+            return Some(UNKNOWN_MARK);
         }
         Some(known.marks.get(name).copied().unwrap_or_default())
     }
@@ -531,6 +546,47 @@ mod tests {
         }
         records.news(News::Applied(record("older", "3", 0)));
         assert_eq!(mark(), marks[5]);
+        assert_eq!(marks.iter().collect::<HashSet<_>>().len(), marks.len());
+    }
+
+    fn accepted(root: &str, uid: &str, generation: i64) -> DynamicObject {
+        let seen = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".to_owned()), ..remembered(root) };
+        let mut record = write(None, SERVER, GUN, &seen, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        (record.metadata.uid, record.metadata.generation) = (Some(uid.to_owned()), Some(generation));
+        record
+    }
+
+    /// The API server has answered, and before its answer is here the watch tells of something newer.
+    #[tokio::test]
+    async fn an_answer_that_is_older_than_the_watch_is_not_believed() {
+        for (gone, uid) in [(false, "1"), (true, "2")] {
+            let shared: Arc<Mutex<Option<Arc<Records>>>> = Arc::default();
+            let inner = Arc::clone(&shared);
+            let (made, _) = records(move || {
+                let records = inner.lock().unwrap().clone().unwrap();
+                records.news(News::Applied(accepted("newer", uid, 2)));
+                if gone { failure(404) } else { (200, serde_json::to_value(record("old", "1", 1)).unwrap()) }
+            });
+            let records = Arc::new(made);
+            *shared.lock().unwrap() = Some(Arc::clone(&records));
+            records.news(News::All(vec![record("old", "1", 1)]));
+            records.news(News::All(Vec::new()));
+            let found = load(&records).await.unwrap().unwrap();
+            assert_eq!(found.memory, remembered("newer").memory, "{gone}");
+        }
+    }
+
+    #[tokio::test]
+    async fn late_word_of_a_deleted_record_does_not_replace_the_one_made_anew() {
+        let (records, asked) = records(|| failure(500));
+        records.news(News::All(vec![record("old", "1", 1)]));
+        // This process found it deleted, and wrote another one.
+        records.known().take(record("new", "2", 1));
+        records.news(News::Applied(record("old and more", "1", 2)));
+        assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
+        records.news(News::Applied(record("newer", "3", 1)));
+        assert_eq!(load(&records).await, Ok(Some(remembered("newer"))));
+        assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
     /// What another replica wrote in place of a record that was deleted is no older state of the same one.

@@ -28,7 +28,8 @@ pub use key::{KeyId, PublicKey, Signer, SignerError};
 pub use memory::{MAX_SEEN, Memory, Seen};
 pub use record::{MemoryRecord, RecordError};
 pub use remembered::{
-    Basis, Generation, Generations, Observed, RecordId, Remembered, State, Target, ToWrite, Weighed, Written, weigh,
+    AsOf, Basis, Generation, Generations, Observed, RecordId, Remembered, State, Target, ToWrite, Weighed, Written,
+    weigh,
 };
 pub use role::RoleName;
 pub use root::{KnownRoot, RootKey, RootPins, RootRecord};

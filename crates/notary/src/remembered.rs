@@ -13,6 +13,8 @@
 //! | A record appears. | [`Remembered::observe`] | `Seen`: what is known and the record together. If an administrator accepted it: the record alone. |
 //! | The record has changed. | [`Remembered::observe`] | The same. |
 //! | It is another record, or an administrator accepted a change. | [`Remembered::observe`] | `Seen`: the record alone. |
+//! | It appears where one was deleted, and contradicts what was seen since. | [`Remembered::observe`] | The same: nothing was answered with that. |
+//! | It was looked up before this process found or wrote another one. | [`Remembered::observe`] | It stays. The record must be looked up again. |
 //! | A record cannot be read. | nobody | It stays. Nothing may be answered. |
 //! | A flight ends. | [`Remembered::flight_ended`] | `Unknown` becomes `Seen`. What the flight saw takes the place of what was known, if it knows no less. |
 //! | The record is written. | [`Remembered::written`] | `Forgotten` becomes `Seen`. |
@@ -75,7 +77,8 @@ pub fn weigh(seen: &Memory, before: Option<&RecordId>, there: Option<&MemoryReco
     };
     if !same_record || !seen.covers(&there.memory) {
         Weighed::Overtaken
-    } else if there.memory == *seen {
+    } else if there.memory.covers(seen) {
+        // Each knows all that the other knows: to write it would have two replicas write in turn for ever.
         Weighed::Same
     } else {
         Weighed::Newer
@@ -136,6 +139,13 @@ pub enum Written {
     No,
     /// It does not, and it could not be written. That is tried once for each flight.
     Failed,
+}
+
+/// What is known of the record when it is looked up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AsOf {
+    generation: Generation,
+    record: Option<Arc<RecordId>>,
 }
 
 /// What a flight begins with.
@@ -215,8 +225,28 @@ impl Remembered {
         matches!(self.state, State::Seen { written: Written::Yes, .. })
     }
 
-    /// The record was looked up: it is this one, or there is none.
-    pub fn observe(&mut self, there: Option<&MemoryRecord>, generations: &mut Generations) -> (Basis, Observed) {
+    /// To be asked before the record is looked up, for [`Self::observe`].
+    #[must_use]
+    pub fn as_of(&self) -> AsOf {
+        let record = match &self.state {
+            State::Seen { record, .. } => record.clone(),
+            State::Unknown | State::Forgotten { .. } => None,
+        };
+        AsOf { generation: self.generation, record }
+    }
+
+    /// The record was looked up: it is this one, or there is none. `None` if others found another one, or wrote it, while it was looked
+    /// up: it may be older than that, and must be looked up again.
+    pub fn observe(
+        &mut self,
+        as_of: &AsOf,
+        there: Option<&MemoryRecord>,
+        generations: &mut Generations,
+    ) -> Option<(Basis, Observed)> {
+        (self.as_of() == *as_of).then(|| self.take_note(there, generations))
+    }
+
+    fn take_note(&mut self, there: Option<&MemoryRecord>, generations: &mut Generations) -> (Basis, Observed) {
         let Some(there) = there else {
             let observed = if self.has_record() {
                 (self.state, self.generation) = (State::Forgotten { since: None }, generations.next());
@@ -232,7 +262,11 @@ impl Remembered {
             State::Unknown => (None, true),
             State::Seen { memory, record: Some(record), .. } => (Some(memory), record.is_same(&id)),
             State::Seen { memory, record: None, .. } => (Some(memory), id.accepted.is_none()),
-            State::Forgotten { since } => (since.as_ref(), id.accepted.is_none()),
+            // Nothing was answered with it that is not in the store.
+            State::Forgotten { since } => {
+                let fits = since.as_ref().is_none_or(|since| since.join(&there.memory).is_some());
+                (since.as_ref(), id.accepted.is_none() && fits)
+            }
         };
         let Some(ours) = ours.filter(|_| same_record) else {
             let observed = if same_record { Observed::Fits } else { Observed::GivenUp };
@@ -253,7 +287,7 @@ impl Remembered {
             let basis = Basis { memory: Some(Arc::new(there.memory.clone())), generation: self.generation };
             return (basis, Observed::Contradicts);
         };
-        let written = if joined == there.memory { Written::Yes } else { self.not_written(&joined) };
+        let written = if there.memory.covers(&joined) { Written::Yes } else { self.not_written(&joined) };
         let memory = if joined == **ours { Arc::clone(ours) } else { Arc::new(joined) };
         self.state = State::Seen { memory, record: Some(id), written };
         (self.basis(), Observed::Fits)
@@ -290,11 +324,13 @@ impl Remembered {
         Target { over, must, generation: self.generation }
     }
 
-    /// A flight that began so ended, and saw this. False if it does not count: what was known when it began was given up, or others in
-    /// this process saw more, or something else, meanwhile.
+    /// A flight that began so ended, and saw this. `now` is what one would begin with that begins now, after the record was looked up
+    /// once more. False if it does not count: what was known when it began was given up, or others, in this process or not, saw more, or
+    /// something else, meanwhile.
     #[must_use]
-    pub fn flight_ended(&mut self, began: &Basis, saw: &Arc<Memory>) -> bool {
-        if self.generation != began.generation || self.memory().is_some_and(|known| !saw.covers(known)) {
+    pub fn flight_ended(&mut self, began: &Basis, now: &Basis, saw: &Arc<Memory>) -> bool {
+        let mut known = now.memory.as_ref().into_iter().chain(self.memory());
+        if [began.generation, now.generation] != [self.generation; 2] || known.any(|known| !saw.covers(known)) {
             return false;
         }
         match &mut self.state {

@@ -35,5 +35,5 @@ pub use login::{Login, NamedBy};
 pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};
 pub use registry::{Manifest, Referrers, RegistryClient, RegistryError, Repository, Which};
 pub use state_dir::StateDir;
-pub use store::{Saved, StateError, StateStore, ToSave, record_name};
+pub use store::{Saved, StateError, StateStore, ToSave, UNKNOWN_MARK, record_name};
 pub use turns::TooMany;

@@ -30,7 +30,7 @@ use crate::failure::Failure;
 use crate::http::HttpClient;
 use crate::load::{AllTurns, Load};
 use crate::login::Login;
-use crate::store::{StateError, StateStore, record_name};
+use crate::store::{StateError, StateStore, UNKNOWN_MARK};
 use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
 
@@ -43,6 +43,9 @@ const LARGE_BYTES: u64 = 2 << 20;
 /// How often a repository is looked at because what is remembered changed in the meantime; by a flight, and by whoever is
 /// told [`crate::Committed::Behind`].
 pub const MAX_LOOKS: usize = 3;
+
+/// How often a record is looked up that was written by others in this process each time before it was there.
+const MAX_LOOK_UPS: usize = 8;
 
 /// How old the metadata may be that a denial rests on (see [`Ask::max_age`]). What is in memory may lack what was signed since,
 /// and another replica may have asked later: neither must deny what is signed by now. Two seconds are no time for who
@@ -263,15 +266,17 @@ impl NotaryClient {
     /// Looks at the record of what is in memory, if it has changed: others saw more of the repository, an administrator accepted something or
     /// deleted it, or records cannot be followed any more. Where that would take asking somebody, flights look alone.
     async fn look_at_record(&self, key: &Key) -> Result<(), Failure> {
-        let Some(state) = &self.options.state else {
-            return Ok(());
-        };
-        let changed = {
-            let mut slots = self.slots();
-            let slot = slots.find(key).filter(|slot| slot.kept.is_some());
-            slot.is_some_and(|slot| state.mark(&slot.name) != slot.mark)
-        };
-        if changed { self.known(key).await.map(|_| ()) } else { Ok(()) }
+        let is_kept = self.slots().find(key).is_some_and(|slot| slot.kept.is_some());
+        if is_kept && self.has_changed(key) == Some(true) { self.known(key).await.map(|_| ()) } else { Ok(()) }
+    }
+
+    /// Whether the record has changed since it was looked at; `None` where that takes asking somebody. Nobody waits for the store meanwhile
+    /// who wants something else.
+    fn has_changed(&self, key: &Key) -> Option<bool> {
+        let state = self.options.state.as_ref()?;
+        let (name, looked_at) = self.slots().find(key).map(|slot| (Arc::clone(&slot.name), slot.mark))?;
+        let mark = state.mark(&name)?;
+        Some(mark == UNKNOWN_MARK || Some(mark) != looked_at)
     }
 
     /// What may still do for a while though its server could not be reached.
@@ -329,7 +334,12 @@ impl NotaryClient {
             let asked = Instant::now();
             let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known, ticket)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
-            if let Some(seen) = self.note(key, terms, &known, &Kept { repository, asked }) {
+            // Others may have seen more meanwhile; and who came later waits for this, too.
+            let now = match self.has_changed(key) {
+                Some(false) => known.basis.clone(),
+                Some(true) | None => self.known(key).await?.basis,
+            };
+            if let Some(seen) = self.note(key, terms, (&known.basis, &now), &Kept { repository, asked }) {
                 return Ok(seen);
             }
         }
@@ -382,33 +392,39 @@ impl NotaryClient {
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others
     /// write to it too, and an administrator may take something away or accept a change.
     async fn known(&self, key: &Key) -> Result<Known, Failure> {
-        let stored = match &self.options.state {
-            Some(state) => {
-                let name = self.slots().find(key).map(|slot| Arc::clone(&slot.name));
-                let name = name.unwrap_or_else(|| record_name(&key.server, &key.gun).into());
-                // What changes after this is found by whoever comes next.
-                let mark = state.mark(&name);
-                Some((state.load(&key.server, &key.gun).await.map_err(Failure::State)?, mark))
+        let Some(state) = &self.options.state else {
+            let mut slots = self.slots();
+            let basis = slots.of(key).remembered.basis();
+            let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
+            return Ok(Known { held, basis });
+        };
+        for _ in 0..MAX_LOOK_UPS {
+            let (name, as_of) = {
+                let mut slots = self.slots();
+                let slot = slots.of(key);
+                (Arc::clone(&slot.name), slot.remembered.as_of())
+            };
+            // What changes after this is found by whoever comes next.
+            let mark = state.mark(&name);
+            let there = state.load(&key.server, &key.gun).await;
+            let mut slots = self.slots();
+            let basis = there.map(|there| slots.observe(key, &as_of, there.as_ref(), mark));
+            let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
+            Self::settle(slots, key);
+            if let Some(basis) = basis.map_err(Failure::State)? {
+                return Ok(Known { held, basis });
             }
-            None => None,
-        };
-        let mut slots = self.slots();
-        let basis = match &stored {
-            Some((there, mark)) => slots.observe(key, there.as_ref(), *mark),
-            None => slots.of(key).remembered.basis(),
-        };
-        let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
-        Self::settle(slots, key);
-        Ok(Known { held, basis })
+        }
+        Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
     }
 
     /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
-    fn note(&self, key: &Arc<Key>, terms: &Terms, known: &Known, kept: &Kept) -> Option<Seen> {
+    fn note(&self, key: &Arc<Key>, terms: &Terms, (began, now): (&Basis, &Basis), kept: &Kept) -> Option<Seen> {
         let refresh = self.options.refresh;
         let memory = kept.repository.memory();
         let mut slots = self.slots();
         let slot = slots.of(key);
-        if !slot.remembered.flight_ended(&known.basis, memory) {
+        if !slot.remembered.flight_ended(began, now, memory) {
             return None;
         }
         if self.options.sharing == Sharing::SameLogin {

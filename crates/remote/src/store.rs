@@ -64,6 +64,9 @@ impl StateError {
     }
 }
 
+/// The mark of what is not known; it is no mark of anything that is.
+pub const UNKNOWN_MARK: u64 = u64::MAX;
+
 /// Where memories live.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
     /// Whether it can be asked yet. Until then every load fails, and so every verification.
@@ -76,7 +79,8 @@ pub trait StateStore: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// A number for what is remembered now under a [`record_name`]: another one after each change. `None` where that takes asking somebody.
+    /// A number for what is remembered now under a [`record_name`]: another one after each change, and [`UNKNOWN_MARK`] while that is not
+    /// known. `None` where it takes asking somebody.
     fn mark(&self, name: &str) -> Option<u64> {
         let _ = name;
         None

@@ -37,10 +37,32 @@ struct Floor {
 #[derive(Debug, Clone)]
 enum Task {
     Idle,
-    Flying { basis: Basis, floor: Floor },
-    Landed { memory: Arc<Memory>, target: Target, floor: Floor },
-    Writing { memory: Arc<Memory>, target: Target, floor: Floor },
-    Written { memory: Arc<Memory>, target: Target, floor: Floor, record: Option<RecordId> },
+    /// It has asked the store, and does not have the answer yet.
+    Asking {
+        as_of: AsOf,
+        there: Option<MemoryRecord>,
+        at: u8,
+    },
+    Flying {
+        basis: Basis,
+        floor: Floor,
+    },
+    Landed {
+        memory: Arc<Memory>,
+        target: Target,
+        floor: Floor,
+    },
+    Writing {
+        memory: Arc<Memory>,
+        target: Target,
+        floor: Floor,
+    },
+    Written {
+        memory: Arc<Memory>,
+        target: Target,
+        floor: Floor,
+        record: Option<RecordId>,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -93,30 +115,41 @@ impl Process {
 
     /// Looks the record up.
     fn observe(&mut self, store: Option<&MemoryRecord>, changes: u8) -> (Basis, Floor) {
-        let there = self.read(store);
-        let (basis, observed) = self.remembered.observe(there.as_ref(), &mut self.generations);
+        let as_of = self.remembered.as_of();
+        self.hear(&as_of, self.read(store), changes).expect("nothing happens meanwhile")
+    }
+
+    /// Takes note of what the store had at some time.
+    fn hear(&mut self, as_of: &AsOf, there: Option<MemoryRecord>, changes: u8) -> Option<(Basis, Floor)> {
+        let (basis, observed) = self.remembered.observe(as_of, there.as_ref(), &mut self.generations)?;
         let behind = |kept: &Arc<Memory>| basis.memory.as_ref().is_some_and(|memory| !kept.covers(memory));
         if observed == Observed::GivenUp || self.kept.as_ref().is_some_and(behind) {
             self.kept = None;
         }
         self.looked = changes;
         if let Some(there) = there.as_ref().filter(|_| !self.old) {
-            self.stored = Some((Arc::new(there.memory.clone()), changes));
+            // It may have been looked up before something was written.
+            let is_older = |(stored, at): &(Arc<Memory>, u8)| *at >= changes && !there.memory.covers(stored);
+            if !self.stored.as_ref().is_some_and(is_older) {
+                self.stored = Some((Arc::new(there.memory.clone()), changes));
+            }
         }
         if there.is_none() && self.saw_it {
             self.answered = None;
         }
         self.saw_it_gone = there.is_none() && (self.saw_it_gone || self.saw_it);
         self.saw_it = there.is_some();
-        (basis, Floor { memory: there.map(|there| Arc::new(there.memory)), changes })
+        Some((basis, Floor { memory: there.map(|there| Arc::new(there.memory)), changes }))
     }
 }
 
 /// What happens next.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The record is looked up, and a flight begins.
+    /// The record is asked for.
     Look,
+    /// The store has answered, and a flight begins.
+    Begin,
     /// What is in memory is asked for.
     Hit,
     /// A flight ends with what the server shows.
@@ -227,6 +260,7 @@ impl World {
         match &process.tasks[task] {
             Task::Idle if process.kept.is_some() => vec![Step::Look, Step::Hit],
             Task::Idle => vec![Step::Look],
+            Task::Asking { .. } => vec![Step::Begin],
             Task::Flying { basis, .. } => {
                 let may_be_shown =
                     |index: &usize| basis.memory.as_ref().is_none_or(|least| shown(*index).covers(least));
@@ -252,9 +286,14 @@ impl World {
         let at = std::mem::replace(&mut process.tasks[task], Task::Idle);
         let after = match (at, step) {
             (_, Step::Look) => {
-                let (basis, floor) = process.observe(store.as_ref(), changes);
-                Task::Flying { basis, floor }
+                let there = process.read(store.as_ref());
+                Task::Asking { as_of: process.remembered.as_of(), there, at: changes }
             }
+            (Task::Asking { as_of, there, at }, Step::Begin) => match process.hear(&as_of, there, at) {
+                Some((basis, floor)) => Task::Flying { basis, floor },
+                // It is asked for again.
+                None => Task::Idle,
+            },
             (_, Step::Hit) => {
                 let floor = if process.old {
                     Floor { memory: None, changes: process.looked }
@@ -270,7 +309,10 @@ impl World {
             (Task::Flying { basis, floor }, Step::Land(index)) => {
                 let memory = shown(index);
                 self.choices += usize::from(index == 1 && self.choices == 2);
-                if process.remembered.flight_ended(&basis, &memory) {
+                // The record is looked up once more. One of the last release did not.
+                let (now, floor) =
+                    if process.old { (basis.clone(), floor) } else { process.observe(store.as_ref(), changes) };
+                if process.remembered.flight_ended(&basis, &now, &memory) {
                     process.kept = Some(Arc::clone(&memory));
                     Task::Landed { memory, target: process.remembered.target(), floor }
                 } else {
@@ -311,8 +353,10 @@ impl World {
             _ => Task::Idle,
         };
         self.processes[number].tasks[task] = after;
-        if self.hears_at_once && matches!(self.processes[number].tasks[task], Task::Written { .. }) {
-            self.take(number, task, Step::Hear);
+        match &self.processes[number].tasks[task] {
+            Task::Written { .. } if self.hears_at_once => self.take(number, task, Step::Hear),
+            Task::Asking { .. } if self.hears_at_once => self.take(number, task, Step::Begin),
+            _ => {}
         }
     }
 
@@ -399,6 +443,8 @@ impl World {
             Some(id) => id.accepted != there.accepted || id.uid != there.uid,
             None => there.accepted.is_some(),
         };
+        let forgotten = matches!(process.remembered.state(), State::Forgotten { .. });
+        let another = another || (forgotten && ours.is_some_and(|ours| ours.join(&there.memory).is_none()));
         server.covers(&there.memory) && (another || fits_ours)
     }
 
@@ -410,6 +456,9 @@ impl World {
         process.answered = None;
         for _ in 0..3 {
             world.take(number, 0, Step::Look);
+            if matches!(world.processes[number].tasks[0], Task::Asking { .. }) {
+                world.take(number, 0, Step::Begin);
+            }
             let Task::Flying { basis, .. } = &world.processes[number].tasks[0] else { panic!() };
             if basis.memory.as_ref().is_some_and(|least| !shown(index).covers(least)) {
                 return false;
@@ -509,6 +558,10 @@ impl Task {
         };
         match self {
             Self::Idle => vec![0],
+            Self::Asking { as_of, there, at } => {
+                let as_of = [&key_of_id(as_of.record.as_deref())[..], &[u8::from(as_of.generation == now)]].concat();
+                [vec![5, *at], as_of, key_of(there.as_ref())].concat()
+            }
             Self::Flying { basis, floor } => {
                 let basis = [code(basis.memory.as_deref()), u8::from(basis.generation == now)];
                 [[1].as_slice(), &basis, &floor.key()].concat()

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Basis, Generations, Memory, MemoryRecord, Observed, Remembered, RootPins, State};
+use countersign_notary::{AsOf, Basis, Generations, Memory, MemoryRecord, Observed, Remembered, RootPins, State};
 use futures::future::{BoxFuture, Shared};
 
 use super::ask::{Key, Terms};
@@ -89,7 +89,10 @@ impl Slot {
     /// What would be lost with it.
     fn worth(&self) -> Worth {
         let remembered = &self.remembered;
-        if !self.admitted && !remembered.has_record() && remembered.memory().is_some() {
+        if matches!(remembered.state(), State::Forgotten { .. }) {
+            // That what comes next has to be written.
+            Worth::Unsaved
+        } else if !self.admitted && !remembered.has_record() && remembered.memory().is_some() {
             Worth::NeverAdmitted
         } else if remembered.is_written() || *remembered.state() == State::Unknown {
             Worth::Recoverable
@@ -152,12 +155,18 @@ impl Slots {
         self.flights
     }
 
-    /// Takes note of what the store has of a repository, in this state. What is kept and behind it may not be used again, not even if the server cannot be
-    /// reached.
-    pub(crate) fn observe(&mut self, key: &Key, there: Option<&MemoryRecord>, mark: Option<u64>) -> Basis {
+    /// Takes note of what the store has of a repository, in this state; `None` if it has to be looked up again. What is kept and behind it
+    /// may not be used again, not even if the server cannot be reached.
+    pub(crate) fn observe(
+        &mut self,
+        key: &Key,
+        as_of: &AsOf,
+        there: Option<&MemoryRecord>,
+        mark: Option<u64>,
+    ) -> Option<Basis> {
         let generations = &mut self.generations;
         let slot = self.by_key.entry(key.clone()).or_insert_with(|| Slot::new(key, generations));
-        let (basis, observed) = slot.remembered.observe(there, generations);
+        let (basis, observed) = slot.remembered.observe(as_of, there, generations)?;
         slot.mark = mark;
         slot.admitted &= observed != Observed::GivenUp;
         let behind = |memory: &Arc<Memory>, kept: &Kept| {
@@ -169,7 +178,7 @@ impl Slots {
             (Observed::Fits, true) => self.supersede(key),
             (Observed::Fits | Observed::Contradicts, false) => {}
         }
-        basis
+        Some(basis)
     }
 
     /// Keeps a repository that was verified just now. What it replaces is kept beside it for as long as it could have been
@@ -241,8 +250,9 @@ impl Slots {
             if key != except && slot.flights.is_empty() {
                 share.victims.push((slot.worth(), slot.used, false, key.clone()));
             }
-            if key != except && slot.worth() == Worth::Unsaved {
-                // Its repositories can be had again, and go before its memory.
+            if key != except && (slot.worth() == Worth::Unsaved || !slot.flights.is_empty()) {
+                // Its repositories can be had again, and go before its memory. Somebody who looks at it just now does not keep them from
+                // that: who has flights everywhere would have others lose theirs.
                 share.victims.push((Worth::Recoverable, slot.used, true, key.clone()));
             }
         }
@@ -295,7 +305,7 @@ impl Share {
 #[cfg(test)]
 mod tests {
     use countersign_image::Sha256;
-    use countersign_notary::{RoleName, Seen};
+    use countersign_notary::{Answer, RoleName, Seen, Update};
 
     use super::*;
 
@@ -307,17 +317,22 @@ mod tests {
         Memory { root: Some(vec![0; root].into()), ..Memory::default() }
     }
 
+    fn observe(slots: &mut Slots, index: usize, there: Option<&MemoryRecord>) -> Basis {
+        let as_of = slots.of(&key(index)).remembered.as_of();
+        slots.observe(&key(index), &as_of, there, None).unwrap()
+    }
+
     /// What a flight saw, and whether it is in the store.
     fn fill(slots: &mut Slots, index: usize, root: usize, stored: bool) {
         let record = MemoryRecord { memory: memory(root), uid: Some("1".to_owned()), ..MemoryRecord::default() };
-        slots.observe(&key(index), Some(&record), None);
+        observe(slots, index, Some(&record));
         let slot = slots.of(&key(index));
         slot.used = Instant::now();
         if !stored {
             let mut more = memory(root);
             more.seen.insert(RoleName::targets(), Seen { version: 1, content: Sha256::from_bytes([0; 32]) });
-            let basis = slots.observe(&key(index), Some(&record), None);
-            assert!(slots.of(&key(index)).remembered.flight_ended(&basis, &Arc::new(more)));
+            let basis = observe(slots, index, Some(&record));
+            assert!(slots.of(&key(index)).remembered.flight_ended(&basis, &basis, &Arc::new(more)));
         }
         slots.settle(&key(index));
     }
@@ -355,9 +370,9 @@ mod tests {
     fn what_nothing_was_admitted_for_pushes_out_nothing_else() {
         let mut slots = Slots::default();
         for index in 0..MAX_SLOTS + 1000 {
-            let basis = slots.observe(&key(index), None, None);
+            let basis = observe(&mut slots, index, None);
             let slot = slots.of(&key(index));
-            assert!(slot.remembered.flight_ended(&basis, &Arc::new(memory(1))));
+            assert!(slot.remembered.flight_ended(&basis, &basis, &Arc::new(memory(1))));
             (slot.admitted, slot.used) = (index == 0, Instant::now());
             slots.settle(&key(index));
         }
@@ -380,15 +395,53 @@ mod tests {
         }
     }
 
+    /// Who has flights at all of their own slots has nothing of others dropped for that. Memories stand for repositories here.
+    #[test]
+    fn flights_keep_nothing_from_being_dropped() {
+        let mut slots = Slots::default();
+        for index in 0..100 {
+            slots.of(&key(index)).party = Some("honest".into());
+            fill(&mut slots, index, 1, false);
+            slots.of(&key(index)).admitted = true;
+        }
+        let mut repo = forge::Repo::new("h.io/1000", forge::NOW);
+        for tag in 0..4000 {
+            repo.tag("targets", &format!("v{tag}"), &forge::digest_of("v"));
+        }
+        let files = repo.build();
+        let update = Update::start("h.io/1000", None, None, RootPins::none(), forge::NOW).unwrap();
+        let answer = |name: &str| files.get(name).map_or(Answer::Missing, |bytes| Answer::Found(bytes.to_vec()));
+        let repository = Arc::new(update.run(|request| answer(&request.file)).unwrap());
+        let count = 2 * MAX_BYTES / repository.size();
+        for index in 1000..1000 + count {
+            let terms = Terms { pins: RootPins::none(), login: Login::none() };
+            let outcome = futures::FutureExt::boxed(std::future::pending::<Outcome>());
+            let outcome = futures::FutureExt::shared(outcome);
+            let (ticket, began) = (Ticket::new("greedy", ""), Instant::now());
+            let slot = slots.of(&key(index));
+            slot.party = Some("greedy".into());
+            slot.flights.push(Flight { id: 1, terms, began, outcome, ticket, wanted: Arc::default() });
+            slot.kept = Some(Kept { repository: Arc::clone(&repository), asked: Instant::now() });
+            slots.settle(&key(index));
+        }
+        assert!((0..100).all(|index| has(&slots, index)));
+        assert!(slots.bytes <= MAX_BYTES);
+        assert!((1000..1000 + count).all(|index| has(&slots, index)), "somebody waits at each");
+    }
+
     #[test]
     fn what_was_deleted_is_another_generation() {
         let mut slots = Slots::default();
         fill(&mut slots, 1, 1, true);
         let before = slots.of(&key(1)).remembered.generation();
-        slots.observe(&key(1), None, None);
+        observe(&mut slots, 1, None);
         let slot = slots.of(&key(1));
         assert!(slot.remembered.generation() != before && matches!(slot.remembered.state(), State::Forgotten { .. }));
         slots.settle(&key(1));
         assert!(has(&slots, 1), "that it was deleted must not be forgotten");
+        let basis = observe(&mut slots, 1, None);
+        let slot = slots.of(&key(1));
+        assert!(slot.remembered.flight_ended(&basis, &basis, &Arc::new(memory(1))));
+        assert_eq!(slot.worth(), Worth::Unsaved);
     }
 }
