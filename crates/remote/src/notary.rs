@@ -266,8 +266,12 @@ impl NotaryClient {
     /// Looks at the record of what is in memory, if it has changed: others saw more of the repository, an administrator accepted something or
     /// deleted it, or records cannot be followed any more. Where that would take asking somebody, flights look alone.
     async fn look_at_record(&self, key: &Key) -> Result<(), Failure> {
-        let is_kept = self.slots().find(key).is_some_and(|slot| slot.kept.is_some());
-        if is_kept && self.has_changed(key) == Some(true) { self.known(key).await.map(|_| ()) } else { Ok(()) }
+        let is_kept = || self.slots().find(key).is_some_and(|slot| slot.kept.is_some());
+        if self.options.state.is_some() && is_kept() && self.has_changed(key) == Some(true) {
+            self.known(key).await.map(|_| ())
+        } else {
+            Ok(())
+        }
     }
 
     /// Whether the record has changed since it was looked at; `None` where that takes asking somebody. Nobody waits for the store meanwhile
