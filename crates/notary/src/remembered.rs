@@ -137,7 +137,7 @@ pub enum Written {
     Yes,
     /// It does not.
     No,
-    /// It does not, and it could not be written. That is tried once for each flight.
+    /// It does not, and it could not be written. That is tried again when the record was looked up, or a flight has ended.
     Failed,
 }
 
@@ -287,18 +287,10 @@ impl Remembered {
             let basis = Basis { memory: Some(Arc::new(there.memory.clone())), generation: self.generation };
             return (basis, Observed::Contradicts);
         };
-        let written = if there.memory.covers(&joined) { Written::Yes } else { self.not_written(&joined) };
+        let written = if there.memory.covers(&joined) { Written::Yes } else { Written::No };
         let memory = if joined == **ours { Arc::clone(ours) } else { Arc::new(joined) };
         self.state = State::Seen { memory, record: Some(id), written };
         (self.basis(), Observed::Fits)
-    }
-
-    /// That this could not be written is remembered until a flight ends.
-    fn not_written(&self, memory: &Memory) -> Written {
-        match &self.state {
-            State::Seen { memory: ours, written: Written::Failed, .. } if **ours == *memory => Written::Failed,
-            _ => Written::No,
-        }
     }
 
     /// What a flight begins with that begins now.
