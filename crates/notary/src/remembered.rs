@@ -368,7 +368,7 @@ impl Remembered {
             return false;
         }
         let newest = self.memory().is_none_or(|memory| memory == seen);
-        let counts = newest || self.memory().is_none_or(|memory| seen.covers(memory));
+        let counts = self.memory().is_none_or(|memory| seen.covers(memory));
         match (&mut self.state, record) {
             // What was looked up since is not older than what was written.
             (State::Seen { record, .. }, Some(_)) if *record != target.over => {}

@@ -448,39 +448,33 @@ impl World {
         server.covers(&there.memory) && (another || fits_ours)
     }
 
-    /// Whether one is answered if nobody disturbs it.
+    /// Whether one is answered, and at once, if nobody disturbs it.
     fn is_answered(&self, number: usize, index: usize) -> bool {
         let mut world = self.clone();
         let process = &mut world.processes[number];
         process.tasks.fill(Task::Idle);
         process.answered = None;
-        for _ in 0..3 {
-            world.take(number, 0, Step::Look);
-            if matches!(world.processes[number].tasks[0], Task::Asking { .. }) {
-                world.take(number, 0, Step::Begin);
-            }
-            let Task::Flying { basis, .. } = &world.processes[number].tasks[0] else { panic!() };
-            if basis.memory.as_ref().is_some_and(|least| !shown(index).covers(least)) {
-                return false;
-            }
-            for step in [Step::Land(index), Step::Commit, Step::Send(Store::Works), Step::Hear] {
-                let now = &world.processes[number];
-                let fits = matches!(
-                    (&now.tasks[0], step),
-                    (Task::Flying { .. }, Step::Land(_))
-                        | (Task::Landed { .. }, Step::Commit)
-                        | (Task::Writing { .. }, Step::Send(_))
-                        | (Task::Written { .. }, Step::Hear)
-                );
-                if fits {
-                    world.take(number, 0, step);
-                }
-            }
-            if world.processes[number].answered.is_some() {
-                return true;
+        world.take(number, 0, Step::Look);
+        if matches!(world.processes[number].tasks[0], Task::Asking { .. }) {
+            world.take(number, 0, Step::Begin);
+        }
+        let Task::Flying { basis, .. } = &world.processes[number].tasks[0] else { panic!() };
+        if basis.memory.as_ref().is_some_and(|least| !shown(index).covers(least)) {
+            return false;
+        }
+        for step in [Step::Land(index), Step::Commit, Step::Send(Store::Works), Step::Hear] {
+            let fits = matches!(
+                (&world.processes[number].tasks[0], step),
+                (Task::Flying { .. }, Step::Land(_))
+                    | (Task::Landed { .. }, Step::Commit)
+                    | (Task::Writing { .. }, Step::Send(_))
+                    | (Task::Written { .. }, Step::Hear)
+            );
+            if fits {
+                world.take(number, 0, step);
             }
         }
-        false
+        world.processes[number].answered.is_some()
     }
 
     /// The same for worlds in which the same can happen.
@@ -649,4 +643,58 @@ fn only_what_covers_the_record_that_is_there_takes_its_place() {
     // A directory gives no identities.
     assert_eq!(weighed(1, of(&record(0, "", None)).as_ref(), &record(0, "2", None)), Weighed::Newer);
     assert_eq!(weighed(1, of(&there).as_ref(), &record(0, "", None)), Weighed::Newer);
+}
+
+/// What is written already is not written again, and what could not be written is tried again after each flight.
+#[test]
+fn what_is_written_is_written_once() {
+    let mut generations = Generations::default();
+    let mut remembered = Remembered::new(&mut generations);
+    let fly = |remembered: &mut Remembered, index: usize| {
+        let basis = remembered.basis();
+        assert!(remembered.flight_ended(&basis, &basis, &shown(index)));
+        remembered.target()
+    };
+    let id = RecordId { uid: Some("1".to_owned()), accepted: None };
+    let first = fly(&mut remembered, 0);
+    assert_eq!(remembered.to_write(&shown(0), first.generation), ToWrite::Write(first.clone()));
+    assert_eq!((&first.over, first.must), (&None, false));
+    assert!(remembered.written(&shown(0), &first, Some(id.clone())));
+    let there = Target { over: Some(Arc::new(id.clone())), ..first.clone() };
+    for _ in 0..2 {
+        assert_eq!(remembered.to_write(&shown(0), first.generation), ToWrite::Nothing);
+        assert_eq!(fly(&mut remembered, 0), there, "and nothing new is seen");
+    }
+    assert_eq!(fly(&mut remembered, 1), there);
+    assert_eq!(remembered.to_write(&shown(0), first.generation), ToWrite::Behind, "others here have seen more");
+    assert!(!remembered.written(&shown(0), &there, Some(id)), "while it was written");
+    assert!(!remembered.written(&shown(0), &there, None), "that says nothing of what was seen since");
+    for _ in 0..2 {
+        assert_eq!(remembered.to_write(&shown(1), first.generation), ToWrite::Write(there.clone()));
+        assert!(remembered.written(&shown(1), &there, None));
+        assert_eq!(remembered.to_write(&shown(1), first.generation), ToWrite::Nothing);
+        fly(&mut remembered, 1);
+    }
+    let as_of = remembered.as_of();
+    assert!(remembered.observe(&as_of, None, &mut generations).is_some());
+    assert_eq!(remembered.to_write(&shown(1), first.generation), ToWrite::Behind, "it was deleted");
+    assert!(remembered.observe(&as_of, None, &mut generations).is_none(), "that was looked up before");
+    assert!(fly(&mut remembered, 2).must);
+}
+
+/// A record is written, deleted and made anew by another replica; that one is looked up before this process hears of its own.
+#[test]
+fn what_was_looked_up_since_is_not_older_than_what_was_written() {
+    let mut generations = Generations::default();
+    let mut remembered = Remembered::new(&mut generations);
+    let basis = remembered.basis();
+    assert!(remembered.flight_ended(&basis, &basis, &shown(1)));
+    let target = remembered.target();
+    let id = |uid: &str| RecordId { uid: Some(uid.to_owned()), accepted: None };
+    let anew = MemoryRecord { memory: Memory::clone(&shown(0)), uid: Some("2".to_owned()), ..MemoryRecord::default() };
+    let as_of = remembered.as_of();
+    assert_eq!(remembered.observe(&as_of, Some(&anew), &mut generations).unwrap().1, Observed::Fits);
+    assert!(remembered.written(&shown(1), &target, Some(id("1"))));
+    assert_eq!(remembered.target().over.as_deref(), Some(&id("2")));
+    assert!(matches!(remembered.to_write(&shown(1), target.generation), ToWrite::Write(_)), "the other one has less");
 }
