@@ -353,7 +353,9 @@ impl Remembered {
                 ToWrite::Nothing
             }
             // Somebody else here has seen more meanwhile.
-            State::Seen { memory, .. } | State::Forgotten { since: Some(memory) } if !seen.covers(memory) => {
+            State::Seen { memory, .. } | State::Forgotten { since: Some(memory) }
+                if !Arc::ptr_eq(memory, seen) && !seen.covers(memory) =>
+            {
                 ToWrite::Behind
             }
             State::Seen { .. } | State::Unknown | State::Forgotten { .. } => ToWrite::Write(self.target()),
