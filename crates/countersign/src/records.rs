@@ -13,7 +13,7 @@ use countersign_remote::{
 };
 use futures::future::BoxFuture;
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject, PostParams};
+use kube::api::{Api, ApiResource, DynamicObject, ObjectMeta, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -38,8 +38,6 @@ struct Known {
     /// A number for each state of a record, see [`StateStore::mark`].
     marks: HashMap<String, u64>,
     changes: u64,
-    /// The identity of the record that the one which is known took the place of: late word of that one counts no more.
-    replaced: HashMap<String, String>,
     /// Those that were there and are said to be gone. A list may be older than what was written since, so the API server is
     /// asked before anybody believes it: to forget is to trust whatever comes next.
     gone: HashSet<String>,
@@ -77,6 +75,16 @@ fn size(record: &DynamicObject) -> usize {
     record.data["spec"]["data"].as_str().map_or(0, str::len)
 }
 
+/// Whether a state of a record may be a later one than another. One that was deleted may still be told of when the record is made anew:
+/// of two records the one that was written later counts, by the revision that etcd gives (no API server gives another kind).
+fn may_follow(record: &ObjectMeta, held: &ObjectMeta) -> bool {
+    if record.uid == held.uid {
+        return held.generation <= record.generation;
+    }
+    let revision = |metadata: &ObjectMeta| metadata.resource_version.as_ref()?.parse::<u64>().ok();
+    revision(record).zip(revision(held)).is_none_or(|(record, held)| record > held)
+}
+
 /// The namespace for whose share a record counts.
 fn namespace(record: &DynamicObject) -> &str {
     record.data["spec"]["namespace"].as_str().unwrap_or_default()
@@ -86,18 +94,10 @@ impl Known {
     /// Takes note of a record, unless a newer state of the same one is known already.
     fn take(&mut self, record: DynamicObject) {
         let name = record.metadata.name.clone().unwrap_or_default();
-        if self.replaced.get(&name).is_some_and(|uid| record.metadata.uid.as_ref() == Some(uid)) {
-            return;
-        }
-        let held_uid = self.records.get(&name).and_then(|held| held.metadata.uid.clone());
-        if let Some(held_uid) = held_uid.filter(|held| record.metadata.uid.as_ref() != Some(held)) {
-            self.replaced.insert(name.clone(), held_uid);
-        }
-        let state = |record: &DynamicObject| (record.metadata.uid.clone(), record.metadata.generation);
-        let ((uid, generation), held) = (state(&record), self.records.get(&name).map(state));
-        let is_another = held.as_ref() != Some(&(uid.clone(), generation));
-        if held.is_none_or(|(held_uid, held)| held_uid != uid || held <= generation) {
-            if is_another {
+        let held = self.records.get(&name).map(|held| &held.metadata);
+        if held.is_none_or(|held| may_follow(&record.metadata, held)) {
+            let state = |metadata: &ObjectMeta| (metadata.uid.clone(), metadata.generation);
+            if held.map(state) != Some(state(&record.metadata)) {
                 self.changes += 1;
                 self.marks.insert(name.clone(), self.changes);
             }
@@ -124,7 +124,6 @@ impl Known {
     }
 
     fn drop_record(&mut self, name: &str) -> bool {
-        self.replaced.remove(name);
         let was_there = self.records.remove(name).is_some();
         if was_there {
             self.changes += 1;
@@ -579,12 +578,23 @@ mod tests {
     #[tokio::test]
     async fn late_word_of_a_deleted_record_does_not_replace_the_one_made_anew() {
         let (records, asked) = records(|| failure(500));
-        records.news(News::All(vec![record("old", "1", 1)]));
+        let written = |root: &str, uid: &str, generation: i64, revision: &str| {
+            let mut record = record(root, uid, generation);
+            record.metadata.resource_version = Some(revision.to_owned());
+            record
+        };
+        records.news(News::All(vec![written("old", "1", 1, "98")]));
         // This process found it deleted, and wrote another one.
-        records.known().take(record("new", "2", 1));
-        records.news(News::Applied(record("old and more", "1", 2)));
-        assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
-        records.news(News::Applied(record("newer", "3", 1)));
+        records.known().take(written("new", "2", 1, "200"));
+        let late = || written("old and more", "1", 2, "99");
+        for news in [News::Applied(late()), News::All(vec![late()])] {
+            records.news(news);
+            assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
+        }
+        // Where a list was older, the next one is not taken for late.
+        for news in [News::All(vec![written("more", "2", 2, "201")]), News::Applied(written("newer", "3", 1, "1000"))] {
+            records.news(news);
+        }
         assert_eq!(load(&records).await, Ok(Some(remembered("newer"))));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
