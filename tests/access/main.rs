@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use base64::Engine as _;
@@ -198,18 +199,21 @@ fn by_token(folder: &tempfile::TempDir, ca: &Ca) -> Result<(), Problem> {
     Ok(())
 }
 
+/// A registry that lets in alice alone, by tokens, and the server that gives them.
+fn closed_registry(ca: &Ca, folder: &Path) -> Result<(TokenServer, Registry), Problem> {
+    let alice = User { password: PASSWORDS[0].to_owned(), repositories: vec!["team/app".to_owned()] };
+    let tokens = TokenServer::start(ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
+    let login = format!("alice:{}", PASSWORDS[0]);
+    let registry = Registry::start_as(Some((&tokens, &login)), ca, folder)?;
+    Ok((tokens, registry))
+}
+
 /// The registry behind the same kind of login, and whether it has what was signed.
 #[test]
 fn the_registry_itself() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;
     let ca = Ca::make(folder.path())?;
-    let user = |repositories: &[&str]| User {
-        password: PASSWORDS[0].to_owned(),
-        repositories: repositories.iter().map(|name| (*name).to_owned()).collect(),
-    };
-    let tokens = TokenServer::start(&ca, BTreeMap::from([("alice".to_owned(), user(&["team/app"]))]))?;
-    let login = format!("alice:{}", PASSWORDS[0]);
-    let registry = Registry::start_as(Some((&tokens, &login)), &ca, folder.path())?;
+    let (_tokens, registry) = closed_registry(&ca, folder.path())?;
     let notary = NotaryServer::start(&ca, folder.path())?;
     let first = registry.push("team/app", "v1", "first")?;
     let gun = format!("{}/team/app", registry.host);
@@ -276,10 +280,7 @@ fn the_registry_itself() -> Result<(), Problem> {
 fn a_pod_chooses_who_is_shown_configured_credentials() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;
     let ca = Ca::make(folder.path())?;
-    let alice = User { password: PASSWORDS[0].to_owned(), repositories: vec!["team/app".to_owned()] };
-    let tokens = TokenServer::start(&ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
-    let login = format!("alice:{}", PASSWORDS[0]);
-    let registry = Registry::start_as(Some((&tokens, &login)), &ca, folder.path())?;
+    let (_tokens, registry) = closed_registry(&ca, folder.path())?;
     let notary = NotaryServer::start(&ca, folder.path())?;
     let pushed = registry.push("team/app", "v1", "image")?;
     let gun = format!("{}/team/app", registry.host);
@@ -320,10 +321,7 @@ fn a_pod_chooses_who_is_shown_configured_credentials() -> Result<(), Problem> {
 fn what_a_registry_has() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;
     let ca = Ca::make(folder.path())?;
-    let alice = User { password: PASSWORDS[0].to_owned(), repositories: vec!["team/app".to_owned()] };
-    let tokens = TokenServer::start(&ca, BTreeMap::from([("alice".to_owned(), alice)]))?;
-    let login = format!("alice:{}", PASSWORDS[0]);
-    let registry = Registry::start_as(Some((&tokens, &login)), &ca, folder.path())?;
+    let (_tokens, registry) = closed_registry(&ca, folder.path())?;
     let image = Sha256::from_hex(&registry.push("team/app", "v1", "image")?.digest).ok_or("no digest")?;
     let payload = b"what was signed";
     let blob = registry.push_blob("team/app", payload)?;

@@ -148,7 +148,7 @@ impl Scan {
         self.facts.extend(result);
     }
 
-    /// Takes note of what came in place of a manifest, a blob or a list, and is of no use: it is told, and decides nothing.
+    /// Takes note that a registry sent something that is no manifest, blob or list, and why. A denial tells it; it decides nothing.
     pub fn unusable(&mut self, why: &str) {
         self.found.unusable(why);
     }

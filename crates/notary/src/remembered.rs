@@ -208,7 +208,7 @@ impl Remembered {
     pub fn memory(&self) -> Option<&Arc<Memory>> {
         match &self.state {
             State::Seen { memory, .. } => Some(memory),
-            State::Unknown | State::Forgotten { since: None } => None,
+            State::Unknown => None,
             State::Forgotten { since } => since.as_ref(),
         }
     }
@@ -216,7 +216,14 @@ impl Remembered {
     /// Whether there is a record, as far as this process knows.
     #[must_use]
     pub fn has_record(&self) -> bool {
-        matches!(self.state, State::Seen { record: Some(_), .. })
+        self.record().is_some()
+    }
+
+    fn record(&self) -> Option<&Arc<RecordId>> {
+        match &self.state {
+            State::Seen { record, .. } => record.as_ref(),
+            State::Unknown | State::Forgotten { .. } => None,
+        }
     }
 
     /// Whether the record says all that this process knows.
@@ -228,11 +235,7 @@ impl Remembered {
     /// To be asked before the record is looked up, for [`Self::observe`].
     #[must_use]
     pub fn as_of(&self) -> AsOf {
-        let record = match &self.state {
-            State::Seen { record, .. } => record.clone(),
-            State::Unknown | State::Forgotten { .. } => None,
-        };
-        AsOf { generation: self.generation, record }
+        AsOf { generation: self.generation, record: self.record().cloned() }
     }
 
     /// The record was looked up: it is this one, or there is none. `None` if others found another one, or wrote it, while it was looked
@@ -299,21 +302,11 @@ impl Remembered {
         Basis { memory: self.memory().cloned(), generation: self.generation }
     }
 
-    /// The generation that what is handed out now belongs to.
-    #[must_use]
-    pub fn generation(&self) -> Generation {
-        self.generation
-    }
-
     /// Where what is handed out now is to be written.
     #[must_use]
     pub fn target(&self) -> Target {
-        let (over, must) = match &self.state {
-            State::Seen { record, .. } => (record.clone(), false),
-            State::Unknown => (None, false),
-            State::Forgotten { .. } => (None, true),
-        };
-        Target { over, must, generation: self.generation }
+        let must = matches!(self.state, State::Forgotten { .. });
+        Target { over: self.record().cloned(), must, generation: self.generation }
     }
 
     /// A flight that began so ended, and saw this. `now` is what one would begin with that begins now, after the record was looked up

@@ -368,7 +368,7 @@ impl CosignClient {
             Err(error) => Box::new(error),
         };
         if let Some(trouble) = look.trouble.first() {
-            // Who is let in no longer is not told what was found when they were.
+            // Signatures that were found with a login are kept from it once the registry refuses that login.
             let shut_out = look.trouble.iter().any(|trouble| matches!(trouble, RegistryError::Auth(_)));
             let may_see = self.sharing == Sharing::Everybody || !shut_out;
             let before = may_see.then(|| self.proof(&question, None)).flatten();

@@ -561,18 +561,24 @@ mod tests {
         assert!(server.accept().is_err(), "nobody came");
     }
 
-    #[tokio::test]
-    async fn what_is_only_hashed_is_not_kept() {
+    /// A server that answers so many connections with this, and then ends.
+    fn answers(count: usize, answer: &'static str) -> (Url, std::thread::JoinHandle<()>) {
         use std::io::{Read as _, Write as _};
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
-        let answers = std::thread::spawn(move || {
-            for _ in 0..2 {
+        let serve = move || {
+            for _ in 0..count {
                 let (mut stream, _) = server.accept().unwrap();
                 let _ = stream.read(&mut [0; 1024]);
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody");
+                let _ = stream.write_all(answer.as_bytes());
             }
-        });
+        };
+        (url, std::thread::spawn(serve))
+    }
+
+    #[tokio::test]
+    async fn what_is_only_hashed_is_not_kept() {
+        let (url, answers) = answers(2, "HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody");
         let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
         for (limit, hash) in [(4, Some(Sha256::of(b"body"))), (3, None)] {
             let response = client.send(Request::get(&url, limit).hashed()).await.unwrap();
@@ -584,15 +590,8 @@ mod tests {
     /// What one namespace asks for may be slow by its own doing; others are answered.
     #[tokio::test]
     async fn silence_is_of_one_namespace() {
-        use std::io::{Read as _, Write as _};
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
+        let (url, answers) = answers(1, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         let host = host_port(&url);
-        let answers = std::thread::spawn(move || {
-            let (mut stream, _) = server.accept().unwrap();
-            let _ = stream.read(&mut [0; 1024]);
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        });
         let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
         let silence = HttpError::TimedOut { host: host.clone() };
         client.shared.silent.says_nothing("mallory", &host, &silence, true);
@@ -608,16 +607,10 @@ mod tests {
     /// A host that is left alone is left alone too when another one sends us there, and has turns of its own.
     #[tokio::test]
     async fn hosts_on_the_way_are_hosts() {
-        use std::io::{Read as _, Write as _};
-        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = Url::parse(&format!("http://{}/", server.local_addr().unwrap())).unwrap();
-        let answers = std::thread::spawn(move || {
-            for _ in 0..2 {
-                let (mut stream, _) = server.accept().unwrap();
-                let _ = stream.read(&mut [0; 1024]);
-                let _ = stream.write_all(b"HTTP/1.1 307 There\r\nLocation: http://198.51.100.1:9/x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-            }
-        });
+        let (url, answers) = answers(
+            2,
+            "HTTP/1.1 307 There\r\nLocation: http://198.51.100.1:9/x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        );
         let client = HttpClient::new(&Connections::default(), Duration::from_secs(24 * 3600)).unwrap();
         let there = "198.51.100.1:9".to_owned();
         let silence = HttpError::TimedOut { host: there.clone() };

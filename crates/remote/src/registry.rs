@@ -98,8 +98,8 @@ pub enum RegistryError {
 }
 
 impl RegistryError {
-    /// Whether nothing is known of what is there: the registry was not reached, or would not talk. If not, it answered with
-    /// something that is of no use to anybody.
+    /// Whether it stays open what the registry has: it was not reached, or refused. If not, it answered with something that is
+    /// malformed or too long.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
         !matches!(self, Self::Nonsense { .. } | Self::TooLong { .. })

@@ -239,7 +239,7 @@ async fn private_signatures() {
     }
 }
 
-/// A login that is let in no longer is not told what it found before; one whose registry is down is.
+/// Signatures that were found with a login are kept from it once the registry refuses that login; not while the registry is down.
 #[tokio::test]
 async fn a_login_that_was_taken_away() {
     let registry = Registry::start().await;

@@ -522,7 +522,7 @@ impl Process {
     }
 
     fn key(&self) -> Vec<u8> {
-        let now = self.remembered.generation();
+        let now = self.remembered.generation;
         let mut key = self.core();
         let answered = self.answered.as_ref();
         key.extend(answered.map_or([0; 2], |(memory, changes)| [code(Some(memory)), *changes]));

@@ -345,7 +345,8 @@ impl Look {
         self.guessed.reverse();
     }
 
-    /// What could not be asked leaves the question open; an answer that is of no use does not.
+    /// A registry that could not be asked leaves it open which signatures there are. One that answered with something malformed, or too
+    /// long, does not.
     fn note(&mut self, error: RegistryError) {
         if error.is_undecided() {
             self.trouble.push(error);

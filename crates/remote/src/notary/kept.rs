@@ -433,10 +433,12 @@ mod tests {
     fn what_was_deleted_is_another_generation() {
         let mut slots = Slots::default();
         fill(&mut slots, 1, 1, true);
-        let before = slots.of(&key(1)).remembered.generation();
+        let before = slots.of(&key(1)).remembered.target().generation;
         observe(&mut slots, 1, None);
         let slot = slots.of(&key(1));
-        assert!(slot.remembered.generation() != before && matches!(slot.remembered.state(), State::Forgotten { .. }));
+        assert!(
+            slot.remembered.target().generation != before && matches!(slot.remembered.state(), State::Forgotten { .. })
+        );
         slots.settle(&key(1));
         assert!(has(&slots, 1), "that it was deleted must not be forgotten");
         let basis = observe(&mut slots, 1, None);

@@ -112,7 +112,7 @@ impl Registry {
         self.pages.lock().unwrap().remove(&format!("/v2/team/app/{tail}"));
     }
 
-    /// Answers this to everything from now on, or what there is.
+    /// Answers every request with this body from now on; with `None`, with the pages that were put here.
     pub(crate) fn answers(&self, everything: Option<Vec<u8>>) {
         let mut pages = self.pages.lock().unwrap();
         match everything {
