@@ -597,6 +597,12 @@ mod tests {
         }
         assert_eq!(load(&records).await, Ok(Some(remembered("newer"))));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
+        // One that never knew the deleted record.
+        let (records, _) = self::records(|| failure(500));
+        for record in [written("new", "2", 1, "200"), late(), written("more", "2", 2, "201")] {
+            records.news(News::All(vec![record]));
+        }
+        assert_eq!(load(&records).await, Ok(Some(remembered("more"))));
     }
 
     /// What another replica wrote in place of a record that was deleted is no older state of the same one.
