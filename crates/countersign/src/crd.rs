@@ -37,6 +37,7 @@ pub(crate) fn records(platform: Platform) -> Value {
             "properties": {
                 "server": text("The trust server's address."),
                 "gun": text("The repository's name there."),
+                "pinnedIn": text("The namespace whose ImagePolicy pins the server's certificate, if it is that one's own record."),
                 "accepted": text("When countersign trust accept wrote it, if it did."),
                 "namespace": text("The namespace for which it was written last, for whose share of all records it counts."),
                 "verified": text("When this was written: the last time that something newer was seen."),
@@ -44,6 +45,7 @@ pub(crate) fn records(platform: Platform) -> Value {
                 "rootKeys": {"type": "array", "description": "The ids of the keys that signed it.", "items": text("A key id, in hex.")},
                 "timestampVersion": {"type": "integer", "format": "int64", "description": "The newest version of timestamp.json that was seen."},
                 "data": text("All of it, as JSON: the root itself, and the version and content of each role's file."),
+                "more": text("What releases after the first one add to data, as JSON: the keys that each role had then."),
             },
         }},
     });

@@ -1,14 +1,12 @@
-//! What is remembered of repositories, kept in a cluster: one `TrustRecord` each, in Countersign's own namespace, shared by
-//! all replicas.
+//! A store in a cluster: one `TrustRecord` a record, in Countersign's own namespace, shared by all replicas.
 //!
 //! The records are followed, so that to look one up asks nobody; only something new is written, and only if nobody wrote since.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_notary::{MemoryRecord, RecordId, RoleName, Weighed, weigh};
 use countersign_remote::{
-    Clock, Saved, StateError, StateStore, ToSave, UNKNOWN_MARK, record_name,
+    Clock, Content, RecordKey, Saved, StateError, StateStore, Stored, UNKNOWN_MARK,
     shares::{self, MAX_RECORD_BYTES, NoRoom},
 };
 use futures::future::BoxFuture;
@@ -20,9 +18,6 @@ use tracing::{error, info, warn};
 
 use crate::api::GROUP;
 use crate::cluster::{self, MAX_BLIND, News};
-
-/// How often a write is tried again that somebody else was faster with.
-const MAX_TRIES: usize = 8;
 
 /// The records of a cluster.
 pub(crate) struct Records {
@@ -72,7 +67,7 @@ impl Default for Sight {
 }
 
 fn size(record: &DynamicObject) -> usize {
-    record.data["spec"]["data"].as_str().map_or(0, str::len)
+    ["data", "more"].iter().filter_map(|member| record.data["spec"][member].as_str()).map(str::len).sum()
 }
 
 /// Whether a state of a record may be a later one than another. One that was deleted may still be told of when the record is made anew:
@@ -149,46 +144,42 @@ fn resource() -> ApiResource {
     cluster::resource(GROUP, "v1beta1", "TrustRecord", "trustrecords")
 }
 
-/// Server, repository, and what a record remembers of it.
-///
-/// # Errors
-/// A record that cannot be read.
-pub(crate) fn read(record: &DynamicObject) -> Result<(String, String, MemoryRecord), String> {
-    let text = |member: &str| record.data["spec"][member].as_str().unwrap_or_default().to_owned();
-    let (server, gun) = (text("server"), text("gun"));
-    let mut remembered =
-        MemoryRecord::decode(&server, &gun, text("data").as_bytes()).map_err(|error| error.to_string())?;
-    remembered.namespace = Some(text("namespace")).filter(|namespace| !namespace.is_empty());
-    remembered.uid.clone_from(&record.metadata.uid);
-    Ok((server, gun, remembered))
+/// What a record keeps.
+#[must_use]
+pub(crate) fn read(record: &DynamicObject) -> Stored {
+    let text = |member: &str| record.data["spec"][member].as_str().filter(|text| !text.is_empty());
+    let content = Content {
+        text: text("data").unwrap_or_default().into(),
+        more: text("more").map(Into::into),
+        namespace: text("namespace").map(str::to_owned),
+        summary: Vec::new(),
+    };
+    Stored { content, uid: record.metadata.uid.clone(), revision: revision(record) }
 }
 
-/// A record of what is remembered; in place of another one, where one is given.
+fn revision(record: &DynamicObject) -> String {
+    record.metadata.resource_version.clone().unwrap_or_default()
+}
+
+/// A record that keeps this; in place of another one, where one is given.
 ///
 /// # Errors
-/// What cannot be written down.
+/// What is no text.
 pub(crate) fn write(
     before: Option<&DynamicObject>,
-    server: &str,
-    gun: &str,
-    seen: &MemoryRecord,
+    key: &RecordKey,
+    content: Content,
     now: jiff::Timestamp,
-) -> Result<DynamicObject, String> {
-    // An administrator's change is for nobody in particular, and stays with whom it was for.
-    let before_it = before.map(namespace).filter(|of| !of.is_empty());
-    let namespace = seen.namespace.as_deref().or(before_it);
-    let data =
-        MemoryRecord { namespace: None, ..seen.clone() }.encode(server, gun).map_err(|error| error.to_string())?;
-    let data = String::from_utf8(data).map_err(|error| error.to_string())?;
-    let root = seen.memory.lineage.last();
-    let spec = json!({
-        "server": server, "gun": gun, "data": data, "verified": cluster::time(now), "accepted": seen.accepted,
-        "namespace": namespace,
-        "rootVersion": root.map(|root| root.version),
-        "rootKeys": root.map(|root| root.keys.iter().map(|key| key.id.to_string()).collect::<Vec<_>>()).unwrap_or_default(),
-        "timestampVersion": seen.memory.seen.get(&RoleName::timestamp()).map(|seen| seen.version),
+) -> Result<DynamicObject, std::string::FromUtf8Error> {
+    let mut spec = json!({
+        "server": key.server, "gun": key.gun, "pinnedIn": key.pinned_in, "namespace": content.namespace,
+        "data": String::from_utf8(content.text)?, "more": content.more.map(String::from_utf8).transpose()?,
+        "verified": cluster::time(now),
     });
-    let mut record = DynamicObject::new(&record_name(server, gun), &resource());
+    for (name, value) in content.summary {
+        spec[name] = value;
+    }
+    let mut record = DynamicObject::new(&key.name(), &resource());
     if let Some(before) = before {
         record.metadata = before.metadata.clone();
     }
@@ -257,47 +248,42 @@ impl Records {
         }
     }
 
-    fn unreadable(&self, gun: &str, cause: &str) -> StateError {
-        StateError::unreadable(gun, self.api.resource_url(), cause)
+    fn unreadable(&self, key: &RecordKey, cause: &str) -> StateError {
+        StateError::unreadable(&key.gun, self.place(key), cause)
     }
 
-    async fn store(&self, server: &str, gun: &str, seen: ToSave<'_>) -> Result<Saved, StateError> {
-        let failed = |cause: String| StateError::unwritable(gun, self.api.resource_url(), cause);
-        let name = record_name(server, gun);
-        let mut before = self.known().records.get(&name).cloned();
-        let (mut over, seen) = (seen.over.cloned(), seen.record());
-        for _ in 0..MAX_TRIES {
-            let remembered = before.as_ref().map(|record| self.read(server, gun, record)).transpose()?;
-            let there = remembered.as_ref().map(RecordId::of);
-            match (weigh(&seen.memory, over.as_ref(), remembered.as_ref()), &there) {
-                (Weighed::Overtaken, _) => return Ok(Saved::Overtaken),
-                (Weighed::Same, Some(there)) => return Ok(Saved::Done(there.clone())),
-                (Weighed::Same | Weighed::Newer, _) => {}
+    async fn store(&self, key: &RecordKey, content: Content, over: Option<&str>) -> Result<Saved, StateError> {
+        let failed = |cause: String| StateError::unwritable(&key.gun, self.place(key), cause);
+        let name = key.name();
+        let before = self.known().records.get(&name).cloned();
+        let before = match (before, over) {
+            (Some(before), Some(over)) if revision(&before) == over => Some(before),
+            // What is known to be there is not known to whoever wants to write.
+            (Some(_), _) | (None, Some(_)) => return Ok(Saved::Changed),
+            (None, None) => None,
+        };
+        let record = write(before.as_ref(), key, content, (self.clock)()).map_err(|error| failed(error.to_string()))?;
+        let room = self.known().has_room(&name, &record);
+        room.map_err(|why| StateError::no_room(&key.gun, self.place(key), why))?;
+        let params = PostParams::default();
+        let written = match &before {
+            Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
+            None => cluster::in_time(self.api.create(&params, &record)).await,
+        };
+        match written {
+            Ok(record) => {
+                let uid = record.metadata.uid.clone();
+                // Known at once, before the watch tells it: the next look must not find it gone.
+                self.known().take(record);
+                Ok(Saved::Done(uid))
             }
-            over = there.or(over);
-            let record = write(before.as_ref(), server, gun, &seen, (self.clock)()).map_err(failed)?;
-            let room = self.known().has_room(&name, &record);
-            room.map_err(|why| StateError::no_room(gun, self.api.resource_url(), why))?;
-            let params = PostParams::default();
-            let written = match &before {
-                Some(_) => cluster::in_time(self.api.replace(&name, &params, &record)).await,
-                None => cluster::in_time(self.api.create(&params, &record)).await,
-            };
-            match written {
-                Ok(record) => {
-                    let id = RecordId { uid: record.metadata.uid.clone(), accepted: seen.accepted };
-                    // Known at once, before the watch tells it: the next look must not find it gone.
-                    self.known().take(record);
-                    return Ok(Saved::Done(id));
-                }
-                // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
-                Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
-                    before = self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?;
-                }
-                Err((_, cause)) => return Err(failed(cause)),
+            // Somebody was faster, or took it away. (Where there is no such resource, to create answers 404 too.)
+            Err((Some(code), _)) if code == 409 || (code == 404 && before.is_some()) => {
+                self.look(&name).await.map_err(|cause| self.unreadable(key, &cause))?;
+                Ok(Saved::Changed)
             }
+            Err((_, cause)) => Err(failed(cause)),
         }
-        Err(failed("it is written by others all the time".to_owned()))
     }
 
     /// Asks the API server for a record, and takes note of what it says.
@@ -331,21 +317,12 @@ impl Records {
         Ok(known.records.get(name).cloned())
     }
 
-    fn read(&self, server: &str, gun: &str, record: &DynamicObject) -> Result<MemoryRecord, StateError> {
-        let (found_server, found_gun, remembered) = read(record).map_err(|cause| self.unreadable(gun, &cause))?;
-        // A name is a hash: a record of another repository under it is somebody's doing.
-        if (found_server.as_str(), found_gun.as_str()) != (server, gun) {
-            return Err(self.unreadable(gun, "the record is about another repository"));
-        }
-        Ok(remembered)
-    }
-
-    async fn recall(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
-        let name = record_name(server, gun);
+    async fn recall(&self, key: &RecordKey) -> Result<Option<Stored>, StateError> {
+        let name = key.name();
         let record = {
             let known = self.known();
             if let Some(cause) = known.sight.blind() {
-                return Err(self.unreadable(gun, &cause));
+                return Err(self.unreadable(key, &cause));
             }
             let record = known.records.get(&name).cloned();
             if record.is_none() && !known.gone.contains(&name) {
@@ -355,9 +332,9 @@ impl Records {
         };
         let record = match record {
             Some(record) => Some(record),
-            None => self.look(&name).await.map_err(|cause| self.unreadable(gun, &cause))?,
+            None => self.look(&name).await.map_err(|cause| self.unreadable(key, &cause))?,
         };
-        record.map(|record| self.read(server, gun, &record)).transpose()
+        Ok(record.as_ref().map(read))
     }
 }
 
@@ -378,12 +355,21 @@ impl StateStore for Records {
         Some(known.marks.get(name).copied().unwrap_or_default())
     }
 
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
-        Box::pin(self.recall(server, gun))
+    fn place(&self, key: &RecordKey) -> String {
+        format!("{}/{}", self.api.resource_url(), key.name())
     }
 
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
-        Box::pin(self.store(server, gun, seen))
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
+        Box::pin(self.recall(key))
+    }
+
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        Box::pin(self.store(key, content, over))
     }
 }
 
@@ -391,21 +377,22 @@ impl StateStore for Records {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    use countersign_notary::Memory;
-
     use super::*;
     use crate::cluster::scripted;
 
     const SERVER: &str = "https://notary.example.com:4443";
     const GUN: &str = "registry.example.com/app";
 
-    fn remembered(root: &str) -> MemoryRecord {
-        let memory = Memory { root: Some(root.as_bytes().into()), ..Memory::default() };
-        MemoryRecord { memory, ..MemoryRecord::default() }
+    fn key() -> RecordKey {
+        RecordKey::new(SERVER, GUN)
+    }
+
+    fn content(text: &str) -> Content {
+        Content { text: text.into(), ..Content::default() }
     }
 
     fn record(root: &str, uid: &str, generation: i64) -> DynamicObject {
-        let mut record = write(None, SERVER, GUN, &remembered(root), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let mut record = write(None, &key(), content(root), jiff::Timestamp::UNIX_EPOCH).unwrap();
         (record.metadata.uid, record.metadata.generation) = (Some(uid.to_owned()), Some(generation));
         record
     }
@@ -422,22 +409,16 @@ mod tests {
         (Records { api: api(client, "countersign"), clock, known: Mutex::default() }, asked)
     }
 
-    /// What is remembered, in whichever record.
-    async fn load(records: &Records) -> Result<Option<MemoryRecord>, StateError> {
-        let found = records.load(SERVER, GUN).await?;
-        assert!(found.as_ref().is_none_or(|record| record.uid.is_some()));
-        Ok(found.map(|record| MemoryRecord { uid: None, ..record }))
-    }
-
-    /// Writes in place of the record with this identity.
-    async fn save(records: &Records, uid: &str, memory: &Memory) -> Result<Saved, StateError> {
-        let over = RecordId { uid: Some(uid.to_owned()), accepted: None };
-        records.save(SERVER, GUN, ToSave { over: Some(&over), memory, namespace: "" }).await
+    /// What is there, in whichever record.
+    async fn load(records: &Records) -> Result<Option<Content>, StateError> {
+        let found = records.load(&key()).await?;
+        assert!(found.as_ref().is_none_or(|stored| stored.uid.is_some()));
+        Ok(found.map(|stored| stored.content))
     }
 
     fn failure(code: u16) -> (u16, Value) {
         let reason = if code == 404 { "NotFound" } else { "InternalError" };
-        let details = json!({"name": record_name(SERVER, GUN), "kind": "trustrecords"});
+        let details = json!({"name": key().name(), "kind": "trustrecords"});
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": "no", "details": details,
         });
@@ -454,17 +435,17 @@ mod tests {
         records.news(News::All(vec![record("r", "1", 1)]));
         for code in [Some(403), Some(404), Some(500), None] {
             records.news(News::Trouble(code, "gone".to_owned()));
-            assert_eq!(load(&records).await, Ok(Some(remembered("r"))), "{code:?}");
+            assert_eq!(load(&records).await, Ok(Some(content("r"))), "{code:?}");
         }
         // Others may have seen more by then.
-        let name = record_name(SERVER, GUN);
+        let name = key().name();
         let followed = records.mark(&name);
         tokio::time::advance(MAX_BLIND + std::time::Duration::from_secs(1)).await;
         let refused = load(&records).await.unwrap_err().to_string();
         assert!(refused.contains("trustrecords cannot be followed for 121 s: gone") && records.is_ready(), "{refused}");
         assert_ne!(records.mark(&name), followed, "what is in memory is looked at again");
         records.news(News::All(vec![record("r", "1", 1)]));
-        assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+        assert_eq!(load(&records).await, Ok(Some(content("r"))));
         assert_eq!(records.mark(&name), followed);
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         // A cluster that does not have the resource, or not yet.
@@ -484,7 +465,7 @@ mod tests {
                 let (records, asked) = records(move || if gone { failure(404) } else { stays() });
                 records.news(News::All(vec![record("r", "1", 1)]));
                 records.news(news());
-                let expected = (!gone).then(|| remembered("r"));
+                let expected = (!gone).then(|| content("r"));
                 assert_eq!(load(&records).await, Ok(expected.clone()));
                 assert_eq!(load(&records).await, Ok(expected));
                 assert_eq!(asked.load(Ordering::SeqCst), 1, "asked once");
@@ -495,7 +476,7 @@ mod tests {
         records.news(News::All(Vec::new()));
         assert!(load(&records).await.is_err(), "that nobody knows is no reason to forget");
         records.news(News::Applied(record("r", "1", 1)));
-        assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+        assert_eq!(load(&records).await, Ok(Some(content("r"))));
     }
 
     #[tokio::test]
@@ -504,27 +485,51 @@ mod tests {
         records.news(News::All(vec![record("new", "1", 2)]));
         for news in [News::All(vec![record("old", "1", 1)]), News::Applied(record("old", "1", 1))] {
             records.news(news);
-            assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
+            assert_eq!(load(&records).await, Ok(Some(content("new"))));
         }
         records.news(News::Applied(record("made anew", "2", 1)));
-        assert_eq!(load(&records).await, Ok(Some(remembered("made anew"))));
+        assert_eq!(load(&records).await, Ok(Some(content("made anew"))));
     }
 
     #[tokio::test]
     async fn what_is_taken_away_while_it_is_written_is_not_brought_back() {
-        let (records, _) = records(|| failure(404));
+        let (records, asked) = records(|| failure(404));
         records.news(News::All(vec![record("r", "1", 1)]));
-        let mut more = remembered("r");
-        let seen = countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) };
-        more.memory.seen.insert(RoleName::timestamp(), seen);
-        assert_eq!(save(&records, "1", &more.memory).await, Ok(Saved::Overtaken));
-        assert_eq!(save(&records, "1", &more.memory).await, Ok(Saved::Overtaken));
+        assert_eq!(records.save(&key(), content("more"), Some("")).await, Ok(Saved::Changed));
+        assert_eq!(load(&records).await, Ok(None), "the API server says that it is gone");
+        let asked_before = asked.load(Ordering::SeqCst);
+        assert_eq!(records.save(&key(), content("more"), Some("")).await, Ok(Saved::Changed));
+        assert_eq!(asked.load(Ordering::SeqCst), asked_before);
+    }
+
+    /// Of two who write at once one is told so, and finds what the other one wrote.
+    #[tokio::test]
+    async fn what_others_wrote_is_not_written_over() {
+        let at = |text: &str, revision: &str| {
+            let mut record = record(text, "1", 1);
+            record.metadata.resource_version = Some(revision.to_owned());
+            record
+        };
+        let theirs = serde_json::to_value(at("theirs", "7")).unwrap();
+        let conflicts = AtomicUsize::new(0);
+        let (records, asked) = records(move || match conflicts.fetch_add(1, Ordering::SeqCst) {
+            0 => failure(409),
+            _ => (200, theirs.clone()),
+        });
+        records.news(News::All(vec![at("r", "5")]));
+        for unknown in [None, Some("4")] {
+            assert_eq!(records.save(&key(), content("ours"), unknown).await, Ok(Saved::Changed), "{unknown:?}");
+        }
+        assert_eq!(asked.load(Ordering::SeqCst), 0, "what is known to be there needs no question");
+        assert_eq!(records.save(&key(), content("ours"), Some("5")).await, Ok(Saved::Changed));
+        assert_eq!(load(&records).await, Ok(Some(content("theirs"))));
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]
     async fn each_change_has_a_mark_of_its_own() {
         let (records, _) = records(|| failure(404));
-        let mark = || records.mark(&record_name(SERVER, GUN));
+        let mark = || records.mark(&key().name());
         let mut marks = Vec::new();
         let news: [fn() -> News<DynamicObject>; 6] = [
             || News::All(Vec::new()),
@@ -549,8 +554,7 @@ mod tests {
     }
 
     fn accepted(root: &str, uid: &str, generation: i64) -> DynamicObject {
-        let seen = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".to_owned()), ..remembered(root) };
-        let mut record = write(None, SERVER, GUN, &seen, jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let mut record = write(None, &key(), content(root), jiff::Timestamp::UNIX_EPOCH).unwrap();
         (record.metadata.uid, record.metadata.generation) = (Some(uid.to_owned()), Some(generation));
         record
     }
@@ -571,7 +575,7 @@ mod tests {
             records.news(News::All(vec![record("old", "1", 1)]));
             records.news(News::All(Vec::new()));
             let found = load(&records).await.unwrap().unwrap();
-            assert_eq!(found.memory, remembered("newer").memory, "{gone}");
+            assert_eq!(found, content("newer"), "{gone}");
         }
     }
 
@@ -589,20 +593,20 @@ mod tests {
         let late = || written("old and more", "1", 2, "99");
         for news in [News::Applied(late()), News::All(vec![late()])] {
             records.news(news);
-            assert_eq!(load(&records).await, Ok(Some(remembered("new"))));
+            assert_eq!(load(&records).await, Ok(Some(content("new"))));
         }
         // Where a list was older, the next one is not taken for late.
         for news in [News::All(vec![written("more", "2", 2, "201")]), News::Applied(written("newer", "3", 1, "1000"))] {
             records.news(news);
         }
-        assert_eq!(load(&records).await, Ok(Some(remembered("newer"))));
+        assert_eq!(load(&records).await, Ok(Some(content("newer"))));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
         // One that never knew the deleted record.
         let (records, _) = self::records(|| failure(500));
         for record in [written("new", "2", 1, "200"), late(), written("more", "2", 2, "201")] {
             records.news(News::All(vec![record]));
         }
-        assert_eq!(load(&records).await, Ok(Some(remembered("more"))));
+        assert_eq!(load(&records).await, Ok(Some(content("more"))));
     }
 
     /// What another replica wrote in place of a record that was deleted is no older state of the same one.
@@ -610,10 +614,7 @@ mod tests {
     async fn what_was_made_anew_is_another_record() {
         let (records, asked) = records(|| failure(500));
         records.news(News::All(vec![record("made anew", "2", 1)]));
-        assert_eq!(records.load(SERVER, GUN).await.unwrap().unwrap().uid.as_deref(), Some("2"));
-        assert_eq!(save(&records, "1", &remembered("made anew").memory).await, Ok(Saved::Overtaken));
-        let same = RecordId { uid: Some("2".to_owned()), accepted: None };
-        assert_eq!(save(&records, "2", &remembered("made anew").memory).await, Ok(Saved::Done(same)));
+        assert_eq!(records.load(&key()).await.unwrap().unwrap().uid.as_deref(), Some("2"));
         assert_eq!(asked.load(Ordering::SeqCst), 0);
     }
 
@@ -627,14 +628,9 @@ mod tests {
                 answer
             });
             records.news(News::All(vec![record("r", "1", 1)]));
-            let mut more = remembered("r");
-            more.memory.seen.insert(
-                RoleName::timestamp(),
-                countersign_notary::Seen { version: 2, content: countersign_image::Sha256::from_bytes([0; 32]) },
-            );
-            let refused = save(&records, "1", &more.memory).await.unwrap_err();
+            let refused = records.save(&key(), content("more"), Some("")).await.unwrap_err();
             assert!(matches!(refused, StateError::Unreadable { .. }), "{refused}");
-            assert_eq!(load(&records).await, Ok(Some(remembered("r"))));
+            assert_eq!(load(&records).await, Ok(Some(content("r"))));
             records.news(News::All(Vec::new()));
             assert!(load(&records).await.is_err());
         }
@@ -663,11 +659,29 @@ mod tests {
 
     #[test]
     fn a_record_is_for_whom_it_was_written_last() {
-        let of = |namespace: &str| MemoryRecord { namespace: Some(namespace.to_owned()), ..remembered("r") };
-        let first = write(None, SERVER, GUN, &of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
-        let second = write(Some(&first), SERVER, GUN, &of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
-        let accepted = write(Some(&second), SERVER, GUN, &remembered("r"), jiff::Timestamp::UNIX_EPOCH).unwrap();
-        assert_eq!([&first, &second, &accepted].map(namespace), ["first", "second", "second"]);
-        assert_eq!(read(&second).unwrap().2, of("second"));
+        let of = |namespace: &str| Content { namespace: Some(namespace.to_owned()), ..content("r") };
+        let first = write(None, &key(), of("first"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let second = write(Some(&first), &key(), of("second"), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        assert_eq!([&first, &second].map(namespace), ["first", "second"]);
+        assert_eq!(read(&second).content, of("second"));
+    }
+
+    #[test]
+    fn a_record_says_what_it_keeps() {
+        let key = RecordKey { pinned_in: Some("team".to_owned()), ..key() };
+        let summary = vec![("rootVersion", json!(3)), ("rootKeys", json!(["aa"]))];
+        let kept = Content { more: Some(b"{}".to_vec()), summary, ..content("text") };
+        let record = write(None, &key, kept.clone(), jiff::Timestamp::UNIX_EPOCH).unwrap();
+        let expected = json!({"spec": {
+            "server": SERVER, "gun": GUN, "pinnedIn": "team", "data": "text", "more": "{}",
+            "verified": "1970-01-01T00:00:00Z", "rootVersion": 3, "rootKeys": ["aa"],
+        }});
+        assert_eq!(record.data, expected);
+        assert_eq!(record.metadata.name, Some(key.name()));
+        assert_ne!(key.name(), self::key().name());
+        assert_eq!(read(&record).content, Content { summary: Vec::new(), ..kept });
+        assert_eq!(size(&record), "text".len() + 2);
+        let binary = Content { text: vec![0xff], ..Content::default() };
+        assert!(write(None, &key, binary, jiff::Timestamp::UNIX_EPOCH).is_err());
     }
 }

@@ -152,7 +152,7 @@ impl Repository {
         memory.note(&targets);
         for state in roles.values() {
             if let Status::Valid { metadata, .. } = &state.status {
-                memory.note(metadata);
+                memory.note_delegated(metadata, &state.delegation.keys);
             }
         }
         Self { gun, root, timestamp, snapshot, targets, roles, memory: Arc::new(memory) }

@@ -299,8 +299,10 @@ pub enum Error {
         /// The version of the root that is offered.
         to: u64,
     },
-    /// Whoever makes the repository delegated to ever new names.
-    #[error("{gun} has had more than {limit} roles, which is more than is remembered of one repository")]
+    /// Whoever makes the repository delegated to ever new names or keys.
+    #[error(
+        "{gun} has had roles with more than {limit} keys in all, which is more than is remembered of one repository"
+    )]
     TooMuchToRemember {
         /// The repository.
         gun: String,

@@ -60,6 +60,7 @@ fn bare_type(material: &Material) -> &'static str {
 pub struct PublicKey {
     id: KeyId,
     canonical_id: KeyId,
+    material_id: KeyId,
     usable: Result<Usable, KeyProblem>,
 }
 
@@ -79,7 +80,9 @@ impl PublicKey {
             Ok(Usable { material, certificate: Some(certificate) }) => key_id(bare_type(material), &certificate.spki),
             _ => id,
         };
-        Self { id, canonical_id, usable }
+        let material_id =
+            usable.as_ref().map_or(id, |Usable { material, .. }| key_id(bare_type(material), &material.spki()));
+        Self { id, canonical_id, material_id, usable }
     }
 
     /// The id under which metadata lists the key.
@@ -93,6 +96,12 @@ impl PublicKey {
     #[must_use]
     pub fn canonical_id(&self) -> KeyId {
         self.canonical_id
+    }
+
+    /// One id for each key, in whatever form it stands: in a certificate or bare, and with each way in which its parameters may be written.
+    /// One that cannot be used has that of its form.
+    pub(crate) fn material_id(&self) -> KeyId {
+        self.material_id
     }
 
     /// Whether two keys are the same, in whatever form each of them stands.
@@ -264,5 +273,28 @@ mod tests {
             let usable = PublicKey::new(key_type, &certified.public()).usable;
             assert_eq!(usable, Err(KeyProblem::Unsupported), "{key_type}");
         }
+    }
+
+    /// Two forms of one key have two ids, and one for the key itself.
+    #[test]
+    fn a_key_has_one_id_in_whatever_form() {
+        let rsa = forge::Key::rsa(0);
+        let with_null = rsa.spki();
+        let start = with_null.windows(2).position(|bytes| bytes == [5, 0]).unwrap();
+        let mut without = [&with_null[..start], &with_null[start + 2..]].concat();
+        // The lengths of both sequences that the NULL was in.
+        assert_eq!((without[0], without[1], without[4]), (0x30, 0x82, 0x30));
+        without[3] -= 2;
+        without[5] -= 2;
+        let (one, other) = (PublicKey::new("rsa", &with_null), PublicKey::new("rsa", &without));
+        assert!(one.usable.is_ok() && one.same_as(&other), "{other:?}");
+        assert!(one.id() != other.id() && one.canonical_id() != other.canonical_id());
+        assert_eq!(one.material_id(), other.material_id());
+        let bare = forge::Key::p256("a");
+        let certified = bare.certified(&forge::Cert::new("app", forge::NOW));
+        let [bare, certified] = [bare, certified].map(|key| PublicKey::new(&key.key_type(), &key.public()));
+        assert!(bare.id() != certified.id());
+        assert_eq!(bare.material_id(), certified.material_id());
+        assert_ne!(one.material_id(), bare.material_id());
     }
 }

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use countersign_image::Sha256;
 
 use crate::error::Error;
-use crate::metadata::Metadata;
+use crate::key::KeyId;
+use crate::metadata::{Metadata, RoleKeys};
 use crate::role::RoleName;
 use crate::root::{RootRecord, same_root};
 use crate::signed::{Offered, Trusted};
 
-/// Of how many roles of one repository the versions are remembered: those that are delegated now, and those that once were.
-pub const MAX_SEEN: usize = 4096;
+/// How many versions are remembered of one repository: one for each key that each role has, or once had.
+pub const MAX_SEEN: usize = 8192;
 
 /// The newest version of a role's file that was verified, and what it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +32,86 @@ impl Seen {
     pub(crate) fn offered<T: Metadata>(offered: &Offered<T>) -> Self {
         Self { version: offered.unverified().version(), content: offered.content() }
     }
+
+    /// The later one of two; `None` if they are one version with different content.
+    fn later(self, other: Self) -> Option<Self> {
+        if self.version == other.version {
+            return (self.content == other.content).then_some(self);
+        }
+        Some(if self.version > other.version { self } else { other })
+    }
+}
+
+/// The newest versions of a role's file that were seen, below which none is believed.
+///
+/// Of a delegated role there is one for each key: the newest version that was seen while the role had that key. They count for a role that
+/// still has the key. So a signer who is removed, and added again with other keys, begins anew; and a key that is taken from a role
+/// and given back brings no file back that is older than those that were seen meanwhile with it.
+///
+/// A key counts as itself, see `PublicKey::material_id`: who lists it in another form has not taken it from the role.
+///
+/// One for no key counts whichever keys the role has: of the roles that the root names, and where a record does not say the keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Floors(BTreeMap<Option<KeyId>, Seen>);
+
+impl From<Seen> for Floors {
+    /// Counts whichever keys the role has.
+    fn from(seen: Seen) -> Self {
+        Self([(None, seen)].into())
+    }
+}
+
+impl Floors {
+    /// Of a version that was seen while a role had these keys.
+    pub(crate) fn with_keys(seen: Seen, keys: &RoleKeys) -> Self {
+        Self(keys.keys.iter().map(|key| (Some(key.material_id()), seen)).collect())
+    }
+
+    /// Of versions, each with a key; `None` if they contradict each other.
+    pub(crate) fn of_each(floors: impl IntoIterator<Item = (Option<KeyId>, Seen)>) -> Option<Self> {
+        Self(floors.into_iter().collect()).join(&Self::default())
+    }
+
+    /// All of them, in the order of the keys.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Option<KeyId>, Seen)> {
+        self.0.iter().map(|(key, seen)| (*key, *seen))
+    }
+
+    /// Whether one of them is for a key.
+    pub(crate) fn have_keys(&self) -> bool {
+        self.0.keys().any(Option::is_some)
+    }
+
+    /// The highest version, whichever keys it was seen with. Of two with one number the one whose key comes first.
+    #[must_use]
+    pub fn highest(&self) -> Option<Seen> {
+        self.0.values().rev().max_by_key(|seen| seen.version).copied()
+    }
+
+    /// Those that count for a role which has these keys now; all, for a role that the root names.
+    fn counting<'a>(&'a self, keys: Option<&'a RoleKeys>) -> impl Iterator<Item = &'a Seen> {
+        let has = move |id: &KeyId| keys.is_none_or(|keys| keys.keys.iter().any(|key| key.material_id() == *id));
+        self.0.iter().filter(move |(key, _)| key.as_ref().is_none_or(has)).map(|(_, seen)| seen)
+    }
+
+    /// Both together; `None` if one version was seen with different content under one key.
+    fn join(&self, other: &Self) -> Option<Self> {
+        let mut joined = self.0.clone();
+        for (key, theirs) in &other.0 {
+            let ours = joined.get(key).copied().unwrap_or(*theirs);
+            joined.insert(*key, ours.later(*theirs)?);
+        }
+        // The keys of one whose keys are not said are known where it was seen with its keys, or a later one was.
+        if let Some(without) = joined.get(&None).copied() {
+            let mut with_key = joined.iter().filter(|(key, _)| key.is_some()).map(|(_, seen)| *seen);
+            if with_key.clone().any(|seen| seen.later(without) == Some(seen)) {
+                joined.remove(&None);
+            } else if with_key.any(|seen| seen.later(without).is_none()) {
+                return None;
+            }
+        }
+        Some(Self(joined))
+    }
 }
 
 /// What is remembered of one repository on one server. It only ever grows out of a whole verified [`crate::Repository`].
@@ -40,27 +121,29 @@ pub struct Memory {
     pub root: Option<Arc<[u8]>>,
     /// The roots that led to it, oldest first.
     pub lineage: Vec<RootRecord>,
-    /// The newest version of each role's file, delegations included.
-    pub seen: BTreeMap<RoleName, Seen>,
+    /// The newest versions of each role's file, delegations included.
+    pub seen: BTreeMap<RoleName, Floors>,
 }
 
 impl Memory {
-    /// The version of a role that was seen last.
-    pub(crate) fn version(&self, role: &RoleName) -> Option<u64> {
-        self.seen.get(role).map(|seen| seen.version)
+    /// The highest version of a role's file that was seen, as far as it counts for a role that has these keys now.
+    pub(crate) fn version(&self, role: &RoleName, keys: &RoleKeys) -> Option<u64> {
+        self.seen.get(role)?.counting(Some(keys)).map(|seen| seen.version).max()
     }
 
-    /// Refuses an older version than was seen, and the same version with another content.
-    pub(crate) fn check(&self, role: &RoleName, offered: Seen) -> Result<(), Error> {
-        match self.seen.get(role) {
-            Some(seen) if offered.version < seen.version => {
-                Err(Error::Rollback { role: role.clone(), offered: offered.version, remembered: seen.version })
-            }
-            Some(seen) if offered.version == seen.version && offered.content != seen.content => {
-                Err(Error::SameVersionOtherContent { role: role.clone(), version: offered.version })
-            }
-            _ => Ok(()),
+    /// Refuses an older version than was seen, and the same version with another content. `keys` are those that a delegated role has now;
+    /// none for a role that the root names.
+    pub(crate) fn check(&self, role: &RoleName, keys: Option<&RoleKeys>, offered: Seen) -> Result<(), Error> {
+        let counting = || self.seen.get(role).into_iter().flat_map(|floors| floors.counting(keys));
+        if let Some(newest) = counting().map(|seen| seen.version).max()
+            && offered.version < newest
+        {
+            return Err(Error::Rollback { role: role.clone(), offered: offered.version, remembered: newest });
         }
+        if counting().any(|seen| seen.later(offered).is_none()) {
+            return Err(Error::SameVersionOtherContent { role: role.clone(), version: offered.version });
+        }
+        Ok(())
     }
 
     /// What two who looked at the same repository know together: of each role the newer version, and the newer root with all that is
@@ -86,13 +169,8 @@ impl Memory {
             joined.lineage.splice(0..0, older.lineage.iter().take(common).cloned());
         }
         for (role, theirs) in &other.seen {
-            match joined.seen.get(role) {
-                Some(ours) if ours.version == theirs.version && ours.content != theirs.content => return None,
-                Some(ours) if ours.version >= theirs.version => {}
-                _ => {
-                    joined.seen.insert(role.clone(), *theirs);
-                }
-            }
+            let together = joined.seen.get(role).map_or_else(|| Some(theirs.clone()), |ours| ours.join(theirs))?;
+            joined.seen.insert(role.clone(), together);
         }
         Some(joined)
     }
@@ -101,6 +179,19 @@ impl Memory {
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
         self.join(other).as_ref() == Some(self)
+    }
+
+    /// Whether a record with this says all of the other that it can say: a record of an older release says no keys, and the highest version
+    /// of each role counts then, whichever keys it has. The keys are written with whatever is new next.
+    #[must_use]
+    pub fn says(&self, other: &Self) -> bool {
+        self.covers(other) || (self.seen.values().all(|floors| !floors.have_keys()) && other.without_keys() == *self)
+    }
+
+    /// The same as a record of an older release says it.
+    fn without_keys(&self) -> Self {
+        let highest = |(role, floors): (&RoleName, &Floors)| Some((role.clone(), floors.highest()?.into()));
+        Self { seen: self.seen.iter().filter_map(highest).collect(), ..self.clone() }
     }
 
     /// Whether its root is newer, or is the same one with more of the chain that led to it.
@@ -112,14 +203,28 @@ impl Memory {
     /// About how many bytes it takes to keep it.
     #[must_use]
     pub fn size(&self) -> usize {
-        let names: usize = self.seen.keys().map(|role| role.as_str().len() + size_of::<Seen>()).sum();
+        let floor = size_of::<(Option<KeyId>, Seen)>();
+        let names: usize = self.seen.iter().map(|(role, floors)| role.as_str().len() + floors.0.len() * floor).sum();
         let keys: usize = self.lineage.iter().map(|root| size_of_val(root) + size_of_val(root.keys.as_slice())).sum();
         self.root.as_ref().map_or(0, |root| root.len()) + names + keys
     }
 
-    /// Takes note of a verified file.
+    /// How many versions are remembered, see [`MAX_SEEN`].
+    pub(crate) fn versions(&self) -> usize {
+        self.seen.values().map(|floors| floors.0.len()).sum()
+    }
+
+    /// Takes note of a verified file of a role that the root names.
     pub(crate) fn note<T: Metadata>(&mut self, trusted: &Trusted<T>) {
-        self.seen.insert(trusted.role().clone(), Seen::of(trusted));
+        self.seen.insert(trusted.role().clone(), Seen::of(trusted).into());
+    }
+
+    /// Takes note of a verified file of a delegated role that has these keys. It was checked: nothing that counts for these keys is newer.
+    pub(crate) fn note_delegated<T: Metadata>(&mut self, trusted: &Trusted<T>, keys: &RoleKeys) {
+        let floors = self.seen.entry(trusted.role().clone()).or_default();
+        let now = Floors::with_keys(Seen::of(trusted), keys);
+        floors.0.remove(&None);
+        floors.0.extend(now.0);
     }
 }
 
@@ -133,7 +238,7 @@ fn is_one_root(one: &Memory, other: &Memory) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::KeyId;
+    use crate::key::PublicKey;
     use crate::root::RootKey;
 
     #[test]
@@ -148,7 +253,110 @@ mod tests {
         let lined = Memory { lineage: vec![record.clone(), record.clone()], ..rooted.clone() };
         assert_eq!(lined.size(), 1000 + 2 * (size_of::<RootRecord>() + 3 * size_of::<RootKey>()));
         let seen = Seen { version: 1, content: Sha256::from_bytes([0; 32]) };
-        let full = Memory { seen: [(RoleName::targets(), seen), (RoleName::root(), seen)].into(), ..lined.clone() };
-        assert_eq!(full.size(), lined.size() + "targets".len() + "root".len() + 2 * size_of::<Seen>());
+        let two = Floors(BTreeMap::from([(None, seen), (Some(key), seen)]));
+        let full =
+            Memory { seen: [(RoleName::targets(), seen.into()), (RoleName::root(), two)].into(), ..lined.clone() };
+        let floor = size_of::<(Option<KeyId>, Seen)>();
+        assert_eq!(full.size(), lined.size() + "targets".len() + "root".len() + 3 * floor);
+        assert_eq!(full.versions(), 3);
+    }
+
+    const KEYS: [u8; 2] = [1, 2];
+
+    fn public(number: u8) -> PublicKey {
+        PublicKey::new("of no use", &[number])
+    }
+
+    fn key(number: u8) -> KeyId {
+        public(number).material_id()
+    }
+
+    fn keys(numbers: &[u8]) -> RoleKeys {
+        RoleKeys { keys: numbers.iter().map(|number| Arc::new(public(*number))).collect(), threshold: 1 }
+    }
+
+    /// All floors with up to two keys, two versions and two contents; with those that count whichever keys there are, or without.
+    fn all(any: bool) -> Vec<Floors> {
+        let mut seen = vec![None];
+        for version in [1, 2] {
+            seen.extend([0, 1].map(|content| Some(Seen { version, content: Sha256::from_bytes([content; 32]) })));
+        }
+        let mut found: Vec<Floors> = Vec::new();
+        for whichever in seen.iter().filter(|seen| any || seen.is_none()) {
+            for one in &seen {
+                for two in &seen {
+                    let each = [(None, whichever), (Some(key(1)), one), (Some(key(2)), two)];
+                    let floors = Floors::of_each(each.into_iter().filter_map(|(key, seen)| Some((key, (*seen)?))));
+                    found.extend(floors.filter(|floors| !found.contains(floors)));
+                }
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn floors_of_two_count_together() {
+        let floors = all(true);
+        assert!(floors.len() > 40, "{}", floors.len());
+        for one in &floors {
+            assert_eq!(one.join(one).as_ref(), Some(one), "each knows what it knows");
+            for two in &floors {
+                let joined = one.join(two);
+                assert_eq!(joined, two.join(one));
+                let Some(joined) = joined else {
+                    continue;
+                };
+                for part in [one, two] {
+                    assert_eq!(joined.join(part).as_ref(), Some(&joined), "{one:?} {two:?}");
+                }
+                for three in &floors {
+                    let (left, right) = (joined.join(three), two.join(three).and_then(|rest| one.join(&rest)));
+                    assert!(left == right || left.is_none() || right.is_none(), "{one:?} {two:?} {three:?}");
+                }
+            }
+        }
+    }
+
+    /// What either refuses, both together refuse, whichever keys a role has.
+    #[test]
+    fn nothing_is_forgotten_of_two() {
+        let memory =
+            |floors: &Floors| Memory { seen: [(RoleName::releases(), floors.clone())].into(), ..Memory::default() };
+        let sets = [keys(&[]), keys(&KEYS[..1]), keys(&KEYS[1..]), keys(&KEYS)];
+        let offers = all(false).into_iter().filter_map(|floors| floors.highest()).collect::<Vec<_>>();
+        let mut refused = 0;
+        for one in &all(false) {
+            for two in &all(false) {
+                let Some(joined) = one.join(two) else {
+                    continue;
+                };
+                for (set, offered) in sets.iter().flat_map(|set| offers.iter().map(move |offered| (set, offered))) {
+                    let check = |floors| memory(floors).check(&RoleName::releases(), Some(set), *offered);
+                    if check(one).is_err() {
+                        refused += 1;
+                        assert!(check(&joined).is_err(), "{one:?} {two:?} {offered:?}");
+                    }
+                }
+            }
+        }
+        assert!(refused > 1000);
+    }
+
+    /// A record without keys refuses no less than the same with keys.
+    #[test]
+    fn a_record_without_keys_says_no_less() {
+        let memory =
+            |floors: &Floors| Memory { seen: [(RoleName::releases(), floors.clone())].into(), ..Memory::default() };
+        let sets = [keys(&[]), keys(&KEYS[..1]), keys(&KEYS[1..]), keys(&KEYS)];
+        for floors in all(false).iter().filter(|floors| floors.have_keys()) {
+            let (with, without) = (memory(floors), memory(floors).without_keys());
+            assert!(without.says(&with) && with.says(&with) && with.covers(&without) && !without.covers(&with));
+            // Only where it says just that.
+            let older = memory(&Floors::from(Seen { version: 0, content: Sha256::from_bytes([0; 32]) }));
+            assert!(!older.says(&with) && !Memory::default().says(&with));
+            for set in &sets {
+                assert!(without.version(&RoleName::releases(), set) >= with.version(&RoleName::releases(), set));
+            }
+        }
     }
 }

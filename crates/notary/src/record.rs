@@ -1,4 +1,7 @@
-//! The record of a memory: what a store keeps of one repository, and the text that it is written as.
+//! The record of a memory: what a store keeps of one repository, and the texts that it is written as.
+//!
+//! What is stored outlives releases. The first text is as the first release wrote it, and each release reads it. What came later stands in a
+//! second text, which a release that does not know it drops when it writes; then what the first one says counts, which is never less.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::key::KeyId;
-use crate::memory::{Memory, Seen};
+use crate::memory::{Floors, Memory, Seen};
 use crate::role::RoleName;
 use crate::root::{RootKey, RootRecord};
 
@@ -23,8 +26,19 @@ pub struct MemoryRecord {
     pub accepted: Option<String>,
     /// The namespace for which it was written last, and for whose share it counts.
     pub namespace: Option<String>,
-    /// The identity that the store gave the record when it was made, if it gives any. It is no part of the text.
+    /// The namespace whose policy pins the certificate of the trust server, if it is for that one alone.
+    pub pinned_in: Option<String>,
+    /// The identity that the store gave the record when it was made, if it gives any. It is no part of the texts.
     pub uid: Option<String>,
+}
+
+/// What is written of a record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// What each release reads: JSON.
+    pub text: Vec<u8>,
+    /// What later ones add to it, if there is anything: JSON.
+    pub more: Option<Vec<u8>>,
 }
 
 /// Why a record cannot be read or written down.
@@ -49,38 +63,43 @@ impl From<serde_json::Error> for RecordError {
 }
 
 impl MemoryRecord {
-    /// The JSON text of what is remembered of a repository on a server.
+    /// The JSON texts of what is remembered of a repository on a server.
     ///
     /// # Errors
     /// It cannot be written down.
-    pub fn encode(&self, server: &str, gun: &str) -> Result<Vec<u8>, RecordError> {
-        Ok(serde_json::to_vec(&Text::of(server, gun, self))?)
+    pub fn encode(&self, server: &str, gun: &str) -> Result<Encoded, RecordError> {
+        let text = serde_json::to_vec(&Text::of(server, gun, self))?;
+        let more = More::of(self);
+        let more = if more == More::default() { None } else { Some(serde_json::to_vec(&more)?) };
+        Ok(Encoded { text, more })
     }
 
-    /// Reads such a text back.
+    /// Reads such texts back.
     ///
     /// # Errors
-    /// A text that is no record, or speaks of another repository.
-    pub fn decode(server: &str, gun: &str, text: &[u8]) -> Result<Self, RecordError> {
-        let text: Text = serde_json::from_slice(text)?;
-        if text.server != server || text.gun != gun {
+    /// Texts that are no record, or speak of another repository.
+    pub fn decode(server: &str, gun: &str, text: &[u8], more: Option<&[u8]>) -> Result<Self, RecordError> {
+        let (found_server, found_gun, record) = Self::decode_any(text, more)?;
+        if found_server != server || found_gun != gun {
             return Err(RecordError::OtherRepository);
         }
-        text.recall().ok_or(RecordError::Malformed)
+        Ok(record)
     }
 
-    /// Reads such a text back, of whichever repository it speaks: its server, its name, and what is remembered of it.
+    /// Reads such texts back, of whichever repository they speak: its server, its name, and what is remembered of it.
     ///
     /// # Errors
-    /// A text that is no record.
-    pub fn decode_any(text: &[u8]) -> Result<(String, String, Self), RecordError> {
+    /// Texts that are no record.
+    pub fn decode_any(text: &[u8], more: Option<&[u8]>) -> Result<(String, String, Self), RecordError> {
         let text: Text = serde_json::from_slice(text)?;
+        let more: More = more.map(serde_json::from_slice).transpose()?.unwrap_or_default();
         let (server, gun) = (text.server.clone(), text.gun.clone());
-        Ok((server, gun, text.recall().ok_or(RecordError::Malformed)?))
+        let record = text.recall().and_then(|record| more.add_to(record));
+        Ok((server, gun, record.ok_or(RecordError::Malformed)?))
     }
 }
 
-/// The JSON form, wherever it is kept. What is stored outlives releases, so its members keep their meaning.
+/// The JSON form of the first text, wherever it is kept.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Text {
@@ -111,6 +130,67 @@ struct SeenText {
     content: String,
 }
 
+/// The JSON form of the second text. Members that are not known are for later releases.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct More {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pinned_in: Option<String>,
+    /// Of each delegated role the versions that were seen, with the keys that it had then.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    keys: BTreeMap<String, Vec<WithKeys>>,
+}
+
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct WithKeys {
+    version: u64,
+    content: String,
+    /// Ids of the keys themselves (`PublicKey::material_id`); none where it is not known which keys the role had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    keys: Vec<String>,
+}
+
+impl More {
+    fn of(record: &MemoryRecord) -> Self {
+        let with_keys = |floors: &Floors| {
+            let mut texts: Vec<WithKeys> = Vec::new();
+            for (key, seen) in floors.iter() {
+                let (content, key) = (seen.content.hex(), key.map(|key| key.to_string()));
+                let same = |text: &&mut WithKeys| {
+                    text.version == seen.version && text.content == content && key.is_some() != text.keys.is_empty()
+                };
+                match texts.iter_mut().find(same) {
+                    Some(text) => text.keys.extend(key),
+                    None => texts.push(WithKeys { version: seen.version, content, keys: key.into_iter().collect() }),
+                }
+            }
+            texts
+        };
+        let delegated = record.memory.seen.iter().filter(|(_, floors)| floors.have_keys());
+        let keys = delegated.map(|(role, floors)| (role.to_string(), with_keys(floors))).collect();
+        Self { pinned_in: record.pinned_in.clone(), keys }
+    }
+
+    fn add_to(self, mut record: MemoryRecord) -> Option<MemoryRecord> {
+        for (role, texts) in self.keys {
+            let mut all = Vec::new();
+            for text in texts {
+                let seen = Seen { version: text.version, content: Sha256::from_hex(&text.content)? };
+                if text.keys.is_empty() {
+                    all.push((None, seen));
+                }
+                for key in text.keys {
+                    all.push((Some(KeyId::from_hex(&key)?), seen));
+                }
+            }
+            // What the first text says of a role that stands here is one of these.
+            record.memory.seen.insert(RoleName::parse(&role)?, Floors::of_each(all)?);
+        }
+        record.pinned_in = self.pinned_in;
+        Some(record)
+    }
+}
+
 impl Text {
     fn of(server: &str, gun: &str, record: &MemoryRecord) -> Self {
         let memory = &record.memory;
@@ -119,8 +199,9 @@ impl Text {
             threshold: root.threshold,
             keys: root.keys.iter().map(|key| [key.id.to_string(), key.canonical_id.to_string()]).collect(),
         };
-        let seen = |(role, seen): (&RoleName, &Seen)| {
-            (role.to_string(), SeenText { version: seen.version, content: seen.content.hex() })
+        let seen = |(role, floors): (&RoleName, &Floors)| {
+            let seen = floors.highest()?;
+            Some((role.to_string(), SeenText { version: seen.version, content: seen.content.hex() }))
         };
         Self {
             server: server.to_owned(),
@@ -129,7 +210,7 @@ impl Text {
             namespace: record.namespace.clone(),
             root: STANDARD.encode(memory.root.as_deref().unwrap_or_default()),
             lineage: memory.lineage.iter().map(root).collect(),
-            seen: memory.seen.iter().map(seen).collect(),
+            seen: memory.seen.iter().filter_map(seen).collect(),
         }
     }
 
@@ -143,14 +224,15 @@ impl Text {
             Some(RootRecord { version: root.version, threshold: root.threshold, keys })
         };
         let seen = |(role, seen): (String, SeenText)| {
-            Some((RoleName::parse(&role)?, Seen { version: seen.version, content: Sha256::from_hex(&seen.content)? }))
+            let seen = Seen { version: seen.version, content: Sha256::from_hex(&seen.content)? };
+            Some((RoleName::parse(&role)?, Floors::from(seen)))
         };
         let memory = Memory {
             root: Some(root),
             lineage: self.lineage.into_iter().map(lineage).collect::<Option<_>>()?,
             seen: self.seen.into_iter().map(seen).collect::<Option<_>>()?,
         };
-        Some(MemoryRecord { memory, accepted: self.accepted, namespace: self.namespace, uid: None })
+        Some(MemoryRecord { memory, accepted: self.accepted, namespace: self.namespace, ..MemoryRecord::default() })
     }
 }
 
@@ -168,9 +250,13 @@ mod tests {
         let memory = Memory {
             root: Some(b"{\"signed\":{}}".as_slice().into()),
             lineage: vec![RootRecord { version: 1, threshold: 1, keys }],
-            seen: [(RoleName::timestamp(), seen(7)), (RoleName::parse("targets/releases").unwrap(), seen(3))].into(),
+            seen: [
+                (RoleName::timestamp(), seen(7).into()),
+                (RoleName::parse("targets/releases").unwrap(), seen(3).into()),
+            ]
+            .into(),
         };
-        MemoryRecord { memory, accepted: None, namespace: None, uid: None }
+        MemoryRecord { memory, ..MemoryRecord::default() }
     }
 
     /// A text as it stands in the stores of installations, with these members in it.
@@ -191,18 +277,19 @@ mod tests {
         };
         for (record, more) in [(plain, ""), (full, r#""accepted":"2026-01-01T00:00:00Z","namespace":"team","#)] {
             let text = text(more);
-            assert_eq!(String::from_utf8(record.encode(SERVER, GUN).unwrap()).unwrap(), text);
-            assert_eq!(MemoryRecord::decode(SERVER, GUN, text.as_bytes()), Ok(record.clone()));
-            let read = MemoryRecord::decode_any(text.as_bytes());
+            let written = record.encode(SERVER, GUN).unwrap();
+            assert_eq!((String::from_utf8(written.text).unwrap(), written.more), (text.clone(), None));
+            assert_eq!(MemoryRecord::decode(SERVER, GUN, text.as_bytes(), None), Ok(record.clone()));
+            let read = MemoryRecord::decode_any(text.as_bytes(), None);
             assert_eq!(read, Ok((SERVER.to_owned(), GUN.to_owned(), record)));
         }
     }
 
     #[test]
     fn what_is_no_record_of_the_repository_is_refused() {
-        let decode = |text: &str| MemoryRecord::decode(SERVER, GUN, text.as_bytes()).unwrap_err();
+        let decode = |text: &str| MemoryRecord::decode(SERVER, GUN, text.as_bytes(), None).unwrap_err();
         let sound = text("");
-        assert!(MemoryRecord::decode(SERVER, "registry.example.com/other", sound.as_bytes()).is_err());
+        assert!(MemoryRecord::decode(SERVER, "registry.example.com/other", sound.as_bytes(), None).is_err());
         assert_eq!(decode(&sound.replace("/app", "/other")), RecordError::OtherRepository);
         assert_eq!(decode(&sound.replace("notary.", "other.")), RecordError::OtherRepository);
         let broken = [
@@ -214,10 +301,51 @@ mod tests {
         ];
         for text in broken {
             assert_eq!(decode(&text), RecordError::Malformed, "{text}");
-            assert_eq!(MemoryRecord::decode_any(text.as_bytes()), Err(RecordError::Malformed), "{text}");
+            assert_eq!(MemoryRecord::decode_any(text.as_bytes(), None), Err(RecordError::Malformed), "{text}");
         }
         for text in ["", "{", "[]", "{}", &text(r#""later":1,"#), &sound.replace("\"version\":7", "\"version\":-7")] {
             assert!(matches!(decode(text), RecordError::Json(_)), "{text}");
         }
+    }
+
+    /// What later releases add stands in a text of its own; the first text says of each role the highest version, for those before.
+    #[test]
+    fn keys_stand_in_a_text_of_their_own() {
+        let key = |digit: &str| KeyId::from_hex(&digit.repeat(64)).unwrap();
+        let seen = |version, content| Seen { version, content: Sha256::from_bytes([content; 32]) };
+        let mut record = MemoryRecord { pinned_in: Some("team".to_owned()), ..record() };
+        let releases = RoleName::parse("targets/releases").unwrap();
+        let each = [(None, seen(4, 1)), (Some(key("d")), seen(3, 0xcc)), (Some(key("e")), seen(2, 2))];
+        let each = each.into_iter().chain([(Some(key("f")), seen(2, 2))]);
+        record.memory.seen.insert(releases, Floors::of_each(each).unwrap());
+        let written = record.encode(SERVER, GUN).unwrap();
+        let first = text("").replace(
+            &format!(r#""version":3,"content":"{}""#, "c".repeat(64)),
+            &format!(r#""version":4,"content":"{}""#, "01".repeat(32)),
+        );
+        assert_eq!(String::from_utf8(written.text.clone()).unwrap(), first);
+        let (one, two, old) = ("01".repeat(32), "02".repeat(32), "c".repeat(64));
+        let (d, e, f) = ("d".repeat(64), "e".repeat(64), "f".repeat(64));
+        let more = format!(
+            r#"{{"pinnedIn":"team","keys":{{"targets/releases":[{{"version":4,"content":"{one}"}},{{"version":3,"content":"{old}","keys":["{d}"]}},{{"version":2,"content":"{two}","keys":["{e}","{f}"]}}]}}}}"#
+        );
+        assert_eq!(String::from_utf8(written.more.unwrap()).unwrap(), more);
+        let read = |more: &str| MemoryRecord::decode(SERVER, GUN, &written.text, Some(more.as_bytes()));
+        assert_eq!(read(&more), Ok(record.clone()));
+        assert_eq!(read(&more.replace(r#"{"pinnedIn""#, r#"{"later":1,"pinnedIn""#)), Ok(record));
+        // Without it, the highest version counts whichever keys there are.
+        let without = MemoryRecord::decode(SERVER, GUN, &written.text, None).unwrap();
+        assert_eq!(without.memory.seen[&RoleName::releases()], Floors::from(seen(4, 1)));
+        assert_eq!(without.pinned_in, None);
+        let contradiction = more.replace(r#""version":3"#, r#""version":4"#);
+        for (broken, expected) in [
+            (more.replace("dddd", "xxxx"), RecordError::Malformed),
+            (more.replace("0202", "xxxx"), RecordError::Malformed),
+            (more.replace("targets/releases", "Targets"), RecordError::Malformed),
+            (contradiction, RecordError::Malformed),
+        ] {
+            assert_eq!(read(&broken), Err(expected), "{broken}");
+        }
+        assert!(matches!(read("{"), Err(RecordError::Json(_))));
     }
 }

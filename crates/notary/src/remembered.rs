@@ -10,6 +10,7 @@
 //! | what happens | told by | what becomes of the state |
 //! |---|---|---|
 //! | A record is looked up, and there is none. | [`Remembered::observe`] | `Seen` with a record becomes `Forgotten`; the others stay. |
+//! | There is none, but another one of the same repository to begin with. | [`Remembered::begin_with`] | `Unknown` becomes `Seen`, without a record; the others stay. |
 //! | A record appears. | [`Remembered::observe`] | `Seen`: what is known and the record together. If an administrator accepted it: the record alone. |
 //! | The record has changed. | [`Remembered::observe`] | The same. |
 //! | It is another record, or an administrator accepted a change. | [`Remembered::observe`] | `Seen`: the record alone. |
@@ -77,7 +78,7 @@ pub fn weigh(seen: &Memory, before: Option<&RecordId>, there: Option<&MemoryReco
     };
     if !same_record || !seen.covers(&there.memory) {
         Weighed::Overtaken
-    } else if there.memory.covers(seen) {
+    } else if there.memory.says(seen) {
         // Each knows all that the other knows: to write it would have two replicas write in turn for ever.
         Weighed::Same
     } else {
@@ -213,6 +214,21 @@ impl Remembered {
         }
     }
 
+    /// Whether nothing is known.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.state == State::Unknown
+    }
+
+    /// There is no record, but another one of the same repository: where nothing else is known, what it says counts to begin with.
+    pub fn begin_with(&mut self, other: &MemoryRecord) -> Basis {
+        if self.is_unknown() {
+            let memory = Arc::new(other.memory.clone());
+            self.state = State::Seen { memory, record: None, written: Written::No };
+        }
+        self.basis()
+    }
+
     /// Whether there is a record, as far as this process knows.
     #[must_use]
     pub fn has_record(&self) -> bool {
@@ -290,7 +306,7 @@ impl Remembered {
             let basis = Basis { memory: Some(Arc::new(there.memory.clone())), generation: self.generation };
             return (basis, Observed::Contradicts);
         };
-        let written = if there.memory.covers(&joined) { Written::Yes } else { Written::No };
+        let written = if there.memory.says(&joined) { Written::Yes } else { Written::No };
         let memory = if joined == **ours { Arc::clone(ours) } else { Arc::new(joined) };
         self.state = State::Seen { memory, record: Some(id), written };
         (self.basis(), Observed::Fits)

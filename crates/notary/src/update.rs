@@ -259,7 +259,7 @@ impl Update {
     /// Signatures, then versions against what is remembered.
     fn believe<T: Metadata>(&self, offered: Offered<T>, keys: &crate::metadata::RoleKeys) -> Result<Trusted<T>, Error> {
         let trusted = offered.verify_counting(keys, Some(self.now), &mut self.wrong.borrow_mut())?;
-        self.memory.check(trusted.role(), Seen::of(&trusted))?;
+        self.memory.check(trusted.role(), None, Seen::of(&trusted))?;
         Ok(trusted)
     }
 
@@ -339,7 +339,7 @@ impl Update {
             std::mem::take(&mut self.roles),
             std::mem::take(&mut self.memory),
         );
-        if repository.memory().seen.len() > MAX_SEEN {
+        if repository.memory().versions() > MAX_SEEN {
             return Err(Error::TooMuchToRemember { gun: self.gun.clone(), limit: MAX_SEEN });
         }
         Ok(Step::Done(Box::new(repository)))

@@ -5,7 +5,9 @@ mod server;
 use std::sync::Arc;
 
 use countersign_image::{Sha256, Wanted};
-use countersign_notary::{Error, MAX_UPDATE_SIGNATURES, Memory, Repository, RoleName, RootPins, Signer};
+use countersign_notary::{
+    Error, MAX_SEEN, MAX_UPDATE_SIGNATURES, Memory, MemoryRecord, Repository, RoleName, RootPins, Signer, Status,
+};
 use forge::{Cert, Delegation, Files, Key, NOW, Repo, digest_of};
 use jiff::{Timestamp, ToSpan as _};
 
@@ -187,7 +189,9 @@ fn memories_are_joined() {
     // What does not fit together is not joined: one version with two contents, two roots of one version, and a newer root
     // to which no chain leads from the older one.
     let mut content = newer.clone();
-    content.seen.get_mut(&RoleName::timestamp()).unwrap().content = Sha256::from_bytes([7; 32]);
+    let timestamp = content.seen.get_mut(&RoleName::timestamp()).unwrap();
+    *timestamp =
+        countersign_notary::Seen { content: Sha256::from_bytes([7; 32]), ..timestamp.highest().unwrap() }.into();
     let mut root = newer.clone();
     root.root = Some(b"another root of that version".as_slice().into());
     for other in [&content, &root] {
@@ -296,6 +300,113 @@ fn what_is_held_under_another_root() {
     }
 }
 
+/// The keys that a signer has, and the version that is published, signed with the first of them.
+type Published<'a> = (&'a [&'a Key], u64);
+
+/// Follows a repository through these states, each at a later version of everything but alice's file, and says what becomes of the last.
+fn follow(states: &[Published<'_>]) -> Result<(), Error> {
+    let mut memory: Option<Arc<Memory>> = None;
+    for (index, (keys, version)) in states.iter().enumerate() {
+        let mut repo = Repo::new(GUN, NOW);
+        repo.signer("alice", keys[0]).tag("targets/alice", "v1", &digest_of(&format!("{version}")));
+        repo.delegation("targets/alice").keys = keys.iter().copied().cloned().collect();
+        repo.file("targets/alice").version = *version;
+        for role in ["targets", "snapshot", "timestamp", "targets/releases"] {
+            repo.file(role).version = 10 + index as u64;
+        }
+        let (outcome, _) = run(&repo.build(), None, memory.as_deref(), &RootPins::none());
+        memory = Some(Arc::clone(outcome?.memory()));
+    }
+    Ok(())
+}
+
+/// A signer who is removed and added again with other keys begins anew, and brings nothing back that an earlier key signed.
+#[test]
+fn versions_count_for_the_keys_that_a_role_has() {
+    let [one, two, three] = ["one", "two", "three"].map(Key::p256);
+    let [one, two, three] = [&one, &two, &three];
+    let accepted: [&[Published<'_>]; 5] = [
+        &[(&[one], 5), (&[two], 1)],
+        &[(&[one], 5), (&[two], 1), (&[two], 2)],
+        &[(&[one, two], 5), (&[three], 1)],
+        &[(&[one], 5), (&[two, one], 5)],
+        &[(&[one], 5), (&[two], 1), (&[one], 6)],
+    ];
+    for states in accepted {
+        assert_eq!(follow(states), Ok(()));
+    }
+    let certified = &one.certified(&Cert::new("alice", NOW));
+    let refused: [(&[Published<'_>], u64); 8] = [
+        (&[(&[one], 5), (&[one], 4)], 5),
+        // The same key in another form.
+        (&[(&[one], 5), (&[certified], 4)], 5),
+        // A key in common, and be it not the one that signed.
+        (&[(&[one], 5), (&[two, one], 4)], 5),
+        (&[(&[two, one], 5), (&[one], 4)], 5),
+        // One key takes another one's place in steps.
+        (&[(&[one], 3), (&[two, one], 5), (&[one], 4)], 5),
+        (&[(&[one], 5), (&[two, one], 6), (&[two], 7), (&[two], 6)], 7),
+        // The earlier key comes back, with what it signed then.
+        (&[(&[one], 5), (&[two], 1), (&[one], 4)], 5),
+        (&[(&[one], 5), (&[two], 1), (&[two, one], 2)], 5),
+    ];
+    for (states, newest) in refused {
+        let refused = follow(states).unwrap_err();
+        let is_rollback = matches!(&refused, Error::Rollback { role, remembered, .. } if role.as_str() == "targets/alice" && *remembered == newest);
+        assert!(is_rollback, "{refused:?}");
+    }
+}
+
+/// A role whose file is gone was taken away, unless it has none of the keys any more that it was seen with.
+#[test]
+fn a_role_with_other_keys_may_have_published_nothing_yet() {
+    let [one, two] = ["one", "two"].map(Key::p256);
+    for (key, may) in [(&one, false), (&two, true)] {
+        let mut repo = Repo::new(GUN, NOW);
+        repo.signer("alice", &one).sign("alice", "v1", &digest_of("v1"));
+        let before = verified(&repo);
+        let mut files = Repo::new(GUN, NOW);
+        files.delegate("targets", Delegation::new("targets/alice", key));
+        files.tag("targets", "v1", &digest_of("v1")).file("targets/alice").published = false;
+        for role in ["targets", "snapshot", "timestamp"] {
+            files.file(role).version = 10;
+        }
+        let after = run(&files.build(), None, Some(before.memory()), &RootPins::none()).0.unwrap();
+        let alice = after.roles().find(|state| state.name().as_str() == "targets/alice").unwrap();
+        assert_eq!(matches!(alice.status(), Status::NotPublished), may);
+        assert_eq!(matches!(alice.status(), Status::Invalid(Error::Withdrawn { .. })), !may);
+    }
+}
+
+/// Where a record of an older release does not say which keys a role had, its versions count for any keys until it is seen with its keys.
+#[test]
+fn versions_without_keys_count_for_any() {
+    let [one, two] = ["one", "two"].map(Key::p256);
+    let of = |key: &Key, version: u64, all: u64| {
+        let mut repo = Repo::new(GUN, NOW);
+        repo.signer("alice", key).tag("targets/alice", "v1", &digest_of("v1"));
+        repo.file("targets/alice").version = version;
+        for role in ["targets", "snapshot", "timestamp", "targets/releases"] {
+            repo.file(role).version = all;
+        }
+        repo.build()
+    };
+    let first = run(&of(&one, 5, 10), None, None, &RootPins::none()).0.unwrap();
+    let record = MemoryRecord { memory: Memory::clone(first.memory()), ..MemoryRecord::default() };
+    let written = record.encode("https://h.io", GUN).unwrap();
+    let read = |more: Option<&[u8]>| MemoryRecord::decode("https://h.io", GUN, &written.text, more).unwrap().memory;
+    let (with, without) = (read(written.more.as_deref()), read(None));
+    assert_eq!(with, **first.memory());
+    assert!(without != with && without.says(&with) && with.covers(&without) && !without.covers(&with));
+    let after = |files: &Files, memory: &Memory| run(files, None, Some(memory), &RootPins::none()).0;
+    assert!(after(&of(&two, 1, 11), &with).is_ok());
+    let refused = after(&of(&two, 1, 11), &without).map(drop).unwrap_err();
+    assert!(matches!(refused, Error::Rollback { remembered: 5, .. }), "{refused:?}");
+    let seen_again = after(&of(&one, 5, 11), &without).unwrap();
+    assert!(!with.says(seen_again.memory()) && seen_again.memory().covers(&with));
+    assert!(after(&of(&two, 1, 12), seen_again.memory()).is_ok());
+}
+
 /// A repository that delegates to other names again and again cannot have ever more remembered of it.
 #[test]
 fn what_is_remembered_is_bounded() {
@@ -303,18 +414,19 @@ fn what_is_remembered_is_bounded() {
     let key = Key::p256("one of many");
     let with_names = |count: usize| {
         let mut memory = Memory::clone(verified(&signed().0).memory());
-        let seen = memory.seen[&RoleName::targets()];
+        let seen = memory.seen[&RoleName::targets()].clone();
         let names = (0..count - memory.seen.len()).map(|index| RoleName::parse(&format!("targets/n{index}")).unwrap());
-        memory.seen.extend(names.map(|name| (name, seen)).collect::<Vec<_>>());
+        memory.seen.extend(names.map(|name| (name, seen.clone())).collect::<Vec<_>>());
         memory
     };
     repo.delegate("targets", Delegation::new("targets/new", &key));
     repo.file("targets/new");
     repo.advance();
     let files = repo.build();
-    assert!(run(&files, None, Some(&with_names(4095)), &RootPins::none()).0.is_ok());
-    let (refused, _) = run(&files, None, Some(&with_names(4096)), &RootPins::none());
-    assert!(matches!(refused, Err(Error::TooMuchToRemember { limit: 4096, .. })), "{refused:?}");
+    assert!(run(&files, None, Some(&with_names(MAX_SEEN - 1)), &RootPins::none()).0.is_ok());
+    let (refused, _) = run(&files, None, Some(&with_names(MAX_SEEN)), &RootPins::none());
+    let refused = refused.map(drop);
+    assert!(matches!(refused, Err(Error::TooMuchToRemember { limit: MAX_SEEN, .. })), "{refused:?}");
 }
 
 #[test]

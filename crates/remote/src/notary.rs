@@ -8,12 +8,14 @@ mod ask;
 mod commit;
 mod fetch;
 mod kept;
+// Public for who lists records, or writes one by hand.
+pub mod record;
 mod seen;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Basis, Error, Repository, RootPins, Step, TrustServer, Update};
+use countersign_notary::{Basis, Error, MemoryRecord, Repository, RootPins, Step, TrustServer, Update};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 
@@ -30,7 +32,7 @@ use crate::failure::Failure;
 use crate::http::HttpClient;
 use crate::load::{AllTurns, Load};
 use crate::login::Login;
-use crate::store::{StateError, StateStore, UNKNOWN_MARK};
+use crate::store::{RecordKey, StateError, StateStore, UNKNOWN_MARK};
 use crate::threads::Threads;
 use crate::turns::{Ticket, TooMany};
 
@@ -130,6 +132,15 @@ struct Known {
     basis: Basis,
 }
 
+/// What a store has of a repository.
+enum There {
+    Nothing,
+    /// Its record.
+    Record(MemoryRecord),
+    /// None for the namespace that asks, but one of everybody.
+    OfOthers(MemoryRecord),
+}
+
 impl NotaryClient {
     /// Makes a client.
     #[must_use]
@@ -182,8 +193,14 @@ impl NotaryClient {
     /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes. To
     /// be asked by who waits no longer: it is counted.
     #[must_use]
-    pub fn waits_for_its_turn(&self, server: &TrustServer, gun: &str, certificate: Option<PinnedCertificate>) -> bool {
-        let key = Key { server: server.as_str().to_owned(), gun: gun.to_owned(), certificate };
+    pub fn waits_for_its_turn(
+        &self,
+        server: &TrustServer,
+        gun: &str,
+        certificate: Option<PinnedCertificate>,
+        pinned_in: Option<&str>,
+    ) -> bool {
+        let key = Key::new(server, gun, certificate, pinned_in);
         let mut slots = self.slots();
         let flights = slots.find(&key).map(|slot| &slot.flights);
         let waits = flights.into_iter().flatten().any(|flight| flight.ticket.is_waiting());
@@ -298,9 +315,9 @@ impl NotaryClient {
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
     fn start(&self, key: &Arc<Key>, terms: Terms, id: u64, namespace: &str) -> Flight {
-        let broken = Failure::Broken { gun: key.gun.clone() };
+        let broken = Failure::Broken { gun: key.record.gun.clone() };
         let began = Instant::now();
-        let ticket = Ticket::new(namespace, &key.server);
+        let ticket = Ticket::new(namespace, &key.record.server);
         let wanted = Arc::new(());
         let task = tokio::spawn({
             let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
@@ -325,7 +342,7 @@ impl NotaryClient {
         };
         // The flight itself holds one.
         if wanted.strong_count() <= 1 {
-            return Err(Failure::Abandoned { gun: key.gun.clone() });
+            return Err(Failure::Abandoned { gun: key.record.gun.clone() });
         }
         self.look(key, terms, ticket).await
     }
@@ -334,7 +351,7 @@ impl NotaryClient {
     async fn look(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>) -> Outcome {
         for _ in 0..MAX_LOOKS {
             let known = self.known(key).await?;
-            let timed_out = Failure::TimedOut { host: host_of(&key.server) };
+            let timed_out = Failure::TimedOut { host: host_of(&key.record.server) };
             let asked = Instant::now();
             let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known, ticket)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
@@ -347,7 +364,7 @@ impl NotaryClient {
                 return Ok(seen);
             }
         }
-        Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
+        Err(Failure::Contradicted { gun: key.record.gun.clone(), host: host_of(&key.record.server) })
     }
 
     async fn fly(
@@ -359,7 +376,7 @@ impl NotaryClient {
     ) -> Result<Arc<Repository>, Failure> {
         let now = (self.options.clock)();
         let untrusted = |error| Failure::Untrusted(Box::new(error));
-        let (gun, pins) = (key.gun.clone(), terms.pins.clone());
+        let (gun, pins) = (key.record.gun.clone(), terms.pins.clone());
         let mut update =
             Update::start(&gun, known.held.clone(), known.basis.memory.as_deref(), pins, now).map_err(untrusted)?;
         let http = self.http.on_behalf(ticket);
@@ -378,7 +395,7 @@ impl NotaryClient {
             };
             let worked = if heavy { self.heavy.run(work).await } else { tokio::task::spawn_blocking(work).await.ok() };
             drop(turn);
-            let (after, step) = worked.ok_or_else(|| Failure::Broken { gun: key.gun.clone() })?;
+            let (after, step) = worked.ok_or_else(|| Failure::Broken { gun: key.record.gun.clone() })?;
             update = after;
             match step.map_err(untrusted)? {
                 Step::Done(repository) => return Ok(Arc::new(*repository)),
@@ -410,16 +427,36 @@ impl NotaryClient {
             };
             // What changes after this is found by whoever comes next.
             let mark = state.mark(&name);
-            let there = state.load(&key.server, &key.gun).await;
+            let there = self.look_up(&**state, key).await;
             let mut slots = self.slots();
-            let basis = there.map(|there| slots.observe(key, &as_of, there.as_ref(), mark));
+            let basis = there.map(|there| match there {
+                There::Record(record) => slots.observe(key, &as_of, Some(&record), mark),
+                There::Nothing => slots.observe(key, &as_of, None, mark),
+                There::OfOthers(record) => {
+                    let observed = slots.observe(key, &as_of, None, mark);
+                    observed.map(|_| slots.of(key).remembered.begin_with(&record))
+                }
+            });
             let held = slots.of(key).kept.as_ref().map(|kept| Arc::clone(&kept.repository));
             Self::settle(slots, key);
             if let Some(basis) = basis.map_err(Failure::State)? {
                 return Ok(Known { held, basis });
             }
         }
-        Err(Failure::Contradicted { gun: key.gun.clone(), host: host_of(&key.server) })
+        Err(Failure::Contradicted { gun: key.record.gun.clone(), host: host_of(&key.record.server) })
+    }
+
+    /// Looks a record up, and where there is none for a namespace that pins a certificate, and nothing is known, the one of everybody.
+    async fn look_up(&self, state: &dyn StateStore, key: &Key) -> Result<There, StateError> {
+        if let Some((_, record)) = commit::load(state, &key.record).await? {
+            return Ok(There::Record(record));
+        }
+        let is_unknown = || self.slots().of(key).remembered.is_unknown();
+        if key.record.pinned_in.is_none() || !is_unknown() {
+            return Ok(There::Nothing);
+        }
+        let of_others = RecordKey { pinned_in: None, ..key.record.clone() };
+        Ok(commit::load(state, &of_others).await?.map_or(There::Nothing, |(_, record)| There::OfOthers(record)))
     }
 
     /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
@@ -480,7 +517,7 @@ impl Drop for Landing<'_> {
 }
 
 fn busy(key: &Key) -> Failure {
-    Failure::Busy { gun: key.gun.clone(), host: host_of(&key.server) }
+    Failure::Busy { gun: key.record.gun.clone(), host: host_of(&key.record.server) }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A store in a directory: one file a repository.
+//! A store in a directory: one file a record, and one beside it.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -7,17 +7,18 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use countersign_notary::{MemoryRecord, RecordId, Weighed, weigh};
+use countersign_image::Sha256;
 use futures::future::BoxFuture;
 use serde::Deserialize;
 
 use crate::shares::{self, MAX_RECORD_BYTES, NoRoom};
-use crate::store::{Saved, StateError, StateStore, ToSave, record_name};
+use crate::store::{Content, RecordKey, Saved, StateError, StateStore, Stored};
 
-/// A directory with one file a repository.
+/// A directory with one file a record, and one beside it for what later releases add.
 ///
 /// No file is named by anything that a stranger says: names are hashes. A file is written whole and then renamed into its
-/// place, so that a crash leaves the old one or the new one.
+/// place, so that a crash leaves the old one or the new one; of the two files that belong together, the old one with nothing beside it
+/// at worst, which says no less.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
@@ -61,46 +62,40 @@ impl StateDir {
         self.path.join(LOCK).is_file()
     }
 
-    fn file(&self, server: &str, gun: &str) -> PathBuf {
-        self.path.join(format!("{}.json", record_name(server, gun)))
+    fn file(&self, key: &RecordKey) -> PathBuf {
+        self.path.join(format!("{}.json", key.name()))
     }
 
-    fn read(&self, server: &str, gun: &str) -> Result<Option<MemoryRecord>, StateError> {
-        let path = self.file(server, gun);
-        let failed = |cause: String| StateError::unreadable(gun, path.display(), cause);
-        let text = match fs::read(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_there() => return Ok(None),
-            Err(error) => return Err(failed(error.to_string())),
-        };
-        MemoryRecord::decode(server, gun, &text).map(Some).map_err(|error| failed(error.to_string()))
+    fn read(&self, key: &RecordKey) -> Result<Option<Stored>, StateError> {
+        let path = self.file(key);
+        let found = read_pair(&path);
+        found.or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound if self.is_there() => Ok(None),
+            _ => Err(StateError::unreadable(&key.gun, path.display(), error)),
+        })
     }
 
-    fn swap(&self, server: &str, gun: &str, over: Option<&RecordId>, seen: &MemoryRecord) -> Result<Saved, StateError> {
-        let path = self.file(server, gun);
-        let failed = |cause: String| StateError::unwritable(gun, path.display(), cause);
-        let no_access = |error: std::io::Error| failed(error.to_string());
+    fn swap(&self, key: &RecordKey, content: &Content, over: Option<&str>) -> Result<Saved, StateError> {
+        let (path, gun) = (self.file(key), &key.gun);
+        let no_access = |error: std::io::Error| StateError::unwritable(gun, path.display(), error);
         let _lock = self.lock().map_err(no_access)?;
-        let there = self.read(server, gun)?;
-        let saved = || Saved::Done(RecordId::of(seen));
-        match weigh(&seen.memory, over, there.as_ref()) {
-            Weighed::Overtaken => return Ok(Saved::Overtaken),
-            Weighed::Same => return Ok(saved()),
-            Weighed::Newer => {}
+        let there = self.read(key)?;
+        if there.as_ref().map(|there| there.revision.as_str()) != over {
+            return Ok(Saved::Changed);
         }
-        let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
-        if text.len() > MAX_RECORD_BYTES {
-            return Err(StateError::no_room(gun, path.display(), NoRoom::TooLarge { kib: text.len() >> 10 }));
+        let length = content.text.len() + content.more.as_ref().map_or(0, Vec::len);
+        if length > MAX_RECORD_BYTES {
+            return Err(StateError::no_room(gun, path.display(), NoRoom::TooLarge { kib: length >> 10 }));
         }
         // Most updates are small, and there is no need to look at all files for them.
-        if there.is_none() || text.len() > 64 << 10 {
-            let room =
-                self.has_room(&path, seen.namespace.as_deref().unwrap_or_default(), text.len()).map_err(no_access)?;
+        if there.is_none() || length > 64 << 10 {
+            let namespace = content.namespace.as_deref().unwrap_or_default();
+            let room = self.has_room(&path, namespace, length).map_err(no_access)?;
             room.map_err(|why| StateError::no_room(gun, path.display(), why))?;
         }
         // It is for another namespace now, perhaps.
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner).remove(path.file_name().unwrap_or_default());
-        write_whole(&path, &text).map(|()| saved()).map_err(no_access)
+        write_pair(&path, content).map(|()| Saved::Done(None)).map_err(no_access)
     }
 
     fn has_room(&self, path: &Path, namespace: &str, size: usize) -> std::io::Result<Result<(), NoRoom>> {
@@ -112,10 +107,16 @@ impl StateDir {
         let (mut sizes, mut before) = (HashMap::new(), None);
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            let length = entry.metadata().map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
+            if entry.path().extension().is_none_or(|ending| ending != "json") {
+                continue;
+            }
+            let length = |file: std::io::Result<fs::Metadata>| {
+                file.map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX))
+            };
+            let length = length(entry.metadata()).saturating_add(length(fs::metadata(beside(&entry.path()))));
             if entry.path() == path {
                 before = Some(length);
-            } else if entry.path().extension().is_some_and(|ending| ending == "json") {
+            } else {
                 sizes.insert(entry.file_name(), length);
             }
         }
@@ -133,62 +134,112 @@ impl StateDir {
         Ok(shares::has_room(others, namespace, before, size))
     }
 
-    /// Everything that is remembered: server, repository, and what was seen.
+    /// Everything that is in it.
     ///
     /// # Errors
     /// A directory or file that cannot be read.
-    pub fn list(&self) -> Result<Vec<(String, String, MemoryRecord)>, StateError> {
-        let failed = |place: &Path, cause: String| StateError::unreadable("the repositories", place.display(), cause);
-        let entries = fs::read_dir(&self.path).map_err(|error| failed(&self.path, error.to_string()))?;
+    pub fn list(&self) -> Result<Vec<Stored>, StateError> {
+        let failed =
+            |place: &Path, cause: std::io::Error| StateError::unreadable("the repositories", place.display(), cause);
         let mut found = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(|error| failed(&self.path, error.to_string()))?.path();
-            if path.extension().is_none_or(|ending| ending != "json") {
-                continue;
+        for entry in fs::read_dir(&self.path).map_err(|error| failed(&self.path, error))? {
+            let path = entry.map_err(|error| failed(&self.path, error))?.path();
+            if path.extension().is_some_and(|ending| ending == "json") {
+                found.extend(read_pair(&path).map_err(|error| failed(&path, error))?);
             }
-            let text = fs::read(&path).map_err(|error| failed(&path, error.to_string()))?;
-            let read = MemoryRecord::decode_any(&text).map_err(|error| failed(&path, error.to_string()))?;
-            found.push(read);
         }
-        found.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
         Ok(found)
     }
 
-    /// Puts this in place of whatever is remembered.
+    /// Puts this in place of whatever is there.
     ///
     /// # Errors
     /// It could not be written.
-    pub fn replace(&self, server: &str, gun: &str, seen: &MemoryRecord) -> Result<(), StateError> {
-        let path = self.file(server, gun);
-        let failed = |cause: String| StateError::unwritable(gun, path.display(), cause);
-        let text = seen.encode(server, gun).map_err(|error| failed(error.to_string()))?;
-        let written = self.lock().and_then(|_lock| write_whole(&path, &text));
-        written.map_err(|error| failed(error.to_string()))
+    pub fn replace(&self, key: &RecordKey, content: &Content) -> Result<(), StateError> {
+        let path = self.file(key);
+        let written = self.lock().and_then(|_lock| write_pair(&path, content));
+        written.map_err(|error| StateError::unwritable(&key.gun, path.display(), error))
     }
 }
 
 impl StateStore for StateDir {
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
-        let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
+    fn place(&self, key: &RecordKey) -> String {
+        self.file(key).display().to_string()
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
+        let (state, key) = (self.clone(), key.clone());
         Box::pin(async move {
-            let broken = StateError::unreadable(&gun, state.path.display(), "reading broke off");
-            tokio::task::spawn_blocking(move || state.read(&server, &gun)).await.unwrap_or(Err(broken))
+            let broken = StateError::unreadable(&key.gun, state.path.display(), "reading broke off");
+            tokio::task::spawn_blocking(move || state.read(&key)).await.unwrap_or(Err(broken))
         })
     }
 
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
-        let (state, server, gun) = (self.clone(), server.to_owned(), gun.to_owned());
-        let (over, seen) = (seen.over.cloned(), seen.record());
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        let (state, key, over) = (self.clone(), key.clone(), over.map(str::to_owned));
         Box::pin(async move {
-            let broken = StateError::unwritable(&gun, state.path.display(), "writing broke off");
-            let write = move || state.swap(&server, &gun, over.as_ref(), &seen);
+            let broken = StateError::unwritable(&key.gun, state.path.display(), "writing broke off");
+            let write = move || state.swap(&key, &content, over.as_deref());
             tokio::task::spawn_blocking(write).await.unwrap_or(Err(broken))
         })
     }
 }
 
+/// The file with what later releases add to another one: the hash of that one's text in the first line, then the text. An older release
+/// writes the other file alone; then this one is about a text that is not there any more, and counts for nothing.
+fn beside(path: &Path) -> PathBuf {
+    path.with_extension("more")
+}
+
+/// How often the two files are read anew since they do not belong together: somebody may be writing them.
+const MAX_READS: usize = 3;
+
+fn read_pair(path: &Path) -> std::io::Result<Option<Stored>> {
+    let mut left = MAX_READS;
+    loop {
+        left -= 1;
+        let text = fs::read(path)?;
+        let more = match fs::read(beside(path)) {
+            Ok(more) => Some(more),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        let head = format!("{}\n", Sha256::of(&text).hex());
+        let of_text = more.as_ref().and_then(|more| more.strip_prefix(head.as_bytes())).map(<[u8]>::to_vec);
+        if of_text.is_none() && more.is_some() && left > 0 {
+            continue;
+        }
+        let mut all = head.into_bytes();
+        all.extend(of_text.iter().flatten());
+        let content = Content { text, more: of_text, ..Content::default() };
+        return Ok(Some(Stored { content, uid: None, revision: Sha256::of(&all).hex() }));
+    }
+}
+
+/// Writes both files, first the one that says what it belongs to: it counts for nothing until the other one is there.
+fn write_pair(path: &Path, content: &Content) -> std::io::Result<()> {
+    match &content.more {
+        Some(more) => {
+            let mut with_head = format!("{}\n", Sha256::of(&content.text).hex()).into_bytes();
+            with_head.extend_from_slice(more);
+            write_whole(&beside(path), &with_head)?;
+        }
+        None => match fs::remove_file(beside(path)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        },
+    }
+    write_whole(path, &content.text)
+}
+
 fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {
-    let fresh = path.with_extension(format!("{}.new", std::process::id()));
+    let mut fresh = path.to_owned().into_os_string();
+    fresh.push(format!(".{}.new", std::process::id()));
     let mut file = fs::File::create(&fresh)?;
     let written = file.write_all(text).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {

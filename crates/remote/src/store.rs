@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use countersign_image::Sha256;
-use countersign_notary::{Memory, MemoryRecord, RecordId};
 use futures::future::BoxFuture;
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::shares::NoRoom;
@@ -67,76 +67,105 @@ impl StateError {
 /// The mark of what is not known; it is no mark of anything that is.
 pub const UNKNOWN_MARK: u64 = u64::MAX;
 
-/// Where memories live.
+/// What a record is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct RecordKey {
+    /// The server's address.
+    pub server: String,
+    /// The repository's name there.
+    pub gun: String,
+    /// The namespace whose policy says which certificate the server has: what comes over such a connection counts for that namespace
+    /// alone. `None` if the authorities that everybody trusts say it, or the operator does.
+    pub pinned_in: Option<String>,
+}
+
+impl RecordKey {
+    /// That of a repository on a server that everybody means.
+    #[must_use]
+    pub fn new(server: &str, gun: &str) -> Self {
+        Self { server: server.to_owned(), gun: gun.to_owned(), pinned_in: None }
+    }
+
+    /// A name for the record, made of hex digits alone.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let Self { server, gun, pinned_in } = self;
+        let pinned_in = pinned_in.as_ref().map(|namespace| format!("\n{namespace}")).unwrap_or_default();
+        Sha256::of(format!("{server}\n{gun}{pinned_in}").as_bytes()).hex()
+    }
+}
+
+/// What a store keeps under a key. It does not read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Content {
+    /// What each release can read: a JSON object. Its member `namespace` is [`Self::namespace`].
+    pub text: Vec<u8>,
+    /// What later releases add to that. Whoever does not know it drops it.
+    pub more: Option<Vec<u8>>,
+    /// The namespace for whose share of the store it counts, if it is for one.
+    pub namespace: Option<String>,
+    /// What people are shown of it, where a store can show something, by the name that the store has for it.
+    pub summary: Vec<(&'static str, Value)>,
+}
+
+/// What is in a store under a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// What was saved; without a summary.
+    pub content: Content,
+    /// The identity that the store gave it when it was made, if it gives any: what was deleted and made anew has another one.
+    pub uid: Option<String>,
+    /// Another one after each change.
+    pub revision: String,
+}
+
+/// What became of something that was to be saved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Saved {
+    /// It is saved, with this identity.
+    Done(Option<String>),
+    /// It is not, since something else is there now. The next [`StateStore::load`] shows that, or what came after it.
+    Changed,
+}
+
+/// Where what is remembered lives: bytes by key.
 pub trait StateStore: Send + Sync + std::fmt::Debug {
     /// Whether it can be asked yet. Until then every load fails, and so every verification.
     fn is_ready(&self) -> bool {
         true
     }
 
-    /// Of how many repositories something is remembered, where that is known without looking.
+    /// How many records there are, where that is known without looking.
     fn count(&self) -> Option<usize> {
         None
     }
 
-    /// A number for what is remembered now under a [`record_name`]: another one after each change, and [`UNKNOWN_MARK`] while that is not
+    /// Where a record is, for whoever has to look at it: a file or a resource.
+    fn place(&self, key: &RecordKey) -> String;
+
+    /// A number for what is there now under a [`RecordKey::name`]: another one after each change, and [`UNKNOWN_MARK`] while that is not
     /// known. `None` where it takes asking somebody.
     fn mark(&self, name: &str) -> Option<u64> {
         let _ = name;
         None
     }
 
-    /// What is remembered of a repository on a server; `None` only if it is certain that there is nothing.
+    /// What is there; `None` only if it is certain that there is nothing.
     ///
     /// # Errors
     /// It cannot be read, or it is not known whether there is anything. The repository must not be trusted then.
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>>;
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>>;
 
-    /// Remembers what was seen, in place of what is there, if [`countersign_notary::weigh`] says so.
+    /// Saves something in place of the revision that is there, or of nothing; not if something else is there.
     ///
     /// # Errors
-    /// It could not be written; what was remembered before is still there.
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>>;
-}
-
-/// What is to be remembered of a repository.
-#[derive(Debug, Clone, Copy)]
-pub struct ToSave<'a> {
-    /// The record that was there when it was looked at.
-    pub over: Option<&'a RecordId>,
-    /// What was seen.
-    pub memory: &'a Memory,
-    /// The namespace for whose share it counts; empty for none.
-    pub namespace: &'a str,
-}
-
-impl ToSave<'_> {
-    /// The record to be written.
-    #[must_use]
-    pub fn record(&self) -> MemoryRecord {
-        MemoryRecord {
-            memory: self.memory.clone(),
-            accepted: self.over.and_then(|over| over.accepted.clone()),
-            namespace: Some(self.namespace.to_owned()).filter(|namespace| !namespace.is_empty()),
-            uid: None,
-        }
-    }
-}
-
-/// What became of something that was to be remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Saved {
-    /// It is remembered, in this record.
-    Done(RecordId),
-    /// It is not, since what is there is something else now: others have seen more, an administrator accepted a change or
-    /// took it away, or what is there does not fit. What was seen must be looked at again in that light.
-    Overtaken,
-}
-
-/// A name for what is remembered of a repository, made of hex digits alone.
-#[must_use]
-pub fn record_name(server: &str, gun: &str) -> String {
-    Sha256::of(format!("{server}\n{gun}").as_bytes()).hex()
+    /// It could not be written; what was there is still there.
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>>;
 }
 
 #[cfg(test)]

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_image::Wanted;
-use countersign_notary::{Error, Memory, MemoryRecord, RecordId, Repository, RootPins, TrustServer, Weighed, weigh};
+use countersign_notary::{Error, Memory, MemoryRecord, Repository, RootPins, TrustServer};
 use countersign_remote::{
-    Ask, Committed, Failure, Login, NotaryClient, Options, Saved, StateDir, StateError, StateStore, ToSave,
+    Ask, Committed, Content, Failure, Login, NotaryClient, Options, RecordKey, Saved, StateDir, StateError, StateStore,
+    Stored, record,
 };
 use forge::{Cert, Key, Repo, digest_of};
 use futures::future::BoxFuture;
@@ -68,24 +69,33 @@ impl StateStore for Store {
         Some(hasher.finish())
     }
 
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
+    fn place(&self, key: &RecordKey) -> String {
+        self.dir.place(key)
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
         if self.unreadable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::unreadable(gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unreadable(&key.gun, "the test", "as it likes")) });
         }
         if self.blind.swap(false, Ordering::SeqCst) {
             return Box::pin(async { Ok(None) });
         }
-        self.dir.load(server, gun)
+        self.dir.load(key)
     }
 
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
         if let Some(meddling) = self.before_save.lock().unwrap().take() {
             meddling(&self.dir);
         }
         if self.unwritable.load(Ordering::SeqCst) {
-            return Box::pin(async move { Err(StateError::unwritable(gun, "the test", "as it likes")) });
+            return Box::pin(async move { Err(StateError::unwritable(&key.gun, "the test", "as it likes")) });
         }
-        self.dir.save(server, gun, seen)
+        self.dir.save(key, content, over)
     }
 }
 
@@ -112,7 +122,13 @@ fn foreign(root_version: u64) -> Repo {
 async fn seen(repo: &Repo) -> MemoryRecord {
     let server = serve(Scenario::Files(Arc::new(Mutex::new(repo.clone().build())))).await;
     let repository = fetch(&client(options(Duration::ZERO, None)), &server.url).await.unwrap();
-    MemoryRecord { memory: Memory::clone(repository.memory()), accepted: None, namespace: None, uid: None }
+    MemoryRecord { memory: Memory::clone(repository.memory()), ..MemoryRecord::default() }
+}
+
+/// Writes a record in place of whatever is there.
+fn put(dir: &StateDir, server: &str, seen: &MemoryRecord) {
+    let key = RecordKey::new(server, GUN);
+    dir.replace(&key, &record::write(&key, seen).unwrap()).unwrap();
 }
 
 fn digest(repository: &Repository) -> [u8; 32] {
@@ -193,7 +209,7 @@ async fn what_another_replica_saw_meanwhile_counts() {
         let address = TrustServer::parse(&server.url).unwrap().as_str().to_owned();
         let (newer, newer_seen) = (newer.clone(), newer_seen.clone());
         store.meddle(move |dir| {
-            dir.replace(&address, GUN, &newer_seen).unwrap();
+            put(dir, &address, &newer_seen);
             if honest {
                 *files.lock().unwrap() = newer;
             }
@@ -243,7 +259,7 @@ async fn a_change_is_accepted_in_the_middle() {
         *files.lock().unwrap() = repo.advance().build();
         let following = Arc::clone(&files);
         store.meddle(move |dir| {
-            dir.replace(&address, GUN, &to_store).unwrap();
+            put(dir, &address, &to_store);
             if server_follows {
                 *following.lock().unwrap() = foreign(1).build();
             }
@@ -255,7 +271,9 @@ async fn a_change_is_accepted_in_the_middle() {
             assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
         }
         let address = TrustServer::parse(&server.url).unwrap();
-        assert_eq!(store.dir.load(address.as_str(), GUN).await.unwrap().unwrap(), accepted);
+        let key = RecordKey::new(address.as_str(), GUN);
+        let stored = store.dir.load(&key).await.unwrap().unwrap();
+        assert_eq!(record::read(&key, &stored), Ok(accepted));
     }
 }
 
@@ -311,7 +329,7 @@ async fn what_does_not_fit_together_is_not_trusted() {
     fetch(&client, &server.url).await.unwrap();
     store.unwritable.store(false, Ordering::SeqCst);
     let address = TrustServer::parse(&server.url).unwrap();
-    store.dir.replace(address.as_str(), GUN, &seen(&foreign(1)).await).unwrap();
+    put(&store.dir, address.as_str(), &seen(&foreign(1)).await);
     let found = fetch(&client, &server.url).await;
     assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
     *files.lock().unwrap() = foreign(1).build();
@@ -319,7 +337,7 @@ async fn what_does_not_fit_together_is_not_trusted() {
     assert!(matches!(found, Err(Failure::Contradicted { .. })), "{found:?}");
     // To accept it is the way out.
     let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
-    store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
+    put(&store.dir, address.as_str(), &accepted);
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
 }
 
@@ -360,7 +378,7 @@ async fn what_is_stale_is_not_behind() {
     server.away.store(true, Ordering::SeqCst);
     fetch(&client, &server.url).await.unwrap();
     repo.advance();
-    store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+    put(&store.dir, address.as_str(), &seen(&repo).await);
     let found = fetch(&client, &server.url).await;
     assert!(matches!(found, Err(Failure::Http(_))), "{found:?}");
 }
@@ -400,7 +418,7 @@ async fn who_is_behind_asks_anew() {
     let client = client(options(LONG, Some(Arc::clone(&store) as Arc<dyn StateStore>)));
     let seen = look(&client, &server.url, None).await.unwrap();
     repo.tag("targets", "v1", &digest_of("newer")).advance();
-    store.dir.replace(address.as_str(), GUN, &self::seen(&repo).await).unwrap();
+    put(&store.dir, address.as_str(), &self::seen(&repo).await);
     *files.lock().unwrap() = repo.build();
     assert_eq!(client.commit(&seen, "").await, Ok(Committed::Behind));
     let anew = look(&client, &server.url, None).await.unwrap();
@@ -429,14 +447,14 @@ async fn what_is_in_memory_is_compared_with_its_record() {
     assert_eq!(server.requests.load(Ordering::SeqCst), asked, "nothing has changed");
     // Another replica has seen more.
     repo.tag("targets", "v1", &digest_of("newer")).advance();
-    store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+    put(&store.dir, address.as_str(), &seen(&repo).await);
     let found = fetch(&client, &server.url).await;
     assert!(is_untrusted(&found, |error| matches!(error, Error::Rollback { .. })), "{found:?}");
     *files.lock().unwrap() = repo.build();
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("newer"));
     // An administrator has accepted another one.
     let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign(1)).await };
-    store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
+    put(&store.dir, address.as_str(), &accepted);
     let found = fetch(&client, &server.url).await;
     assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
     *files.lock().unwrap() = foreign(1).build();
@@ -457,21 +475,29 @@ async fn what_is_in_memory_is_compared_with_its_record() {
 #[tokio::test]
 async fn what_was_made_anew_is_not_held_against_what_was_deleted() {
     #[derive(Debug)]
-    struct Made(Mutex<Option<MemoryRecord>>);
+    struct Made(Mutex<Option<Stored>>);
     impl StateStore for Made {
-        fn load<'a>(&'a self, _: &'a str, _: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
+        fn place(&self, _: &RecordKey) -> String {
+            "the test".to_owned()
+        }
+
+        fn load<'a>(&'a self, _: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
             Box::pin(async { Ok(self.0.lock().unwrap().clone()) })
         }
 
-        fn save<'a>(&'a self, _: &'a str, _: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+        fn save<'a>(
+            &'a self,
+            _: &'a RecordKey,
+            content: Content,
+            over: Option<&'a str>,
+        ) -> BoxFuture<'a, Result<Saved, StateError>> {
             let mut there = self.0.lock().unwrap();
-            let saved = match weigh(seen.memory, seen.over, there.as_ref()) {
-                Weighed::Overtaken => return Box::pin(async { Ok(Saved::Overtaken) }),
-                Weighed::Same => there.clone().unwrap(),
-                Weighed::Newer => MemoryRecord { uid: Some("first".to_owned()), ..seen.record() },
-            };
-            *there = Some(saved.clone());
-            Box::pin(async move { Ok(Saved::Done(RecordId::of(&saved))) })
+            if there.as_ref().map(|there| there.revision.as_str()) != over {
+                return Box::pin(async { Ok(Saved::Changed) });
+            }
+            let uid = Some("first".to_owned());
+            *there = Some(Stored { content, uid: uid.clone(), revision: "1".to_owned() });
+            Box::pin(async move { Ok(Saved::Done(uid)) })
         }
     }
     let made = Arc::new(Made(Mutex::default()));
@@ -482,11 +508,12 @@ async fn what_was_made_anew_is_not_held_against_what_was_deleted() {
     *files.lock().unwrap() = foreign(1).build();
     let found = fetch(&client, &server.url).await;
     assert!(is_untrusted(&found, |error| matches!(error, Error::RootNotChained { .. })), "{found:?}");
-    let anew = seen(&foreign(1)).await;
-    *made.0.lock().unwrap() = Some(MemoryRecord { uid: Some("first".to_owned()), ..anew.clone() });
+    let content = record::write(&RecordKey::new(&server.url, GUN), &seen(&foreign(1)).await).unwrap();
+    let anew = |uid: &str| Stored { content: content.clone(), uid: Some(uid.to_owned()), revision: "2".to_owned() };
+    *made.0.lock().unwrap() = Some(anew("first"));
     let found = fetch(&client, &server.url).await;
     assert!(matches!(found, Err(Failure::Contradicted { .. })), "the same record says something else: {found:?}");
-    *made.0.lock().unwrap() = Some(MemoryRecord { uid: Some("second".to_owned()), ..anew });
+    *made.0.lock().unwrap() = Some(anew("second"));
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("foreign"));
 }
 

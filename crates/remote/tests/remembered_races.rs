@@ -11,7 +11,8 @@ use std::time::Duration;
 use countersign_image::Wanted;
 use countersign_notary::{Error, Memory, MemoryRecord, Repository, TrustServer};
 use countersign_remote::{
-    Committed, Failure, NotaryClient, Options, Saved, StateDir, StateError, StateStore, ToSave, record_name,
+    Committed, Content, Failure, NotaryClient, Options, RecordKey, Saved, StateDir, StateError, StateStore, Stored,
+    record,
 };
 use forge::{Cert, Files, Key, Repo, digest_of};
 use futures::future::BoxFuture;
@@ -59,10 +60,14 @@ impl StateStore for Store {
         self.followed.then(|| hasher.finish())
     }
 
-    fn load<'a>(&'a self, server: &'a str, gun: &'a str) -> BoxFuture<'a, Result<Option<MemoryRecord>, StateError>> {
+    fn place(&self, key: &RecordKey) -> String {
+        self.dir.place(key)
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
         let hold = self.hold.lock().unwrap().take();
         Box::pin(async move {
-            let found = self.dir.load(server, gun).await;
+            let found = self.dir.load(key).await;
             if let Some((waiting, gate)) = hold {
                 waiting.fetch_add(1, Ordering::SeqCst);
                 gate.acquire().await.unwrap().forget();
@@ -71,11 +76,16 @@ impl StateStore for Store {
         })
     }
 
-    fn save<'a>(&'a self, server: &'a str, gun: &'a str, seen: ToSave<'a>) -> BoxFuture<'a, Result<Saved, StateError>> {
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
         Box::pin(async move {
-            let text = || std::fs::read(self.file(&record_name(server, gun))).ok();
+            let text = || std::fs::read(self.file(&key.name())).ok();
             let before = text();
-            let saved = self.dir.save(server, gun, seen).await;
+            let saved = self.dir.save(key, content, over).await;
             self.saves.fetch_add(usize::from(before != text()), Ordering::SeqCst);
             saved
         })
@@ -106,6 +116,12 @@ async fn seen(repo: &Repo) -> MemoryRecord {
     MemoryRecord { memory: Memory::clone(repository.memory()), ..MemoryRecord::default() }
 }
 
+/// Writes a record in place of whatever is there.
+fn put(dir: &StateDir, server: &str, seen: &MemoryRecord) {
+    let key = RecordKey::new(server, GUN);
+    dir.replace(&key, &record::write(&key, seen).unwrap()).unwrap();
+}
+
 fn digest(repository: &Repository) -> [u8; 32] {
     *repository.resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap().digest().bytes()
 }
@@ -129,7 +145,7 @@ async fn what_others_see_during_a_flight_counts_for_all_who_wait_for_it() {
             Scenario::Gated(Arc::clone(&files), "timestamp.json".to_owned(), Arc::clone(&gate), Arc::clone(&waiting));
         let server = serve(gated).await;
         let address = TrustServer::parse(&server.url).unwrap();
-        store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+        put(&store.dir, address.as_str(), &seen(&repo).await);
         let client = with(&store, LONG);
         let ask = || {
             let (client, url) = (client.clone(), server.url.clone());
@@ -138,7 +154,7 @@ async fn what_others_see_during_a_flight_counts_for_all_who_wait_for_it() {
         let first = ask();
         until(&waiting, 1).await;
         repo.tag("targets", "v1", &digest_of("newer")).advance();
-        store.dir.replace(address.as_str(), GUN, &seen(&repo).await).unwrap();
+        put(&store.dir, address.as_str(), &seen(&repo).await);
         let late = ask();
         gate.add_permits(100);
         for outcome in [first.await.unwrap(), late.await.unwrap()] {
@@ -168,7 +184,7 @@ async fn what_was_accepted_is_not_undone_by_an_older_look() {
         });
         until(&waiting, 1).await;
         let accepted = MemoryRecord { accepted: Some("2026-01-01T00:00:00Z".into()), ..seen(&foreign()).await };
-        store.dir.replace(address.as_str(), GUN, &accepted).unwrap();
+        put(&store.dir, address.as_str(), &accepted);
         *files.lock().unwrap() = foreign().build();
         // It waits for no flight that began too early.
         let answered = look(&client, &server.url, Some(Duration::ZERO)).await.unwrap();
@@ -215,13 +231,13 @@ async fn what_a_dry_run_saw_after_a_deletion_denies_nothing_for_good() {
     let address = TrustServer::parse(&server.url).unwrap();
     let client = with(&store, Duration::ZERO);
     fetch(&client, &server.url).await.unwrap();
-    let record = store.dir.load(address.as_str(), GUN).await.unwrap().unwrap();
-    std::fs::remove_file(store.file(&record_name(address.as_str(), GUN))).unwrap();
+    let record = store.dir.load(&RecordKey::new(address.as_str(), GUN)).await.unwrap().unwrap();
+    std::fs::remove_file(store.file(&RecordKey::new(address.as_str(), GUN).name())).unwrap();
     *files.lock().unwrap() = foreign().build();
     let dry = look(&client, &server.url, Some(Duration::ZERO)).await.unwrap();
     assert_eq!(digest(&dry), digest_of("foreign"));
     // Another replica has written what is right.
-    store.dir.replace(address.as_str(), GUN, &record).unwrap();
+    store.dir.replace(&RecordKey::new(address.as_str(), GUN), &record.content).unwrap();
     assert_eq!(client.commit(&dry, "").await, Ok(Committed::Behind));
     *files.lock().unwrap() = sound().build();
     assert_eq!(digest(&fetch(&client, &server.url).await.unwrap()), digest_of("v1"));

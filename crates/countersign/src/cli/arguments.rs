@@ -1,15 +1,16 @@
 //! Images, trust servers, signers and root keys, as somebody types them on a command line.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use anyhow::{Context as _, anyhow, bail};
 use countersign_cosign::{Demand, Key};
 use countersign_image::{ImageReference, NotSha256, Wanted};
 use countersign_notary::{RootPins, Signer, TrustServer};
 use countersign_policy::DenyReason;
-use countersign_remote::Repository;
+use countersign_remote::{PinnedCertificate, Repository};
 
-use crate::prove::notary::Demands;
+use crate::prove::notary::{CERTIFICATE, Demands};
 
 /// An image on the command line.
 pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
@@ -68,6 +69,13 @@ pub(crate) fn signatures_of(given: Option<&str>, image: &ImageReference) -> anyh
 /// What an image on the command line asks for.
 pub(crate) fn wanted(image: &ImageReference) -> anyhow::Result<Wanted> {
     Wanted::of(image).map_err(|NotSha256 { algorithm }| anyhow!("{}", DenyReason::DigestAlgorithm { algorithm }))
+}
+
+/// The certificate that a trust server shows, from a file in PEM.
+pub(crate) fn certificate(file: &Path) -> anyhow::Result<PinnedCertificate> {
+    let of = || format!("--trust-server-certificate {}", file.display());
+    let pem = std::fs::read_to_string(file).with_context(of)?;
+    PinnedCertificate::parse(&pem, CERTIFICATE).with_context(of)
 }
 
 /// A root key id, or a file with a key or certificate in PEM.

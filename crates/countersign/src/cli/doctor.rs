@@ -386,7 +386,7 @@ async fn verify<'a>(
     walk: &mut Walk,
 ) -> Result<String, (&'a str, Trouble)> {
     let gun = patient.image.repository();
-    let question = Question { server: &patient.server, gun: &gun, demands: &patient.demands };
+    let question = Question { server: &patient.server, gun: &gun, demands: &patient.demands, pinned_in: None };
     let repository = match question.repository(&clients.notary).await {
         Ok(repository) => repository,
         Err(Failure::Auth(error)) => {

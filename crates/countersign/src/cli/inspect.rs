@@ -71,7 +71,7 @@ fn inspect(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
     let clients = args.reach.clients()?;
     let (gun, demands) = (image.repository(), Demands::none());
-    let question = Question { server: &server, gun: &gun, demands: &demands };
+    let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in: None };
     let runtime = clients::runtime()?;
     let found = runtime.block_on(question.repository(&clients.notary));
     let repository = match found {

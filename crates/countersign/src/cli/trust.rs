@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
-use countersign_notary::{Memory, MemoryRecord, RoleName};
-use countersign_remote::{StateDir, StateStore as _, record_name};
+use countersign_notary::{Floors, Memory, MemoryRecord, RoleName};
+use countersign_remote::{RecordKey, StateDir, StateStore as _, record};
 use kube::api::PostParams;
 
 use super::output::{print, table};
@@ -37,24 +37,35 @@ enum Command {
         place: Place,
     },
     /// Verify a repository as if it were new, and remember it as it is now
-    Accept {
-        /// An image of the repository, or its name
-        image: String,
+    Accept(Box<Accept>),
+}
 
-        /// The trust server [default: the registry's host, port 4443]
-        #[arg(long, value_name = "URL")]
-        trust_server: Option<String>,
+#[derive(Debug, clap::Args)]
+struct Accept {
+    /// An image of the repository, or its name
+    image: String,
 
-        /// A root key that the repository must stand under: its id, or a PEM file (repeatable)
-        #[arg(long, value_name = "ID|FILE")]
-        root_key: Vec<String>,
+    /// The trust server [default: the registry's host, port 4443]
+    #[arg(long, value_name = "URL")]
+    trust_server: Option<String>,
 
-        #[command(flatten)]
-        place: Place,
+    /// A root key that the repository must stand under: its id, or a PEM file (repeatable)
+    #[arg(long, value_name = "ID|FILE")]
+    root_key: Vec<String>,
 
-        #[command(flatten)]
-        reach: clients::Reach,
-    },
+    /// The one certificate that the trust server shows, a PEM file, where a policy pins it
+    #[arg(long, value_name = "FILE")]
+    trust_server_certificate: Option<PathBuf>,
+
+    /// The namespace whose ImagePolicy pins the certificate: it has a record of its own
+    #[arg(long, value_name = "NAMESPACE", requires = "trust_server_certificate")]
+    pinned_in: Option<String>,
+
+    #[command(flatten)]
+    place: Place,
+
+    #[command(flatten)]
+    reach: clients::Reach,
 }
 
 /// Where it is remembered.
@@ -82,13 +93,16 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             print(&as_table(&remembered));
             Ok(exit::OK)
         }
-        Command::Accept { image, trust_server, root_key, place, reach: flags } => {
+        Command::Accept(accept) => {
+            let Accept { image, trust_server, root_key, trust_server_certificate, pinned_in, place, reach } = &**accept;
             let image = arguments::image(image)?;
             let server = arguments::server(trust_server.as_deref(), &image)?;
-            let demands = Demands { pins: arguments::root_pins(root_key)?, ..Demands::none() };
+            let certificate = trust_server_certificate.as_deref().map(arguments::certificate).transpose()?;
+            let demands = Demands { pins: arguments::root_pins(root_key)?, certificate, ..Demands::none() };
             let gun = image.repository();
-            let question = Question { server: &server, gun: &gun, demands: &demands };
-            let client = flags.clients()?.notary;
+            let pinned_in = pinned_in.as_deref();
+            let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in };
+            let client = reach.clients()?.notary;
             runtime.block_on(async {
                 let repository = match question.repository(&client).await {
                     Ok(repository) => repository,
@@ -99,13 +113,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
                     }
                 };
                 let accepted = (telemetry::wall_clock())().to_string();
-                let now = MemoryRecord {
-                    memory: Memory::clone(repository.memory()),
-                    accepted: Some(accepted),
-                    namespace: None,
-                    uid: None,
-                };
-                let before = replace(place, &args.namespace, server.as_str(), &gun, &now).await?;
+                let memory = Memory::clone(repository.memory());
+                let now = MemoryRecord { memory, accepted: Some(accepted), ..MemoryRecord::default() };
+                let key =
+                    RecordKey { pinned_in: pinned_in.map(str::to_owned), ..RecordKey::new(server.as_str(), &gun) };
+                let before = replace(place, &args.namespace, &key, &now).await?;
                 print(&change(&gun, before.as_ref(), &now));
                 Ok(exit::OK)
             })
@@ -117,15 +129,28 @@ async fn connect(place: &Place) -> anyhow::Result<Cluster> {
     Ok(Cluster::connect(place.kubeconfig.as_deref()).await?)
 }
 
-async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(String, String, MemoryRecord)>> {
-    if let Some(folder) = &place.state_dir {
-        return Ok(open(folder)?.list()?);
-    }
-    let api = records::api(connect(place).await?.client, namespace);
-    let listed = cluster::in_time(api.list(&kube::api::ListParams::default())).await;
-    let listed = listed.map_err(|(_, cause)| anyhow!("cannot list trustrecords in namespace {namespace}: {cause}"))?;
-    let read = |record| records::read(record).map_err(|problem| anyhow!("{problem}"));
-    listed.items.iter().map(read).collect()
+async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(RecordKey, MemoryRecord)>> {
+    let mut found = if let Some(folder) = &place.state_dir {
+        let read =
+            |stored| record::read_any(stored).map_err(|error| anyhow!("a record in {}: {error}", folder.display()));
+        open(folder)?.list()?.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?
+    } else {
+        let api = records::api(connect(place).await?.client, namespace);
+        let listed = cluster::in_time(api.list(&kube::api::ListParams::default())).await;
+        let listed =
+            listed.map_err(|(_, cause)| anyhow!("cannot list trustrecords in namespace {namespace}: {cause}"))?;
+        let read = |found: &kube::api::DynamicObject| {
+            let name = found.metadata.name.as_deref().unwrap_or_default();
+            record::read_any(&records::read(found))
+                .map_err(|error| anyhow!("trustrecord {} in namespace {namespace}: {error}", shown(name)))
+        };
+        listed.items.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?
+    };
+    found.sort_by(|(one, _), (other, _)| {
+        let order = |key: &RecordKey| (key.server.clone(), key.gun.clone(), key.pinned_in.clone());
+        order(one).cmp(&order(other))
+    });
+    Ok(found)
 }
 
 fn open(folder: &std::path::Path) -> anyhow::Result<StateDir> {
@@ -137,34 +162,36 @@ fn open(folder: &std::path::Path) -> anyhow::Result<StateDir> {
     state.with_context(|| format!("--state-dir {} is no folder that serve has used", folder.display()))
 }
 
-/// Puts the new memory in place of the old one, which is given back.
+/// Puts the new memory in place of the old one, which is given back; `None` if there was none, or none that can be read: that may be the
+/// very reason to accept what is there now.
 async fn replace(
     place: &Place,
     namespace: &str,
-    server: &str,
-    gun: &str,
+    key: &RecordKey,
     now: &MemoryRecord,
 ) -> anyhow::Result<Option<MemoryRecord>> {
+    let name = key.name();
+    // An administrator's change is for nobody in particular, and stays with whom it was for.
+    let content = |namespace: Option<String>| record::write(key, &MemoryRecord { namespace, ..now.clone() });
     if let Some(folder) = &place.state_dir {
         let state = open(folder)?;
-        // One that cannot be read may be the very reason to accept what is there now.
-        let before = state.load(server, gun).await.ok().flatten();
-        state.replace(server, gun, now)?;
+        let before = state.load(key).await.ok().flatten();
+        let before = before.and_then(|before| record::read(key, &before).ok());
+        state.replace(key, &content(before.as_ref().and_then(|before| before.namespace.clone()))?)?;
         return Ok(before);
     }
     let api = records::api(connect(place).await?.client, namespace);
-    let name = record_name(server, gun);
     let failed = |(_, cause): (Option<u16>, String)| anyhow!("trustrecord {name} in namespace {namespace}: {cause}");
-    let before = cluster::in_time(api.get_opt(&name)).await.map_err(failed)?;
-    let record = records::write(before.as_ref(), server, gun, now, (telemetry::wall_clock())());
-    let record = record.map_err(|problem| anyhow!("{problem}"))?;
+    let there = cluster::in_time(api.get_opt(&name)).await.map_err(failed)?;
+    let before = there.as_ref().map(records::read);
+    let now = content(before.as_ref().and_then(|before| before.content.namespace.clone()))?;
+    let now = records::write(there.as_ref(), key, now, (telemetry::wall_clock())())?;
     let params = PostParams::default();
-    match &before {
-        Some(_) => cluster::in_time(api.replace(&name, &params, &record)).await.map_err(failed)?,
-        None => cluster::in_time(api.create(&params, &record)).await.map_err(failed)?,
+    match &there {
+        Some(_) => cluster::in_time(api.replace(&name, &params, &now)).await.map_err(failed)?,
+        None => cluster::in_time(api.create(&params, &now)).await.map_err(failed)?,
     };
-    // One that cannot be read may be the very reason to accept what is there now.
-    Ok(before.as_ref().and_then(|before| records::read(before).ok()).map(|(_, _, seen)| seen))
+    Ok(before.and_then(|before| record::read(key, &before).ok()))
 }
 
 fn root_of(memory: &Memory) -> (String, String) {
@@ -174,15 +201,17 @@ fn root_of(memory: &Memory) -> (String, String) {
 }
 
 fn version(memory: &Memory, role: &RoleName) -> String {
-    memory.seen.get(role).map_or_else(|| "-".to_owned(), |seen| seen.version.to_string())
+    let seen = memory.seen.get(role).and_then(Floors::highest);
+    seen.map_or_else(|| "-".to_owned(), |seen| seen.version.to_string())
 }
 
-fn as_table(remembered: &[(String, String, MemoryRecord)]) -> String {
-    let row = |(server, gun, seen): &(String, String, MemoryRecord)| {
+fn as_table(remembered: &[(RecordKey, MemoryRecord)]) -> String {
+    let row = |(key, seen): &(RecordKey, MemoryRecord)| {
         let (root, keys) = root_of(&seen.memory);
         vec![
-            shown(gun),
-            shown(server),
+            shown(&key.gun),
+            shown(&key.server),
+            shown(key.pinned_in.as_deref().unwrap_or("-")),
             shown(seen.namespace.as_deref().unwrap_or("-")),
             root,
             version(&seen.memory, &RoleName::timestamp()),
@@ -191,7 +220,7 @@ fn as_table(remembered: &[(String, String, MemoryRecord)]) -> String {
         ]
     };
     let rows: Vec<_> = remembered.iter().map(row).collect();
-    table(&["REPOSITORY", "SERVER", "FOR", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
+    table(&["REPOSITORY", "SERVER", "PINNED IN", "FOR", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
 }
 
 fn change(gun: &str, before: Option<&MemoryRecord>, now: &MemoryRecord) -> String {

@@ -68,7 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let wanted = arguments::wanted(&image)?;
     let clients = args.reach.clients()?;
     let gun = image.repository();
-    let question = Question { server: &server, gun: &gun, demands: &demands };
+    let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in: None };
     let now = (crate::telemetry::wall_clock())();
     let runtime = clients::runtime()?;
     let resolved = runtime.block_on(async {

@@ -66,6 +66,8 @@ pub(crate) struct Question<'a> {
     pub gun: &'a str,
     /// What is demanded of it.
     pub demands: &'a Demands,
+    /// The namespace whose policy pins the server's certificate, see [`NotaryAsk::pinned_in`].
+    pub pinned_in: Option<&'a str>,
 }
 
 impl Question<'_> {
@@ -84,6 +86,7 @@ impl Question<'_> {
             gun: self.gun,
             pins: &self.demands.pins,
             certificate: self.demands.certificate.as_ref(),
+            pinned_in: self.pinned_in,
             login,
             namespace,
             max_age,
@@ -141,7 +144,7 @@ impl Search<'_> {
                 .server_certificate
                 .as_deref()
                 .and_then(|pem| PinnedCertificate::parse(pem, CERTIFICATE).ok());
-            if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate) {
+            if self.notary.waits_for_its_turn(&ask.server, &ask.gun, certificate, ask.pinned_in()) {
                 return no_turn();
             }
             Err(self.late(Format::Notary, server))
@@ -150,7 +153,8 @@ impl Search<'_> {
 
     async fn look_up(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {
         let demands = self.demands.of(&ask.policy, Demands::read(self.moment, ask)).await?;
-        let question = Question { server: &ask.server, gun: &ask.gun, demands: demands.as_ref() };
+        let question =
+            Question { server: &ask.server, gun: &ask.gun, demands: demands.as_ref(), pinned_in: ask.pinned_in() };
         let resolve = |repository: &Repository| question.resolve(repository, wanted, self.now);
         let mut seen = self.ask_server(ask, &question, None).await.map_err(|failure| question.refusal(failure))?;
         let mut resolved = resolve(&seen);

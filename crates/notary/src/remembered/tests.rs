@@ -17,7 +17,7 @@ const SHOWN: [(u64, u8); 3] = [(1, 0), (2, 0), (2, 1)];
 fn shown(index: usize) -> Arc<Memory> {
     let (version, content) = SHOWN[index];
     let seen = Seen { version, content: Sha256::from_bytes([content; 32]) };
-    Arc::new(Memory { seen: [(RoleName::timestamp(), seen)].into(), ..Memory::default() })
+    Arc::new(Memory { seen: [(RoleName::timestamp(), seen.into())].into(), ..Memory::default() })
 }
 
 /// A number for what is known, for [`World::key`].
@@ -222,7 +222,7 @@ impl World {
             self.made += 1;
             self.made.to_string()
         });
-        self.store = Some(MemoryRecord { memory: memory.clone(), accepted, namespace: None, uid: Some(uid) });
+        self.store = Some(MemoryRecord { memory: memory.clone(), accepted, uid: Some(uid), ..MemoryRecord::default() });
     }
 
     /// Everything that an administrator, a crash and the reviews can do now.
@@ -618,6 +618,7 @@ fn only_what_covers_the_record_that_is_there_takes_its_place() {
         memory: Memory::clone(&shown(index)),
         accepted: accepted.map(str::to_owned),
         namespace: None,
+        pinned_in: None,
         uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
     };
     let there = record(1, "1", None);

@@ -43,9 +43,10 @@ impl Update {
     }
 
     /// A role without a file was never published. One that was published before and is still delegated has been taken
-    /// away by whoever holds the snapshot key; with `targets/releases` that would bring back older digests.
+    /// away by whoever holds the snapshot key; with `targets/releases` that would bring back older digests. A role that has none of the keys
+    /// which it had then is another one, by what the holder of its parent's key says.
     pub(super) fn leave_out(&mut self, delegation: Delegation) {
-        let state = match self.memory.version(&delegation.name) {
+        let state = match self.memory.version(&delegation.name, &delegation.keys) {
             None => RoleState::not_published(delegation),
             Some(remembered) => {
                 let withdrawn = Error::Withdrawn { role: delegation.name.clone(), remembered };
@@ -65,7 +66,7 @@ impl Update {
             let meta = meta.ok_or_else(|| Error::NotInSnapshot { role: delegation.name.clone() })?;
             let offered = Offered::<Targets>::read_named(&delegation.name, &bytes, &meta, &RoleName::snapshot())?;
             self.count(&offered)?;
-            self.memory.check(offered.role(), Seen::offered(&offered))?;
+            self.memory.check(offered.role(), Some(&delegation.keys), Seen::offered(&offered))?;
             let verified = offered.verify_counting(&delegation.keys, Some(self.now), &mut self.wrong.borrow_mut());
             match verified {
                 Ok(metadata) => self.use_delegation(delegation, paths, Arc::new(metadata)),

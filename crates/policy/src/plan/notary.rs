@@ -46,6 +46,13 @@ impl NotaryAsk {
         self.policy.root_secrets.iter().map(|name| self.secret(name))
     }
 
+    /// The namespace whose `ImagePolicy` says which certificate the server has; `None` if none is pinned, or the operator pins it.
+    #[must_use]
+    pub fn pinned_in(&self) -> Option<&str> {
+        let by_tenant = self.named_by == NamedBy::Tenant && self.policy.server_certificate.is_some();
+        by_tenant.then_some(self.secrets_namespace.as_str())
+    }
+
     fn secret(&self, name: &str) -> SecretRef {
         SecretRef { namespace: self.secrets_namespace.clone(), name: name.to_owned() }
     }

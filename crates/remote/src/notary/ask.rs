@@ -8,6 +8,7 @@ use url::Url;
 use crate::connections::PinnedCertificate;
 use crate::http::host_port;
 use crate::login::Login;
+use crate::store::RecordKey;
 
 /// A question to a trust server.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +21,8 @@ pub struct Ask<'a> {
     pub pins: &'a RootPins,
     /// The one certificate that the server must show, if one is pinned.
     pub certificate: Option<&'a PinnedCertificate>,
+    /// The namespace whose policy pins the certificate, see [`RecordKey::pinned_in`]; `None` if the operator does.
+    pub pinned_in: Option<&'a str>,
     /// Credentials that may be tried before the configured ones.
     pub login: &'a Login,
     /// The namespace that it is asked for, which takes turns with others; empty for none.
@@ -34,15 +37,14 @@ impl<'a> Ask<'a> {
     /// [`crate::Options::refresh`].
     #[must_use]
     pub fn new(server: &'a TrustServer, gun: &'a str, pins: &'a RootPins, login: &'a Login) -> Self {
-        Self { server, gun, pins, certificate: None, login, namespace: "", max_age: None }
+        Self { server, gun, pins, certificate: None, pinned_in: None, login, namespace: "", max_age: None }
     }
 }
 
 /// Which repository on which server.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
-    pub(crate) server: String,
-    pub(crate) gun: String,
+    pub(crate) record: RecordKey,
     /// What came over a connection that a policy would not take does not count for it.
     pub(crate) certificate: Option<PinnedCertificate>,
 }
@@ -50,8 +52,18 @@ pub(crate) struct Key {
 impl Key {
     /// That of a question.
     pub(crate) fn of(ask: &Ask<'_>) -> Self {
-        let (server, gun) = (ask.server.as_str().to_owned(), ask.gun.to_owned());
-        Self { server, gun, certificate: ask.certificate.cloned() }
+        Self::new(ask.server, ask.gun, ask.certificate.cloned(), ask.pinned_in)
+    }
+
+    /// That of a repository on a server that shows this certificate, pinned in a namespace.
+    pub(crate) fn new(
+        server: &TrustServer,
+        gun: &str,
+        certificate: Option<PinnedCertificate>,
+        pinned_in: Option<&str>,
+    ) -> Self {
+        let pinned_in = pinned_in.map(str::to_owned);
+        Self { record: RecordKey { pinned_in, ..RecordKey::new(server.as_str(), gun) }, certificate }
     }
 }
 

@@ -1,11 +1,15 @@
 //! How what was seen comes to be remembered across restarts, and by other replicas.
 
-use countersign_notary::{Target, ToWrite};
+use countersign_notary::{Memory, MemoryRecord, RecordId, Target, ToWrite, Weighed, weigh};
 
 use super::NotaryClient;
+use super::record;
 use super::seen::Seen;
 use crate::failure::Failure;
-use crate::store::{Saved, StateError, ToSave};
+use crate::store::{RecordKey, Saved, StateError, StateStore, Stored};
+
+/// How often a write is tried again that somebody else was faster with.
+const MAX_TRIES: usize = 8;
 
 /// What became of a repository that was to be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +69,9 @@ impl NotaryClient {
             return Ok(Committed::Done);
         };
         let (key, memory) = (&seen.key, seen.repository().memory());
-        let to_save = ToSave { over: target.over.as_deref(), memory, namespace };
-        let written = match state.save(&key.server, &key.gun, to_save).await {
-            Ok(Saved::Done(record)) => Some(record),
-            Ok(Saved::Overtaken) => {
+        let written = match save(&**state, &key.record, &target, memory, namespace).await {
+            Ok(Some(record)) => Some(record),
+            Ok(None) => {
                 // The repository in memory is looked at in that light, so that whoever asks anew is not given the same again.
                 self.known(key).await?;
                 return Ok(Committed::Behind);
@@ -86,4 +89,50 @@ impl NotaryClient {
         let counts = slots.find(key).is_none_or(|slot| slot.remembered.written(memory, &target, written));
         Ok(if counts { Committed::Done } else { Committed::Behind })
     }
+}
+
+/// Saves what was seen in place of what is there, if [`weigh`] says so. `None` if it does not: what was seen must be looked at again in the
+/// light of what is there.
+async fn save(
+    state: &dyn StateStore,
+    key: &RecordKey,
+    target: &Target,
+    memory: &Memory,
+    namespace: &str,
+) -> Result<Option<RecordId>, StateError> {
+    let mut over = target.over.as_deref().cloned();
+    // Where nothing is known to be there, the store says so when it is written.
+    let mut there = if over.is_some() { load(state, key).await? } else { None };
+    for _ in 0..MAX_TRIES {
+        let record = there.as_ref().map(|(_, record)| record);
+        let id = record.map(RecordId::of);
+        match (weigh(memory, over.as_ref(), record), id) {
+            (Weighed::Overtaken, _) => return Ok(None),
+            (Weighed::Same, Some(id)) => return Ok(Some(id)),
+            (Weighed::Same | Weighed::Newer, id) => over = id.or(over),
+        }
+        let accepted = over.as_ref().and_then(|over| over.accepted.clone());
+        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
+        let now = MemoryRecord { memory: memory.clone(), accepted, namespace, ..MemoryRecord::default() };
+        let content =
+            record::write(key, &now).map_err(|error| StateError::unwritable(&key.gun, state.place(key), error))?;
+        match state.save(key, content, there.as_ref().map(|(revision, _)| revision.as_str())).await? {
+            Saved::Done(uid) => return Ok(Some(RecordId { uid, accepted: now.accepted })),
+            Saved::Changed => there = load(state, key).await?,
+        }
+    }
+    Err(StateError::unwritable(&key.gun, state.place(key), "it is written by others all the time"))
+}
+
+/// The record that is there, and its revision.
+pub(super) async fn load(
+    state: &dyn StateStore,
+    key: &RecordKey,
+) -> Result<Option<(String, MemoryRecord)>, StateError> {
+    let stored = state.load(key).await?;
+    let read = |stored: Stored| match record::read(key, &stored) {
+        Ok(record) => Ok((stored.revision, record)),
+        Err(error) => Err(StateError::unreadable(&key.gun, state.place(key), error)),
+    };
+    stored.map(read).transpose()
 }

@@ -39,7 +39,7 @@ impl<'a> Fetcher<'a> {
     /// much is not even begun.
     pub(crate) async fn fetch_all(&mut self, requests: &[Wanted]) -> Result<Vec<Answer>, Failure> {
         if most(requests) > self.left {
-            return Err(Failure::TooMuch { gun: self.key.gun.clone(), host: host_of(&self.key.server) });
+            return Err(Failure::TooMuch { gun: self.key.record.gun.clone(), host: host_of(&self.key.record.server) });
         }
         let this = &*self;
         let fetches: Vec<_> = requests.iter().map(|request| this.fetch(request)).collect();
@@ -74,7 +74,8 @@ impl<'a> Fetcher<'a> {
     /// Answers a challenge; what the server lets in is kept for the other files of the repository.
     async fn log_in(&self, url: &Url, refusal: Response, limit: u64) -> Result<Response, Failure> {
         let send = |header| self.http.send(self.request(url, Some(header), limit)).boxed();
-        let (response, header) = self.auth.log_in(self.http, url, &self.key.gun, self.login, &refusal, &send).await?;
+        let (response, header) =
+            self.auth.log_in(self.http, url, &self.key.record.gun, self.login, &refusal, &send).await?;
         *self.authorization.lock().unwrap_or_else(PoisonError::into_inner) = Some(header);
         Ok(response)
     }
@@ -82,10 +83,10 @@ impl<'a> Fetcher<'a> {
     /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another
     /// repository would be asked for.
     fn url(&self, file: &str) -> Result<Url, Failure> {
-        let tail = format!("/v2/{}/_trust/tuf/{file}", self.key.gun);
-        let url = Url::parse(&format!("{}{tail}", self.key.server)).ok();
+        let tail = format!("/v2/{}/_trust/tuf/{file}", self.key.record.gun);
+        let url = Url::parse(&format!("{}{tail}", self.key.record.server)).ok();
         let url = url.filter(|url| url.path().ends_with(&tail) && url.query().is_none() && url.fragment().is_none());
-        url.ok_or_else(|| Failure::BadName { gun: self.key.gun.clone() })
+        url.ok_or_else(|| Failure::BadName { gun: self.key.record.gun.clone() })
     }
 }
 

@@ -11,7 +11,6 @@ use futures::future::{BoxFuture, Shared};
 use super::ask::{Key, Terms};
 use super::seen::{Kept, Outcome, Seen};
 use crate::login::Login;
-use crate::store::record_name;
 use crate::turns::Ticket;
 
 /// Of how many repositories something is kept.
@@ -69,7 +68,7 @@ impl Slot {
             kept: None,
             former: None,
             remembered: Remembered::new(generations),
-            name: record_name(&key.server, &key.gun).into(),
+            name: key.record.name().into(),
             mark: None,
             admitted: false,
             writing: Arc::default(),
@@ -308,9 +307,10 @@ mod tests {
     use countersign_notary::{Answer, RoleName, Seen, Update};
 
     use super::*;
+    use crate::store::RecordKey;
 
     fn key(index: usize) -> Key {
-        Key { server: "https://h.io".into(), gun: format!("h.io/{index}"), certificate: None }
+        Key { record: RecordKey::new("https://h.io", &format!("h.io/{index}")), certificate: None }
     }
 
     fn memory(root: usize) -> Memory {
@@ -330,7 +330,7 @@ mod tests {
         slot.used = Instant::now();
         if !stored {
             let mut more = memory(root);
-            more.seen.insert(RoleName::targets(), Seen { version: 1, content: Sha256::from_bytes([0; 32]) });
+            more.seen.insert(RoleName::targets(), Seen { version: 1, content: Sha256::from_bytes([0; 32]) }.into());
             let basis = observe(slots, index, Some(&record));
             assert!(slots.of(&key(index)).remembered.flight_ended(&basis, &basis, &Arc::new(more)));
         }
