@@ -4,6 +4,7 @@ mod client_certificates;
 mod definitions;
 mod injector;
 mod lifecycle;
+mod memory;
 mod registration;
 mod story;
 mod today;
@@ -79,9 +80,12 @@ const KUBERNETES: &[Scenario] = &[
     scenario("doctor", today::doctor),
     scenario("doctor of the installation", lifecycle::doctor),
     scenario("all nodes new", lifecycle::all_nodes_new),
+    scenario("replicas of two releases", memory::two_releases),
+    scenario("another key of a signer", memory::another_key_of_a_signer),
     scenario("before the trust server is down", trouble::before_it_is_down),
     scenario("children while the trust server is down", trouble::trust_server_down),
     scenario("a repository that was made anew", trouble::made_anew),
+    scenario("replicas of two releases after a swap", memory::two_releases_after_a_swap),
     scenario("policies change at once", trouble::policies_change),
     scenario("definitions come and go", trouble::definitions_gone),
     scenario("an API server that hangs", trouble::api_server_hangs),

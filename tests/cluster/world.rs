@@ -195,7 +195,17 @@ impl World {
         self.start_replica_of(&["--tls-cert", &certificate, "--tls-key", &key])
     }
 
+    /// One more replica that is another build of the program.
+    pub(crate) fn start_replica_of_program(&mut self, program: &Path) -> Result<Countersign, Problem> {
+        let secret = ["--tls-secret", "countersign-tls", "--service", "countersign"];
+        self.start_program(program, &secret)
+    }
+
     fn start_replica_of(&mut self, more: &[&str]) -> Result<Countersign, Problem> {
+        self.start_program(Countersign::program(), more)
+    }
+
+    fn start_program(&mut self, program: &Path, more: &[&str]) -> Result<Countersign, Problem> {
         self.started += 1;
         let kubeconfig = self.plane.service_account("countersign", "countersign")?.display().to_string();
         let name = format!("countersign-{}", self.started);
@@ -209,7 +219,7 @@ impl World {
             "--shutdown-delay",
             "1s",
         ];
-        Countersign::start(&name, &self.ca, self.folder.path(), &[&arguments, more].concat())
+        Countersign::start_program(program, &name, &self.ca, self.folder.path(), &[&arguments, more].concat())
     }
 
     /// Replaces all replicas as a Deployment does: a new one, with these further arguments, is ready before an old one is asked to go.
@@ -284,7 +294,8 @@ impl World {
         format!("{}/{repository}:{tag}", self.registry.host)
     }
 
-    fn owner(&self, repository: &str) -> Client {
+    /// The client of whoever owns a repository.
+    pub(crate) fn owner(&self, repository: &str) -> Client {
         let folder = self.folder.path().join(format!("owner-{}", repository.replace('/', "_")));
         Client::new(&self.trust_server(), &self.ca, &folder)
     }
@@ -316,13 +327,19 @@ impl World {
             }
             owner.run(&["publish", &gun])?;
         }
-        let folder = self.folder.path().join(format!("signer-{signer}-{}", repository.replace('/', "_")));
-        let client = Client::new(&self.trust_server(), &self.ca, &folder);
-        client.run(&["key", "import", &self.private_key(signer), "--role", signer])?;
+        let client = self.signer(repository, signer)?;
         let roles = format!("targets/releases,targets/{signer}");
         let size = pushed.size.to_string();
         client.run(&["addhash", &gun, tag, &size, "--sha256", &pushed.digest, "-r", &roles, "--publish"])?;
         Ok(())
+    }
+
+    /// The client of a signer, with the signer's key.
+    pub(crate) fn signer(&self, repository: &str, signer: &str) -> Result<Client, Problem> {
+        let folder = self.folder.path().join(format!("signer-{signer}-{}", repository.replace('/', "_")));
+        let client = Client::new(&self.trust_server(), &self.ca, &folder);
+        client.run(&["key", "import", &self.private_key(signer), "--role", signer])?;
+        Ok(client)
     }
 
     pub(crate) fn public_key(&self, signer: &str) -> String {

@@ -77,6 +77,25 @@ impl Countersign {
         run(Command::new(program()).args(arguments))
     }
 
+    /// The program of the last release, which `scripts/last-release` builds when it is not there yet; `None` where this repository's
+    /// history is not at hand, of which it would be built.
+    ///
+    /// # Errors
+    /// It cannot be built.
+    pub fn last_release() -> Result<Option<PathBuf>, Problem> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/last-release");
+        let output = Command::new(script).stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+        let output = output.map_err(|error| format!("scripts/last-release cannot be run: {error}"))?;
+        match output.status.code() {
+            Some(0) => {
+                let text = String::from_utf8(output.stdout)?;
+                Ok(Some(PathBuf::from(text.lines().last().ok_or("scripts/last-release prints a path")?)))
+            }
+            Some(3) => Ok(None),
+            _ => Err("scripts/last-release failed; it says why above".into()),
+        }
+    }
+
     /// The program, to be run in other ways than here.
     #[must_use]
     pub fn program() -> &'static Path {
@@ -108,8 +127,22 @@ impl Countersign {
     /// # Errors
     /// It does not listen; with its log.
     pub fn start(name: &str, ca: &Ca, folder: &Path, arguments: &[&str]) -> Result<Self, Problem> {
+        Self::start_program(program(), name, ca, folder, arguments)
+    }
+
+    /// The same for another build of the program.
+    ///
+    /// # Errors
+    /// It does not listen; with its log.
+    pub fn start_program(
+        program: &Path,
+        name: &str,
+        ca: &Ca,
+        folder: &Path,
+        arguments: &[&str],
+    ) -> Result<Self, Problem> {
         let (port, ops_port) = (free_port()?, free_port()?);
-        let mut command = Command::new(program());
+        let mut command = Command::new(program);
         command.arg("serve").args(arguments).arg("--trust-ca").arg(&ca.ca);
         command.args(["--listen", &format!("127.0.0.1:{port}"), "--ops-listen", &format!("127.0.0.1:{ops_port}")]);
         let mut part = Part::start(name, &mut command, folder)?;

@@ -17,6 +17,8 @@ pub struct Front {
     /// The port.
     pub port: u16,
     backends: Arc<Mutex<Vec<u16>>>,
+    /// Those that were opened since [`Self::only`].
+    open: Arc<Mutex<Vec<TcpStream>>>,
 }
 
 impl Front {
@@ -30,6 +32,8 @@ impl Front {
         let port = listener.local_addr()?.port();
         let backends = Arc::new(Mutex::new(Vec::new()));
         let shown: Arc<Mutex<Vec<u16>>> = Arc::clone(&backends);
+        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
+        let opened = Arc::clone(&open);
         let turn = AtomicUsize::new(0);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -39,16 +43,25 @@ impl Front {
                     .filter_map(|next| ports.get((first + next) % ports.len()))
                     .find_map(|port| TcpStream::connect(("127.0.0.1", *port)).ok());
                 if let Some(backend) = backend {
+                    opened.lock().unwrap_or_else(PoisonError::into_inner).extend(client.try_clone());
                     join(&client, &backend);
                 }
             }
         });
-        Ok(Self { address, port, backends })
+        Ok(Self { address, port, backends, open })
     }
 
     /// Passes new connections to these ports; those that are open stay where they are.
     pub fn set(&self, ports: &[u16]) {
         ports.clone_into(&mut self.backends.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Passes new connections to this port, and ends those that are open: whoever has some asks this backend from now on.
+    pub fn only(&self, port: u16) {
+        self.set(&[port]);
+        for open in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            let _ = open.shutdown(std::net::Shutdown::Both);
+        }
     }
 }
 
