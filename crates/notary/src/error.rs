@@ -300,13 +300,19 @@ pub enum Error {
         to: u64,
     },
     /// Whoever makes the repository delegated to ever new names or keys.
-    #[error(
-        "{gun} has had roles with more than {limit} keys in all, which is more than is remembered of one repository"
-    )]
+    #[error("{gun} has had more roles, keys and roots than are remembered of one repository ({} KiB)", .limit >> 10)]
     TooMuchToRemember {
         /// The repository.
         gun: String,
-        /// How many there may be.
+        /// How many bytes a record may have.
+        limit: usize,
+    },
+    /// The same below one signer.
+    #[error("{role} is left out: below one signer more roles and keys have been seen than are remembered ({} KiB)", .limit >> 10)]
+    TooMuchBelow {
+        /// The role.
+        role: RoleName,
+        /// How many bytes of a record there may be.
         limit: usize,
     },
     /// The root changed too often to follow.

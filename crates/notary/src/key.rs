@@ -19,6 +19,12 @@ impl KeyId {
     pub fn from_hex(text: &str) -> Option<Self> {
         Sha256::from_hex(text).map(Self)
     }
+
+    /// Its first bytes.
+    pub(crate) fn prefix(self) -> [u8; 8] {
+        let [a, b, c, d, e, f, g, h, ..] = *self.0.bytes();
+        [a, b, c, d, e, f, g, h]
+    }
 }
 
 impl fmt::Display for KeyId {

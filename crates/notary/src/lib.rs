@@ -25,7 +25,7 @@ mod update;
 pub use collection::{Proof, Repository, RoleState, SignedBy, Status};
 pub use error::{Error, Remedy, RootKeyProblem};
 pub use key::{KeyId, PublicKey, Signer, SignerError};
-pub use memory::{Floors, MAX_SEEN, Memory, Seen};
+pub use memory::{Floors, MAX_BYTES_BELOW, MAX_RECORD_BYTES, Memory, Seen};
 pub use record::{Encoded, MemoryRecord, RecordError};
 pub use remembered::{
     AsOf, Basis, Generation, Generations, Observed, RecordId, Remembered, State, Target, ToWrite, Weighed, Written,

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::key::KeyId;
-use crate::memory::{Floors, Memory, Seen};
+use crate::memory::{FloorKey, Floors, Memory, Seen};
 use crate::role::RoleName;
 use crate::root::{RootKey, RootRecord};
 
@@ -143,9 +143,12 @@ struct More {
 
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct WithKeys {
-    version: u64,
-    content: String,
-    /// Ids of the keys themselves (`PublicKey::material_id`); none where it is not known which keys the role had.
+    /// What the first text says, if it does not stand there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    version: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    content: Option<String>,
+    /// Beginnings of the ids of the keys themselves (`PublicKey::material_id`); none where it is not known which keys the role had.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     keys: Vec<String>,
 }
@@ -153,18 +156,19 @@ struct WithKeys {
 impl More {
     fn of(record: &MemoryRecord) -> Self {
         let with_keys = |floors: &Floors| {
-            let mut texts: Vec<WithKeys> = Vec::new();
+            let highest = floors.highest();
+            let mut by_seen: BTreeMap<(bool, u64, String), Vec<String>> = BTreeMap::new();
             for (key, seen) in floors.iter() {
-                let (content, key) = (seen.content.hex(), key.map(|key| key.to_string()));
-                let same = |text: &&mut WithKeys| {
-                    text.version == seen.version && text.content == content && key.is_some() != text.keys.is_empty()
-                };
-                match texts.iter_mut().find(same) {
-                    Some(text) => text.keys.extend(key),
-                    None => texts.push(WithKeys { version: seen.version, content, keys: key.into_iter().collect() }),
-                }
+                let of_seen = by_seen.entry((key.is_some(), seen.version, seen.content.hex())).or_default();
+                of_seen.extend(key.map(FloorKey::hex));
             }
-            texts
+            let text = |((_, version, content), keys): ((bool, u64, String), Vec<String>)| {
+                // What the first text says is not said again.
+                let is_said = highest.is_some_and(|seen| seen.version == version && seen.content.hex() == content);
+                let said = (!is_said).then_some((version, content));
+                WithKeys { version: said.as_ref().map(|said| said.0), content: said.map(|said| said.1), keys }
+            };
+            by_seen.into_iter().map(text).collect()
         };
         let delegated = record.memory.seen.iter().filter(|(_, floors)| floors.have_keys());
         let keys = delegated.map(|(role, floors)| (role.to_string(), with_keys(floors))).collect();
@@ -173,18 +177,24 @@ impl More {
 
     fn add_to(self, mut record: MemoryRecord) -> Option<MemoryRecord> {
         for (role, texts) in self.keys {
+            let role = RoleName::parse(&role)?;
+            // What the first text says of a role that stands here is one of these.
+            let said = record.memory.seen.get(&role)?.highest()?;
             let mut all = Vec::new();
             for text in texts {
-                let seen = Seen { version: text.version, content: Sha256::from_hex(&text.content)? };
+                let seen = match (text.version, text.content) {
+                    (Some(version), Some(content)) => Seen { version, content: Sha256::from_hex(&content)? },
+                    (None, None) => said,
+                    _ => return None,
+                };
                 if text.keys.is_empty() {
                     all.push((None, seen));
                 }
                 for key in text.keys {
-                    all.push((Some(KeyId::from_hex(&key)?), seen));
+                    all.push((Some(FloorKey::from_hex(&key)?), seen));
                 }
             }
-            // What the first text says of a role that stands here is one of these.
-            record.memory.seen.insert(RoleName::parse(&role)?, Floors::of_each(all)?);
+            record.memory.seen.insert(role, Floors::of_each(all));
         }
         record.pinned_in = self.pinned_in;
         Some(record)
@@ -311,23 +321,23 @@ mod tests {
     /// What later releases add stands in a text of its own; the first text says of each role the highest version, for those before.
     #[test]
     fn keys_stand_in_a_text_of_their_own() {
-        let key = |digit: &str| KeyId::from_hex(&digit.repeat(64)).unwrap();
+        let key = |digit: &str| FloorKey::from_hex(&digit.repeat(16)).unwrap();
         let seen = |version, content| Seen { version, content: Sha256::from_bytes([content; 32]) };
         let mut record = MemoryRecord { pinned_in: Some("team".to_owned()), ..record() };
         let releases = RoleName::parse("targets/releases").unwrap();
         let each = [(None, seen(4, 1)), (Some(key("d")), seen(3, 0xcc)), (Some(key("e")), seen(2, 2))];
         let each = each.into_iter().chain([(Some(key("f")), seen(2, 2))]);
-        record.memory.seen.insert(releases, Floors::of_each(each).unwrap());
+        record.memory.seen.insert(releases, Floors::of_each(each));
         let written = record.encode(SERVER, GUN).unwrap();
         let first = text("").replace(
             &format!(r#""version":3,"content":"{}""#, "c".repeat(64)),
             &format!(r#""version":4,"content":"{}""#, "01".repeat(32)),
         );
         assert_eq!(String::from_utf8(written.text.clone()).unwrap(), first);
-        let (one, two, old) = ("01".repeat(32), "02".repeat(32), "c".repeat(64));
-        let (d, e, f) = ("d".repeat(64), "e".repeat(64), "f".repeat(64));
+        let (two, old) = ("02".repeat(32), "c".repeat(64));
+        let (d, e, f) = ("d".repeat(16), "e".repeat(16), "f".repeat(16));
         let more = format!(
-            r#"{{"pinnedIn":"team","keys":{{"targets/releases":[{{"version":4,"content":"{one}"}},{{"version":3,"content":"{old}","keys":["{d}"]}},{{"version":2,"content":"{two}","keys":["{e}","{f}"]}}]}}}}"#
+            r#"{{"pinnedIn":"team","keys":{{"targets/releases":[{{}},{{"version":2,"content":"{two}","keys":["{e}","{f}"]}},{{"version":3,"content":"{old}","keys":["{d}"]}}]}}}}"#
         );
         assert_eq!(String::from_utf8(written.more.unwrap()).unwrap(), more);
         let read = |more: &str| MemoryRecord::decode(SERVER, GUN, &written.text, Some(more.as_bytes()));
@@ -337,12 +347,14 @@ mod tests {
         let without = MemoryRecord::decode(SERVER, GUN, &written.text, None).unwrap();
         assert_eq!(without.memory.seen[&RoleName::releases()], Floors::from(seen(4, 1)));
         assert_eq!(without.pinned_in, None);
-        let contradiction = more.replace(r#""version":3"#, r#""version":4"#);
+        let half = more.replace(r#""version":3,"#, "");
         for (broken, expected) in [
             (more.replace("dddd", "xxxx"), RecordError::Malformed),
             (more.replace("0202", "xxxx"), RecordError::Malformed),
             (more.replace("targets/releases", "Targets"), RecordError::Malformed),
-            (contradiction, RecordError::Malformed),
+            (half, RecordError::Malformed),
+            (more.replace("targets/releases", "targets/other"), RecordError::Malformed),
+            (more.replace("dddddddddddddddd", "dd"), RecordError::Malformed),
         ] {
             assert_eq!(read(&broken), Err(expected), "{broken}");
         }

@@ -56,6 +56,12 @@ impl RoleName {
         Self::targets().child(name).or_else(|| Self(name.rsplit_once('/')?.0.into()).child(name))
     }
 
+    /// The signer whose role this one is below (`NAME` of `targets/NAME/…`).
+    pub(crate) fn signer_above(&self) -> Option<&str> {
+        let below_targets = self.0.strip_prefix("targets/")?;
+        below_targets.split_once('/').map(|(signer, _)| signer)
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

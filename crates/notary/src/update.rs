@@ -17,7 +17,7 @@ use jiff::Timestamp as Time;
 use self::delegations::children;
 use crate::collection::{Repository, RoleState};
 use crate::error::Error;
-use crate::memory::{MAX_SEEN, Memory, Seen};
+use crate::memory::{MAX_RECORD_BYTES, Memory, Seen};
 use crate::metadata::{Delegation, FileMeta, Metadata, Snapshot, Targets, Timestamp};
 use crate::role::RoleName;
 use crate::root::{KnownRoot, MAX_ROOT_BYTES, RootPins};
@@ -84,6 +84,8 @@ pub struct Update {
     signatures: usize,
     /// How many of them were wrong, by key.
     wrong: RefCell<Wrong>,
+    /// How many bytes a record has for the roles below a signer, with those of this update.
+    below: BTreeMap<String, usize>,
     /// Delegations that are still to be visited, with the paths that they may speak for.
     frontier: Vec<(Delegation, Vec<String>)>,
 }
@@ -152,6 +154,7 @@ impl Update {
             roles: BTreeMap::new(),
             signatures: 0,
             wrong: RefCell::default(),
+            below: BTreeMap::new(),
             frontier: Vec::new(),
         })
     }
@@ -339,8 +342,8 @@ impl Update {
             std::mem::take(&mut self.roles),
             std::mem::take(&mut self.memory),
         );
-        if repository.memory().versions() > MAX_SEEN {
-            return Err(Error::TooMuchToRemember { gun: self.gun.clone(), limit: MAX_SEEN });
+        if repository.memory().record_size() > MAX_RECORD_BYTES {
+            return Err(Error::TooMuchToRemember { gun: self.gun.clone(), limit: MAX_RECORD_BYTES });
         }
         Ok(Step::Done(Box::new(repository)))
     }

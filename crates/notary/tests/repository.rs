@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use countersign_image::{Sha256, Wanted};
 use countersign_notary::{
-    Error, MAX_SEEN, MAX_UPDATE_SIGNATURES, Memory, MemoryRecord, Repository, RoleName, RootPins, Signer, Status,
+    Error, MAX_BYTES_BELOW, MAX_RECORD_BYTES, MAX_UPDATE_SIGNATURES, Memory, MemoryRecord, Repository, RoleName,
+    RootPins, Signer, Status,
 };
 use forge::{Cert, Delegation, Files, Key, NOW, Repo, digest_of};
 use jiff::{Timestamp, ToSpan as _};
@@ -378,7 +379,7 @@ fn a_role_with_other_keys_may_have_published_nothing_yet() {
     }
 }
 
-/// Where a record of an older release does not say which keys a role had, its versions count for any keys until it is seen with its keys.
+/// Where a record of an older release does not say which keys a role had, its versions count for any keys.
 #[test]
 fn versions_without_keys_count_for_any() {
     let [one, two] = ["one", "two"].map(Key::p256);
@@ -397,36 +398,92 @@ fn versions_without_keys_count_for_any() {
     let read = |more: Option<&[u8]>| MemoryRecord::decode("https://h.io", GUN, &written.text, more).unwrap().memory;
     let (with, without) = (read(written.more.as_deref()), read(None));
     assert_eq!(with, **first.memory());
-    assert!(without != with && without.says(&with) && with.covers(&without) && !without.covers(&with));
+    assert!(without != with && without.says(&with) && !with.covers(&without) && !without.covers(&with));
     let after = |files: &Files, memory: &Memory| run(files, None, Some(memory), &RootPins::none()).0;
     assert!(after(&of(&two, 1, 11), &with).is_ok());
     let refused = after(&of(&two, 1, 11), &without).map(drop).unwrap_err();
     assert!(matches!(refused, Error::Rollback { remembered: 5, .. }), "{refused:?}");
-    let seen_again = after(&of(&one, 5, 11), &without).unwrap();
-    assert!(!with.says(seen_again.memory()) && seen_again.memory().covers(&with));
-    assert!(after(&of(&two, 1, 12), seen_again.memory()).is_ok());
+    // Which keys it had before nobody knows, so a key that is seen with it, or with a later one, changes nothing for the others.
+    for (key, version) in [(&one, 5), (&two, 5), (&one, 6), (&two, 6)] {
+        let seen = after(&of(key, version, 11), &without).unwrap();
+        assert!(seen.memory().covers(&without) && !with.says(seen.memory()));
+        for other in [&one, &two] {
+            let refused = after(&of(other, 4, 12), seen.memory()).map(drop).unwrap_err();
+            assert!(matches!(refused, Error::Rollback { .. }), "{refused:?}");
+        }
+    }
 }
 
-/// A repository that delegates to other names again and again cannot have ever more remembered of it.
+/// What could not be written would be forgotten at the next restart, so a repository that needs more is refused.
 #[test]
 fn what_is_remembered_is_bounded() {
     let (mut repo, _) = signed();
     let key = Key::p256("one of many");
-    let with_names = |count: usize| {
+    let with_names = |size: usize| {
         let mut memory = Memory::clone(verified(&signed().0).memory());
         let seen = memory.seen[&RoleName::targets()].clone();
-        let names = (0..count - memory.seen.len()).map(|index| RoleName::parse(&format!("targets/n{index}")).unwrap());
-        memory.seen.extend(names.map(|name| (name, seen.clone())).collect::<Vec<_>>());
+        let mut index = 0;
+        while memory.record_size() < size {
+            memory.seen.insert(RoleName::parse(&format!("targets/n{index:06}")).unwrap(), seen.clone());
+            index += 1;
+        }
         memory
     };
     repo.delegate("targets", Delegation::new("targets/new", &key));
     repo.file("targets/new");
     repo.advance();
     let files = repo.build();
-    assert!(run(&files, None, Some(&with_names(MAX_SEEN - 1)), &RootPins::none()).0.is_ok());
-    let (refused, _) = run(&files, None, Some(&with_names(MAX_SEEN)), &RootPins::none());
+    let sound = run(&files, None, Some(&with_names(MAX_RECORD_BYTES - 2000)), &RootPins::none()).0.unwrap();
+    // The bound is on the safe side of what is written, and of what a TrustRecord makes of it: text within text.
+    let record = MemoryRecord { memory: Memory::clone(sound.memory()), ..MemoryRecord::default() };
+    let written = record.encode("https://h.io", GUN).unwrap();
+    let quoted = |text: Vec<u8>| serde_json::to_string(&String::from_utf8(text).unwrap()).unwrap().len();
+    let size = quoted(written.text) + quoted(written.more.unwrap());
+    assert!(size < sound.memory().record_size() && size > sound.memory().record_size() / 3, "{size}");
+    let (refused, _) = run(&files, None, Some(&with_names(MAX_RECORD_BYTES)), &RootPins::none());
     let refused = refused.map(drop);
-    assert!(matches!(refused, Err(Error::TooMuchToRemember { limit: MAX_SEEN, .. })), "{refused:?}");
+    assert!(matches!(refused, Err(Error::TooMuchToRemember { limit: MAX_RECORD_BYTES, .. })), "{refused:?}");
+}
+
+/// A signer can make up as many roles and keys below as they like: those that are too many are left out, and nothing else suffers.
+#[test]
+fn a_signer_fills_nobody_elses_memory() {
+    let keys: Vec<Key> = (0..3000).map(|number| Key::p256("made up").listed_as(&format!("kind {number}"))).collect();
+    let (mut repo, alice) = signed();
+    let below = Key::p256("below");
+    let mut many = Delegation::new("targets/alice/many", &below);
+    many.keys.extend(keys.iter().cloned());
+    repo.delegate("targets/alice", many).file("targets/alice/many").signers = vec![below.clone()];
+    repo.delegate("targets/alice", Delegation::new("targets/alice/few", &Key::p256("few"))).file("targets/alice/few");
+    let repository = verified(&repo);
+    let status = |name: &str| repository.roles().find(|state| state.name().as_str() == name).unwrap().status().clone();
+    assert!(matches!(
+        status("targets/alice/many"),
+        Status::Invalid(Error::TooMuchBelow { limit: MAX_BYTES_BELOW, .. })
+    ));
+    assert!(matches!(status("targets/alice/few"), Status::Valid { .. }));
+    assert!(repository.memory().record_size() < MAX_BYTES_BELOW);
+    assert!(repository.resolve(&Wanted::Tag("v1".into()), &[signer("alice", &alice)], NOW).is_ok());
+    // Over time, too: one update fills the room, and later ones find it filled.
+    let mut memory = Arc::clone(repository.memory());
+    for round in 0..4_u64 {
+        let (mut repo, _) = signed();
+        let mut some = Delegation::new("targets/alice/some", &below);
+        some.keys.extend((0..1000).map(|number| Key::p256("x").listed_as(&format!("kind {round} {number}"))));
+        repo.delegate("targets/alice", some).file("targets/alice/some").signers = vec![below.clone()];
+        for role in ["targets/alice", "targets/alice/some", "targets/releases", "targets", "snapshot", "timestamp"] {
+            repo.file(role).version = 10 + round;
+        }
+        let (outcome, _) = run(&repo.build(), None, Some(&memory), &RootPins::none());
+        memory = Arc::clone(outcome.unwrap().memory());
+        assert!(memory.record_size() < 2 * MAX_BYTES_BELOW);
+    }
+    // What the owner lists counts for the owner.
+    let (mut repo, _) = signed();
+    let mut many = Delegation::new("targets/many", &below);
+    many.keys.extend(keys);
+    repo.delegate("targets", many).file("targets/many").signers = vec![below];
+    assert!(verified(&repo).memory().record_size() > MAX_BYTES_BELOW);
 }
 
 #[test]

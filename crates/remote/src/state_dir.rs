@@ -17,8 +17,8 @@ use crate::store::{Content, RecordKey, Saved, StateError, StateStore, Stored};
 /// A directory with one file a record, and one beside it for what later releases add.
 ///
 /// No file is named by anything that a stranger says: names are hashes. A file is written whole and then renamed into its
-/// place, so that a crash leaves the old one or the new one; of the two files that belong together, the old one with nothing beside it
-/// at worst, which says no less.
+/// place, so that a crash leaves the old one or the new one; each text has the file
+/// beside it that it was written with.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
@@ -40,7 +40,12 @@ impl StateDir {
         fs::write(&probe, b"")?;
         fs::remove_file(&probe)?;
         fs::OpenOptions::new().create(true).append(true).open(path.join(LOCK))?;
-        Ok(Self { path: path.to_owned(), namespaces: Arc::default() })
+        let state = Self { path: path.to_owned(), namespaces: Arc::default() };
+        {
+            let _lock = state.lock()?;
+            tidy(path)?;
+        }
+        Ok(state)
     }
 
     /// Uses a directory that [`Self::open`] has made usable before, and makes nothing: what is empty stays so.
@@ -88,9 +93,9 @@ impl StateDir {
             return Err(StateError::no_room(gun, path.display(), NoRoom::TooLarge { kib: length >> 10 }));
         }
         // Most updates are small, and there is no need to look at all files for them.
-        if there.is_none() || length > 64 << 10 {
+        if there.is_none() || content.text.len() > 64 << 10 {
             let namespace = content.namespace.as_deref().unwrap_or_default();
-            let room = self.has_room(&path, namespace, length).map_err(no_access)?;
+            let room = self.has_room(&path, namespace, content.text.len()).map_err(no_access)?;
             room.map_err(|why| StateError::no_room(gun, path.display(), why))?;
         }
         // It is for another namespace now, perhaps.
@@ -98,6 +103,7 @@ impl StateDir {
         write_pair(&path, content).map(|()| Saved::Done(None)).map_err(no_access)
     }
 
+    /// Whether a text of this size may be written. What later releases add to it is bounded with it, and does not count.
     fn has_room(&self, path: &Path, namespace: &str, size: usize) -> std::io::Result<Result<(), NoRoom>> {
         #[derive(Deserialize, Default)]
         struct For {
@@ -113,7 +119,7 @@ impl StateDir {
             let length = |file: std::io::Result<fs::Metadata>| {
                 file.map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX))
             };
-            let length = length(entry.metadata()).saturating_add(length(fs::metadata(beside(&entry.path()))));
+            let length = length(entry.metadata());
             if entry.path() == path {
                 before = Some(length);
             } else {
@@ -190,51 +196,69 @@ impl StateStore for StateDir {
     }
 }
 
-/// The file with what later releases add to another one: the hash of that one's text in the first line, then the text. An older release
-/// writes the other file alone; then this one is about a text that is not there any more, and counts for nothing.
-fn beside(path: &Path) -> PathBuf {
-    path.with_extension("more")
+/// The file with what later releases add to a text: named after it, so that each text has its own. An older release writes the text
+/// alone; then there is none for it.
+fn beside(path: &Path, text: &[u8]) -> PathBuf {
+    path.with_extension(format!("{}.more", &Sha256::of(text).hex()[..16]))
 }
 
-/// How often the two files are read anew since they do not belong together: somebody may be writing them.
+/// How often the two files are read anew, as somebody may have written others meanwhile.
 const MAX_READS: usize = 3;
 
 fn read_pair(path: &Path) -> std::io::Result<Option<Stored>> {
-    let mut left = MAX_READS;
-    loop {
-        left -= 1;
-        let text = fs::read(path)?;
-        let more = match fs::read(beside(path)) {
+    let mut text = fs::read(path)?;
+    for _ in 0..MAX_READS {
+        let more = match fs::read(beside(path, &text)) {
             Ok(more) => Some(more),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
             Err(error) => return Err(error),
         };
-        let head = format!("{}\n", Sha256::of(&text).hex());
-        let of_text = more.as_ref().and_then(|more| more.strip_prefix(head.as_bytes())).map(<[u8]>::to_vec);
-        if of_text.is_none() && more.is_some() && left > 0 {
-            continue;
+        // Without one there never was one, unless another text has taken its place.
+        let again = fs::read(path)?;
+        if more.is_some() || again == text {
+            let revision = Sha256::of(&[&text[..], b"\n", more.as_deref().unwrap_or_default()].concat()).hex();
+            let content = Content { text, more, ..Content::default() };
+            return Ok(Some(Stored { content, uid: None, revision }));
         }
-        let mut all = head.into_bytes();
-        all.extend(of_text.iter().flatten());
-        let content = Content { text, more: of_text, ..Content::default() };
-        return Ok(Some(Stored { content, uid: None, revision: Sha256::of(&all).hex() }));
+        text = again;
+    }
+    Err(std::io::Error::other("it is written by others all the time"))
+}
+
+/// Writes both files: first the one beside the text, which counts once the text is there. Until then what was there is whole.
+fn write_pair(path: &Path, content: &Content) -> std::io::Result<()> {
+    let now = beside(path, &content.text);
+    let before = fs::read(path).ok().map(|text| beside(path, &text)).filter(|before| *before != now);
+    match &content.more {
+        Some(more) => write_whole(&now, more)?,
+        None => remove(&now)?,
+    }
+    write_whole(path, &content.text)?;
+    before.map_or(Ok(()), |before| remove(&before))
+}
+
+fn remove(path: &Path) -> std::io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
-/// Writes both files, first the one that says what it belongs to: it counts for nothing until the other one is there.
-fn write_pair(path: &Path, content: &Content) -> std::io::Result<()> {
-    match &content.more {
-        Some(more) => {
-            let mut with_head = format!("{}\n", Sha256::of(&content.text).hex()).into_bytes();
-            with_head.extend_from_slice(more);
-            write_whole(&beside(path), &with_head)?;
+/// Removes the files beside texts that are not there any more: of a process that broke off, or an older release.
+fn tidy(folder: &Path) -> std::io::Result<()> {
+    let entries: Vec<_> = fs::read_dir(folder)?.collect::<std::io::Result<_>>()?;
+    for path in entries.into_iter().map(|entry| entry.path()) {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let Some((record, _)) = name.strip_suffix(".more").and_then(|name| name.split_once('.')) else {
+            continue;
+        };
+        let text = folder.join(format!("{record}.json"));
+        let belongs = fs::read(&text).is_ok_and(|found| beside(&text, &found) == path);
+        if !belongs {
+            remove(&path)?;
         }
-        None => match fs::remove_file(beside(path)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        },
     }
-    write_whole(path, &content.text)
+    Ok(())
 }
 
 fn write_whole(path: &Path, text: &[u8]) -> std::io::Result<()> {

@@ -2,7 +2,7 @@
 
 mod server;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -170,27 +170,50 @@ async fn an_older_release_writes_the_same_record() {
             "it says the same, and is not written for the keys alone"
         );
     }
-    // Who started without the keys has to go by the version alone; who saw them does not.
-    let files_before = std::mem::replace(&mut *files.lock().unwrap(), of_alice(&two, 1, 11));
-    let fresh = open(folder.path());
-    refused(fetch(&fresh, &server.url).await, is_rollback);
-    *files.lock().unwrap() = files_before;
-    // With the next change the keys are written again.
+    // With the next change the keys are written again. What they were before nobody knows, so the version counts for any.
     *files.lock().unwrap() = of_alice(&one, 5, 11);
     fetch(&replica, &server.url).await.unwrap();
     assert!(stored(&dir, &key).await.content.more.is_some());
-    *files.lock().unwrap() = of_alice(&two, 1, 12);
-    for client in [replica, open(folder.path())] {
-        fetch(&client, &server.url).await.unwrap();
+    for (key, version) in [(&two, 1), (&one, 4), (&two, 4)] {
+        *files.lock().unwrap() = of_alice(key, version, 12);
+        for client in [&replica, &open(folder.path())] {
+            refused(fetch(client, &server.url).await, is_rollback);
+        }
     }
-    // And what an earlier key signed does not come back.
-    *files.lock().unwrap() = of_alice(&one, 4, 13);
-    refused(fetch(&open(folder.path()), &server.url).await, is_rollback);
+    // One that is higher takes no floor away from the others.
+    *files.lock().unwrap() = of_alice(&two, 6, 13);
+    fetch(&replica, &server.url).await.unwrap();
+    *files.lock().unwrap() = of_alice(&one, 4, 14);
+    for client in [&replica, &open(folder.path())] {
+        refused(fetch(client, &server.url).await, is_rollback);
+    }
 }
 
-/// Of two files that belong together, one may be of another time: an older release wrote one, or a process broke off.
+/// Where all releases are of this kind, a signer with another key begins anew.
 #[tokio::test]
-async fn a_file_beside_counts_for_its_own_text_alone() {
+async fn a_signer_with_another_key_begins_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (Key::p256("one"), Key::p256("two"));
+    let files = Arc::new(Mutex::new(of_alice(&one, 5, 10)));
+    let server = serve_files(&files).await;
+    let replica = open(folder.path());
+    fetch(&replica, &server.url).await.unwrap();
+    *files.lock().unwrap() = of_alice(&two, 2, 11);
+    for client in [&replica, &open(folder.path())] {
+        fetch(client, &server.url).await.unwrap();
+    }
+    // And what the earlier key signed does not come back, nor what this one signed before.
+    for (key, version) in [(&one, 4), (&two, 1)] {
+        *files.lock().unwrap() = of_alice(key, version, 12);
+        for client in [&replica, &open(folder.path())] {
+            refused(fetch(client, &server.url).await, is_rollback);
+        }
+    }
+}
+
+/// Each text has a file beside it of its own. An older release writes a text without one, and a write that fails leaves both as they were.
+#[tokio::test]
+async fn a_file_beside_belongs_to_its_own_text() {
     let folder = tempfile::tempdir().unwrap();
     let dir = StateDir::open(folder.path()).unwrap();
     let key = RecordKey::new("https://h.io", "h.io/x");
@@ -199,7 +222,11 @@ async fn a_file_beside_counts_for_its_own_text_alone() {
         more: more.map(Into::into),
         ..Content::default()
     };
-    let file = |ending: &str| folder.path().join(format!("{}.{ending}", key.name()));
+    let text = folder.path().join(format!("{}.json", key.name()));
+    let beside = || {
+        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.extension().is_some_and(|ending| ending == "more")).collect::<Vec<_>>()
+    };
     let kept = async || stored(&dir, &key).await.content;
     assert_eq!(dir.load(&key).await, Ok(None));
     assert_eq!(dir.save(&key, content("a", Some("1")), None).await, Ok(Saved::Done(None)));
@@ -212,25 +239,39 @@ async fn a_file_beside_counts_for_its_own_text_alone() {
     assert_eq!(dir.save(&key, content("a", Some("2")), Some(&first)).await, Ok(Saved::Done(None)));
     assert_eq!(dir.save(&key, content("a", Some("3")), Some(&first)).await, Ok(Saved::Changed));
     assert_eq!(kept().await, content("a", Some("2")));
-    std::fs::write(file("json"), "b").unwrap();
-    assert_eq!(kept().await, content("b", None), "an older release wrote it");
+    // The text cannot be written.
     let second = stored(&dir, &key).await.revision;
-    assert_eq!(dir.save(&key, content("c", None), Some(&second)).await, Ok(Saved::Done(None)));
-    assert!(!file("more").exists());
-    std::fs::write(file("more"), "0000\nx").unwrap();
-    assert_eq!(kept().await, content("c", None), "a process broke off before it wrote the other file");
-    std::fs::remove_file(file("json")).unwrap();
-    assert_eq!(dir.load(&key).await, Ok(None));
-    assert_eq!(dir.save(&key, content("d", Some("4")), None).await, Ok(Saved::Done(None)));
+    let blocked = folder.path().join(format!("{}.json.{}.new", key.name(), std::process::id()));
+    std::fs::create_dir(&blocked).unwrap();
+    for after in [content("b", Some("3")), content("b", None)] {
+        assert!(dir.save(&key, after, Some(&second)).await.is_err());
+        assert_eq!(kept().await, content("a", Some("2")), "what was there is still there");
+    }
+    std::fs::remove_dir(&blocked).unwrap();
+    assert_eq!(dir.save(&key, content("b", Some("3")), Some(&second)).await, Ok(Saved::Done(None)));
+    assert_eq!(beside().len(), 1, "that of the former text is gone");
+    std::fs::write(&text, "c").unwrap();
+    assert_eq!(kept().await, content("c", None), "an older release wrote it");
+    let third = stored(&dir, &key).await.revision;
+    assert_eq!(dir.save(&key, content("d", None), Some(&third)).await, Ok(Saved::Done(None)));
+    StateDir::open(folder.path()).unwrap();
+    assert_eq!(beside(), Vec::<PathBuf>::new(), "nobody needs it any more");
+    let fourth = stored(&dir, &key).await.revision;
+    assert_eq!(dir.save(&key, content("d", Some("4")), Some(&fourth)).await, Ok(Saved::Done(None)));
+    StateDir::open(folder.path()).unwrap();
+    assert_eq!(kept().await, content("d", Some("4")));
     assert_eq!(
         dir.list().unwrap().iter().map(|stored| &stored.content).collect::<Vec<_>>(),
         [&content("d", Some("4"))]
     );
+    std::fs::remove_file(&text).unwrap();
+    assert_eq!(dir.load(&key).await, Ok(None));
+    assert_eq!(dir.save(&key, content("e", Some("5")), None).await, Ok(Saved::Done(None)));
     // Both together are what one record may have.
     let large = "x".repeat(600 << 10);
     let revision = stored(&dir, &key).await.revision;
     assert!(dir.save(&key, content(&large, Some(&large)), Some(&revision)).await.is_err());
-    assert_eq!(kept().await, content("d", Some("4")));
+    assert_eq!(kept().await, content("e", Some("5")));
 }
 
 /// What is written of a memory is read again.

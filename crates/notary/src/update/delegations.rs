@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Answer, Phase, Step, Update, found, named_request};
 use crate::collection::RoleState;
 use crate::error::Error;
-use crate::memory::Seen;
+use crate::memory::{MAX_BYTES_BELOW, Seen};
 use crate::metadata::{Delegation, MAX_DELEGATIONS, Targets};
 use crate::role::RoleName;
 use crate::signed::{Offered, Trusted};
@@ -86,14 +86,32 @@ impl Update {
         paths: Vec<String>,
         metadata: Arc<Trusted<Targets>>,
     ) {
-        let state = match metadata.check_expiry(self.now) {
+        let state = match metadata.check_expiry(self.now).and_then(|()| self.count_below(&delegation)) {
             Ok(()) => {
                 self.frontier.extend(children(&metadata, &paths));
                 RoleState::valid(delegation, paths, metadata)
             }
-            Err(expired) => RoleState::invalid(delegation, expired),
+            Err(error) => RoleState::invalid(delegation, error),
         };
         self.roles.insert(state.name().clone(), state);
+    }
+}
+
+impl Update {
+    /// Counts what is to be remembered of a role below a signer. What is too much leaves the role out, and nobody else's.
+    fn count_below(&mut self, delegation: &Delegation) -> Result<(), Error> {
+        let Some(signer) = delegation.name.signer_above() else {
+            return Ok(());
+        };
+        let growth = self.memory.growth(&delegation.name, &delegation.keys);
+        let memory = &self.memory;
+        let below = self.below.entry(signer.to_owned()).or_insert_with(|| memory.record_size_below(signer));
+        // What is remembered already stays so.
+        if growth > 0 && *below + growth > MAX_BYTES_BELOW {
+            return Err(Error::TooMuchBelow { role: delegation.name.clone(), limit: MAX_BYTES_BELOW });
+        }
+        *below += growth;
+        Ok(())
     }
 }
 

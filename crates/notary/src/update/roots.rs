@@ -88,6 +88,7 @@ impl Update {
         self.timestamp = None;
         self.roles.clear();
         self.frontier.clear();
+        self.below.clear();
         self.fetch(Phase::Timestamp, vec![timestamp_request()])
     }
 

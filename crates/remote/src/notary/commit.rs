@@ -112,7 +112,8 @@ async fn save(
             (Weighed::Same | Weighed::Newer, id) => over = id.or(over),
         }
         let accepted = over.as_ref().and_then(|over| over.accepted.clone());
-        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty());
+        let former = record.and_then(|record| record.namespace.clone());
+        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()).or(former);
         let now = MemoryRecord { memory: memory.clone(), accepted, namespace, ..MemoryRecord::default() };
         let content =
             record::write(key, &now).map_err(|error| StateError::unwritable(&key.gun, state.place(key), error))?;
