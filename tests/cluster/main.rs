@@ -68,6 +68,7 @@ const KUBERNETES: &[Scenario] = &[
         .only(Release::V1_20, "since 1.22 the subresource is the pod itself, and the kind EphemeralContainers is gone"),
     scenario("kubectl debug", today::ephemeral_containers_debug)
         .only(Release::V1_37, "before 1.22 the subresource was a kind of its own, EphemeralContainers"),
+    scenario("the command line with the cluster's policies", today::command_line),
     scenario("revisions", today::revisions),
     scenario("forged owners", today::forged_owners),
     scenario("a tenant's secret", today::tenants_secret),

@@ -227,6 +227,40 @@ fn condition(policy: &Value) -> (String, String, String) {
     (text("status"), text("reason"), text("message"))
 }
 
+/// The command line judges by the policies and secrets of the cluster, as the webhook in it does.
+pub(crate) fn command_line(world: &mut World) -> Result<(), Problem> {
+    let (kubeconfig, ca) = (world.plane.kubeconfig("admin").display().to_string(), world.ca.ca.display().to_string());
+    let with_cluster = |command: &[&str]| Countersign::run(&[command, &["--kubeconfig", &kubeconfig]].concat());
+    for (tag, code) in [("v1", 0), ("v3", 1)] {
+        let image = world.image("team/app", tag);
+        let manifest = world.folder.path().join("reviewed.json");
+        std::fs::write(&manifest, pod("shop", "reviewed", &image).to_string())?;
+        let manifest = manifest.display().to_string();
+        let reviewed = with_cluster(&["review", "-f", &manifest, "--trust-ca", &ca, "-o", "json"])?;
+        let report: Value = serde_json::from_str(&reviewed.stdout).map_err(|error| format!("{error}: {reviewed:?}"))?;
+        let created = world.create(&pod("shop", &format!("reviewed-{tag}"), &image))?;
+        assert_eq!((reviewed.code, report["allowed"].as_bool()), (code, Some(created.is_ok())), "{report} {created:?}");
+        let explained = with_cluster(&["explain", &image, "-n", "shop", "-o", "json"])?;
+        let report: Value =
+            serde_json::from_str(&explained.stdout).map_err(|error| format!("{error}: {explained:?}"))?;
+        assert_eq!(report["applies"]["policy"]["namespace"], "shop", "{report}");
+    }
+    let sound = with_cluster(&["lint", "-o", "json"])?;
+    let entry = json!({"repositories": [{"name": "lint.example.com/*", "policy": world.trust(&["nobody"])}]});
+    world.policy(Some("status"), "lint", &entry)?;
+    let linted = with_cluster(&["lint", "-o", "json"])?;
+    assert_eq!((sound.code, linted.code), (0, 1), "{sound:?} {linted:?}");
+    let words = "signer secret nobody in namespace status: could not get signerSecret";
+    assert!(linted.stdout.contains(words) && linted.stdout.contains("ImagePolicy status/lint: "), "{linted:?}");
+    assert!(!sound.stdout.contains("zoe") && !linted.stdout.contains("zoe"), "a secret that is there is no fault");
+    world.plane.kubectl("admin", &["delete", "imagepolicy", "lint", "-n", "status"])?;
+    // Who may not read policies is told so, and nothing is decided.
+    let nobody = world.plane.kubeconfig("developer").display().to_string();
+    let refused = Countersign::run(&["lint", "--kubeconfig", &nobody])?;
+    assert!(refused.code == 3 && refused.stderr.contains("cannot be listed"), "{refused:?}");
+    Ok(())
+}
+
 /// Each policy says whether it is accepted, and why not.
 pub(crate) fn status(world: &mut World) -> Result<(), Problem> {
     world.namespace("status")?;

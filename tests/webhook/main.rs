@@ -1,6 +1,7 @@
 //! `countersign serve` as an API server and an operator meet it: over TLS, with a real Notary server behind it.
 
 mod alternatives;
+mod command_line;
 
 use std::fs;
 use std::path::Path;

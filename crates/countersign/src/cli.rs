@@ -7,6 +7,7 @@ mod credential_helpers;
 mod doctor;
 mod explain;
 mod inspect;
+mod judging;
 mod lint;
 mod manifests;
 mod openshift;
@@ -18,7 +19,8 @@ mod verify;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 /// Exit codes, which scripts rely on.
 pub(crate) mod exit {
@@ -53,6 +55,21 @@ enum Command {
     Trust(trust::Args),
     Doctor(doctor::Args),
     Bridge(bridge::Args),
+    /// Print the version
+    #[command(after_help = "Example:\n  countersign version")]
+    Version,
+    /// Print what a shell completes the command line with
+    #[command(after_help = "Example:\n  countersign completions bash > /etc/bash_completion.d/countersign")]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual, or write one page for each command into a folder
+    #[command(after_help = "Examples:\n  countersign man | man -l -\n  countersign man /usr/local/share/man/man1")]
+    Man {
+        /// The folder
+        folder: Option<std::path::PathBuf>,
+    },
 }
 
 /// Runs the command that was typed, and says on standard error what kept it from its work.
@@ -79,12 +96,37 @@ pub fn main() -> ExitCode {
         Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bridge(args) => bridge::run(&args),
+        Command::Version => {
+            output::print(&format!("countersign {}\n", env!("CARGO_PKG_VERSION")));
+            Ok(exit::OK)
+        }
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "countersign", &mut text);
+            output::print(&String::from_utf8_lossy(&text));
+            Ok(exit::OK)
+        }
+        Command::Man { folder } => manual(folder.as_deref()),
     };
     match done {
         Ok(code) => ExitCode::from(code),
         Err(problem) => {
             eprintln!("error: {problem:#}");
-            ExitCode::from(exit::USAGE)
+            let undecided = problem.downcast_ref::<judging::Unreachable>().is_some();
+            ExitCode::from(if undecided { exit::UNDECIDED } else { exit::USAGE })
         }
     }
+}
+
+/// The manual, on standard output; or a page for each command, in a folder that is there.
+fn manual(folder: Option<&std::path::Path>) -> anyhow::Result<u8> {
+    if let Some(folder) = folder {
+        clap_mangen::generate_to(Cli::command(), folder)
+            .with_context(|| format!("the manual cannot be written into {}", folder.display()))?;
+    } else {
+        let mut text = Vec::new();
+        clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+        output::print(&String::from_utf8_lossy(&text));
+    }
+    Ok(exit::OK)
 }

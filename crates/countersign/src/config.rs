@@ -21,7 +21,7 @@ pub(crate) use clients::ClientCertificates;
 pub(crate) use kinds::FurtherKind;
 
 use crate::install::{NAME, TLS_SECRET};
-use crate::telemetry::LogFormat;
+use crate::telemetry::{LogFormat, LogLevel};
 
 /// The service accounts of the kube-controller-manager that make pods and the objects that hold pod templates. Each is
 /// `system:serviceaccount:kube-system:…`.
@@ -178,9 +178,8 @@ pub(crate) struct Settings {
     pub namespace_trust_servers: Option<Vec<String>>,
 
     /// Ask the trust server for each pod whether its credentials may read a repository, although another's could
-    #[arg(long, env = "COUNTERSIGN_PRIVATE_TRUST")]
-    #[serde(default)]
-    pub private_trust: bool,
+    #[arg(long, value_name = "BOOLEAN", env = "COUNTERSIGN_PRIVATE_TRUST", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub private_trust: Option<bool>,
 
     /// Namespace of the signer secrets of cluster policies, with --policies [default: countersign]
     #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE")]
@@ -195,9 +194,8 @@ pub(crate) struct Settings {
     pub trusted_controllers: Option<Vec<String>>,
 
     /// Verify children of reviewed workloads too
-    #[arg(long, env = "COUNTERSIGN_VERIFY_CHILDREN")]
-    #[serde(default)]
-    pub verify_children: bool,
+    #[arg(long, value_name = "BOOLEAN", env = "COUNTERSIGN_VERIFY_CHILDREN", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = clap::builder::BoolishValueParser::new())]
+    pub verify_children: Option<bool>,
 
     /// How pinned images are written: with their tag, or as the digest alone for CRI-O before 1.16 [default: tag-and-digest]
     #[arg(long, value_name = "STYLE", env = "COUNTERSIGN_PIN")]
@@ -215,9 +213,9 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FORMAT", env = "COUNTERSIGN_LOG_FORMAT")]
     pub log_format: Option<LogFormat>,
 
-    /// Least severe log lines to write: error, warn, info, debug, trace [default: info]
+    /// Least severe log lines to write [default: info]
     #[arg(long, value_name = "LEVEL", env = "COUNTERSIGN_LOG_LEVEL")]
-    pub log_level: Option<String>,
+    pub log_level: Option<LogLevel>,
 
     /// Settings for single hosts (file only): authorities, client certificates, mirrors, token servers
     #[arg(skip)]
@@ -333,7 +331,7 @@ pub(crate) struct Config {
     /// See [`Settings::log_format`].
     pub log_format: LogFormat,
     /// See [`Settings::log_level`].
-    pub log_level: String,
+    pub log_level: LogLevel,
     /// See [`Settings::trust_servers`].
     pub trust_servers: BTreeMap<String, String>,
     /// See [`Settings::insecure_registries`].
@@ -409,11 +407,11 @@ impl Settings {
             state_dir: self.state_dir.or(file.state_dir),
             registry_config: self.registry_config.or(file.registry_config),
             namespace_trust_servers: self.namespace_trust_servers.or(file.namespace_trust_servers),
-            private_trust: self.private_trust || file.private_trust,
+            private_trust: self.private_trust.or(file.private_trust),
             secrets_namespace: self.secrets_namespace.or(file.secrets_namespace),
             cluster_policy_secrets: self.cluster_policy_secrets.or(file.cluster_policy_secrets),
             trusted_controllers: self.trusted_controllers.or(file.trusted_controllers),
-            verify_children: self.verify_children || file.verify_children,
+            verify_children: self.verify_children.or(file.verify_children),
             pin: self.pin.or(file.pin),
             mode: self.mode.or(file.mode),
             deadline: self.deadline.or(file.deadline),
@@ -494,16 +492,16 @@ impl Settings {
             state_dir: self.state_dir,
             registry_config: self.registry_config,
             namespace_trust_servers: self.namespace_trust_servers,
-            private_trust: self.private_trust,
+            private_trust: self.private_trust.unwrap_or_default(),
             secrets_namespace: self.secrets_namespace.unwrap_or_else(|| "countersign".to_owned()),
             cluster_policy_secrets: self.cluster_policy_secrets.unwrap_or_default(),
             trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),
-            verify_children: self.verify_children,
+            verify_children: self.verify_children.unwrap_or_default(),
             pin: self.pin.unwrap_or_default().into(),
             mode: self.mode.unwrap_or_default(),
             deadline,
             log_format: self.log_format.unwrap_or_default(),
-            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_level: self.log_level.unwrap_or_default(),
             trust_servers: self.trust_servers,
             insecure_registries: self.insecure_registries,
             cosign_refresh: self.cosign_refresh.map_or(Duration::from_secs(3600), |span| span.0),
@@ -540,6 +538,36 @@ mod tests {
         assert!(
             config.trusted_controllers.contains(&"system:serviceaccount:kube-system:replicaset-controller".to_owned())
         );
+    }
+
+    /// A flag wins over the environment, and that over the file, also where it says no.
+    #[test]
+    fn what_is_nearer_wins() {
+        #[derive(clap::Parser)]
+        struct Command {
+            #[command(flatten)]
+            settings: Settings,
+        }
+        let file = || serde_saphyr::from_str::<Settings>("private-trust: true\nverify-children: true\n").unwrap();
+        let typed = |flags: &[&str]| {
+            let parsed = <Command as clap::Parser>::try_parse_from([&["x"], flags].concat());
+            parsed.map(|command| command.settings.or(file()))
+        };
+        for (flags, expected) in [
+            (&[][..], (Some(true), Some(true))),
+            (&["--private-trust=false"], (Some(false), Some(true))),
+            (&["--private-trust=no", "--verify-children"], (Some(false), Some(true))),
+            (&["--private-trust", "--verify-children=0"], (Some(true), Some(false))),
+        ] {
+            let settings = typed(flags).unwrap();
+            assert_eq!((settings.private_trust, settings.verify_children), expected, "{flags:?}");
+        }
+        for flags in [["--private-trust=maybe"], ["--log-level=banana"], ["--mode=banana"], ["--log-format=banana"]] {
+            assert!(typed(&flags).is_err(), "{flags:?}");
+        }
+        for text in ["log-level: banana\n", "private-trust: maybe\n", "mode: banana\n"] {
+            assert!(serde_saphyr::from_str::<Settings>(text).is_err(), "{text}");
+        }
     }
 
     #[test]

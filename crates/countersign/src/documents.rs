@@ -1,9 +1,12 @@
 //! Kubernetes documents in YAML and JSON files: several in one file, in Lists, in folders, or on standard input.
 
+mod edit;
+
 use std::fmt;
 use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use countersign_image::shown;
 use serde::de::DeserializeOwned;
@@ -74,9 +77,20 @@ pub struct Document {
     pub place: Place,
     /// The object.
     pub value: Value,
-    /// The document's text behind as many empty lines as come before it, so that a reader's line numbers are the file's.
-    /// `None` for an item of a List.
-    text: Option<String>,
+    part: Arc<Part>,
+    /// Where it stands in its part, as a JSON pointer; empty unless it is an item of a List.
+    pointer: String,
+}
+
+/// One YAML document of a text.
+#[derive(Debug)]
+struct Part {
+    /// Behind as many empty lines as come before it, so that a reader's line numbers are the file's.
+    padded: String,
+    /// How many empty lines.
+    lines: usize,
+    /// At which byte of the text it begins.
+    start: usize,
 }
 
 impl Document {
@@ -91,9 +105,9 @@ impl Document {
     /// # Errors
     /// What does not fit, with file and line.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, DocumentError> {
-        match &self.text {
-            Some(text) => serde_saphyr::from_str(text).map_err(|error| malformed(&self.place, &error)),
-            None => serde_json::from_value(self.value.clone()).map_err(|error| DocumentError::Malformed {
+        match self.pointer.as_str() {
+            "" => serde_saphyr::from_str(&self.part.padded).map_err(|error| malformed(&self.place, &error)),
+            _ => serde_json::from_value(self.value.clone()).map_err(|error| DocumentError::Malformed {
                 place: self.place.to_string(),
                 problem: error.to_string(),
             }),
@@ -122,7 +136,7 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     only_plain_breaks(file, text)?;
     only_plain_marks(file, text)?;
     let mut documents = Vec::new();
-    for (line, part) in split(text) {
+    for (line, start, part) in split(text) {
         let padded = "\n".repeat(line - 1) + &part;
         let place = Place { file: file.to_owned(), line, item: None };
         let value: Value = serde_saphyr::from_str(&padded).map_err(|error| malformed(&place, &error))?;
@@ -130,7 +144,8 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
             Value::Null => {}
             Value::Object(_) => {
                 no_merge_keys(&place, &value)?;
-                push_flat(&mut documents, place, value, Some(padded), 0)?;
+                let part = Arc::new(Part { padded, lines: line - 1, start });
+                push_flat(&mut documents, Document { place, value, part, pointer: String::new() }, 0)?;
             }
             _ => {
                 let problem = "a document must be an object with apiVersion and kind".to_owned();
@@ -145,19 +160,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     Ok(documents)
 }
 
-fn push_flat(
-    documents: &mut Vec<Document>,
-    place: Place,
-    value: Value,
-    text: Option<String>,
-    depth: usize,
-) -> Result<(), DocumentError> {
+fn push_flat(documents: &mut Vec<Document>, document: Document, depth: usize) -> Result<(), DocumentError> {
+    let Document { place, value, part, pointer } = &document;
     let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default();
     let malformed = |problem: &str| DocumentError::Malformed { place: place.to_string(), problem: problem.to_owned() };
     let mut listed = value.as_object().into_iter().flatten().filter(|(name, items)| is_items(name) && !items.is_null());
-    let (Some((_, items)), second) = (listed.next(), listed.next()) else {
-        check_names(&place, &value)?;
-        documents.push(Document { place, value, text });
+    let (Some((member, items)), second) = (listed.next(), listed.next()) else {
+        check_names(place, value)?;
+        documents.push(document);
         return Ok(());
     };
     if second.is_some() {
@@ -179,7 +189,13 @@ fn push_flat(
             members.insert("kind".into(), item_kind.into());
             members.insert("apiVersion".into(), value.get("apiVersion").cloned().unwrap_or_default());
         }
-        push_flat(documents, Place { item: Some(index), ..place.clone() }, item, None, depth + 1)?;
+        let item = Document {
+            place: Place { item: Some(index), ..place.clone() },
+            value: item,
+            part: Arc::clone(part),
+            pointer: format!("{pointer}/{member}/{index}"),
+        };
+        push_flat(documents, item, depth + 1)?;
     }
     Ok(())
 }
@@ -255,18 +271,20 @@ fn check_names(place: &Place, value: &Value) -> Result<(), DocumentError> {
 }
 
 /// Cuts a text at the lines that begin or end a YAML document. In YAML such a line is never part of a value
-/// (YAML 1.2.2 §9.1.2), so this needs no parser. Each part comes with the number of its first line.
-pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
+/// (YAML 1.2.2 §9.1.2), so this needs no parser. Each part comes with the number of its first line, and of its
+/// first byte; it has as many bytes as in the text.
+fn split(text: &str) -> Vec<(usize, usize, String)> {
     let mut parts = Vec::new();
     let mut part = String::new();
-    let mut start = 1;
+    let mut start = (1, 0);
+    let mut at = 0;
     for (index, line) in text.split_inclusive('\n').enumerate() {
         let marks = |mark: &str| {
             line.strip_prefix(mark).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
         };
         if marks("---") || marks("...") {
-            parts.push((start, std::mem::take(&mut part)));
-            start = index + 1;
+            parts.push((start.0, start.1, std::mem::take(&mut part)));
+            start = (index + 1, at);
             // `--- {a: 1}`: what follows the mark belongs to the document.
             let rest = &line[3..];
             part.push_str("   ");
@@ -274,9 +292,10 @@ pub(crate) fn split(text: &str) -> Vec<(usize, String)> {
         } else {
             part.push_str(line);
         }
+        at += line.len();
     }
-    parts.push((start, part));
-    parts.retain(|(_, part)| {
+    parts.push((start.0, start.1, part));
+    parts.retain(|(.., part)| {
         part.lines()
             .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#') && !line.starts_with('%'))
     });
@@ -292,27 +311,123 @@ pub(crate) enum Names {
     All,
 }
 
+/// A text that was read, with its documents.
+#[derive(Debug)]
+pub(crate) struct Text {
+    /// The file, or `standard input`.
+    file: String,
+    /// All of it, but for a byte order mark in front.
+    all: String,
+    /// Whether there is one.
+    marked: bool,
+    /// Its documents.
+    pub(crate) documents: Vec<Document>,
+}
+
+impl Text {
+    fn read(file: String, from: impl std::io::Read) -> Result<Self, DocumentError> {
+        let text = read_text(Path::new(&file), from)?;
+        let (text, marked) = match text.strip_prefix('\u{feff}') {
+            Some(rest) => (rest.to_owned(), true),
+            None => (text, false),
+        };
+        let documents = parse(&file, &text)?;
+        Ok(Self { file, all: text, marked, documents })
+    }
+
+    /// The text with others in place of some: for each document its pointers and texts. Every other byte is as it was read.
+    ///
+    /// # Errors
+    /// A text that is not written where the document has it, or that is the value of something else too, through an alias.
+    pub(crate) fn replaced(&self, changes: &[Vec<(String, String)>]) -> Result<String, DocumentError> {
+        let failed = |place: &Place, problem: String| DocumentError::Malformed { place: place.to_string(), problem };
+        let mut places = Vec::new();
+        for (document, changes) in self.documents.iter().zip(changes) {
+            let edit = |(pointer, text): &(String, String)| edit::Edit {
+                pointer: format!("{}{pointer}", document.pointer),
+                text: text.clone(),
+            };
+            let edits: Vec<_> = changes.iter().map(edit).collect();
+            let found = edit::places(&document.part.padded, &edits).map_err(|pointer| {
+                failed(
+                    &document.place,
+                    format!("{pointer} is not written there, but behind an alias (*); write it out"),
+                )
+            })?;
+            let (lines, start) = (document.part.lines, document.part.start);
+            let in_text = |at: usize| (at + start).saturating_sub(lines);
+            places.extend(found.into_iter().map(|(range, text)| (in_text(range.start)..in_text(range.end), text)));
+        }
+        places.sort_by_key(|(range, _)| range.start);
+        let mut text = self.all.clone();
+        for (range, new) in places.into_iter().rev() {
+            text.replace_range(range, &new);
+        }
+        // What was not meant to change has not.
+        let after = parse(&self.file, &text)?;
+        for (index, (document, changes)) in self.documents.iter().zip(changes).enumerate() {
+            let mut expected = document.value.clone();
+            for (pointer, text) in changes {
+                if let Some(found) = expected.pointer_mut(pointer) {
+                    *found = Value::String(text.clone());
+                }
+            }
+            if after.get(index).map(|after| &after.value) != Some(&expected) {
+                let problem = "an image is written once for several places (&name, *name), so it cannot be changed for one alone; write it out";
+                return Err(failed(&document.place, problem.to_owned()));
+            }
+        }
+        Ok(if self.marked { format!("\u{feff}{text}") } else { text })
+    }
+}
+
+/// Several texts as one stream of documents.
+#[must_use]
+pub(crate) fn joined(texts: Vec<String>) -> String {
+    let mut all = String::new();
+    for text in texts {
+        if !all.is_empty() {
+            if !all.ends_with('\n') {
+                all.push('\n');
+            }
+            if !text.starts_with("---") {
+                all.push_str("---\n");
+            }
+        }
+        all.push_str(&text);
+    }
+    all
+}
+
 /// Reads a file (`-` is standard input), or every `.yaml`, `.yml` and `.json` file of a folder and its subfolders, in the order
 /// of their names.
 ///
 /// # Errors
 /// The first file or document that cannot be read, or is larger than what is read: nothing is ever cut.
 pub(crate) fn read(path: &Path, names: Names) -> Result<Vec<Document>, DocumentError> {
+    Ok(read_texts(path, names)?.into_iter().flat_map(|text| text.documents).collect())
+}
+
+/// The same, with the texts that the documents stand in.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) fn read_texts(path: &Path, names: Names) -> Result<Vec<Text>, DocumentError> {
     if path.as_os_str() == "-" {
-        let text = read_text(Path::new("standard input"), std::io::stdin().lock())?;
-        return parse("standard input", &text);
+        return Ok(vec![Text::read("standard input".to_owned(), std::io::stdin().lock())?]);
     }
-    let mut documents = Vec::new();
+    let (mut texts, mut documents) = (Vec::new(), 0);
     for file in files(path, names)? {
         let opened = fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
-        let text = read_text(&file, opened)?;
-        documents.extend(parse(&shown(&file.display().to_string()), &text)?);
-        if documents.len() > MAX_DOCUMENTS {
+        let text = Text::read(shown(&file.display().to_string()), opened)?;
+        documents += text.documents.len();
+        if documents > MAX_DOCUMENTS {
             let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
             return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
         }
+        texts.push(text);
     }
-    Ok(documents)
+    Ok(texts)
 }
 
 /// All of a text, or an error.
@@ -323,11 +438,10 @@ fn read_text(path: &Path, from: impl std::io::Read) -> Result<String, DocumentEr
         let limit = format!("more than {} MiB; split it into several files", MAX_FILE_BYTES >> 20);
         return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
     }
-    let text = String::from_utf8(bytes).map_err(|error| DocumentError::Unreadable {
+    String::from_utf8(bytes).map_err(|error| DocumentError::Unreadable {
         path: path.display().to_string(),
         cause: format!("it is not UTF-8: {}", error.utf8_error()),
-    })?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+    })
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> DocumentError {

@@ -1,11 +1,10 @@
 //! Logs, and the wall clock: the two things that a whole process shares.
 
 use std::io::IsTerminal as _;
-use std::str::FromStr;
 use std::sync::Arc;
 
 use countersign_remote::Clock;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -20,12 +19,38 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// The least severe log lines that are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogLevel {
+    /// None but those of what does not work.
+    Error,
+    /// Also those of what should be looked at.
+    Warn,
+    /// Also one for each decision.
+    #[default]
+    Info,
+    /// Also what helps to find faults of Countersign.
+    Debug,
+    /// All of them.
+    Trace,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Error => Self::ERROR,
+            LogLevel::Warn => Self::WARN,
+            LogLevel::Info => Self::INFO,
+            LogLevel::Debug => Self::DEBUG,
+            LogLevel::Trace => Self::TRACE,
+        }
+    }
+}
+
 /// Sends log lines to standard error. A second call changes nothing.
-///
-/// # Errors
-/// A level that is none.
-pub(crate) fn start_logging(format: LogFormat, level: &str) -> Result<(), String> {
-    let filter = EnvFilter::from_str(level).map_err(|error| format!("--log-level {level:?}: {error}"))?;
+pub(crate) fn start_logging(format: LogFormat, level: LogLevel) {
+    let filter = LevelFilter::from(level);
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let layers = tracing_subscriber::registry().with(filter);
     let started = match format {
@@ -37,7 +62,6 @@ pub(crate) fn start_logging(format: LogFormat, level: &str) -> Result<(), String
             .try_init(),
     };
     drop(started);
-    Ok(())
 }
 
 /// The clock of the machine. Tests pass one of their own instead.

@@ -22,8 +22,7 @@ impl KeyId {
 
     /// Its first bytes.
     pub(crate) fn prefix(self) -> [u8; 8] {
-        let [a, b, c, d, e, f, g, h, ..] = *self.0.bytes();
-        [a, b, c, d, e, f, g, h]
+        self.0.bytes().first_chunk().copied().unwrap_or_default()
     }
 }
 

@@ -10,6 +10,7 @@ use countersign_notary::{RootPins, Signer, TrustServer};
 use countersign_policy::DenyReason;
 use countersign_remote::{PinnedCertificate, Repository};
 
+use crate::config::Settings;
 use crate::prove::notary::{CERTIFICATE, Demands};
 
 /// An image on the command line.
@@ -17,11 +18,12 @@ pub(crate) fn image(text: &str) -> anyhow::Result<ImageReference> {
     ImageReference::parse(text).map_err(|problem| anyhow!("{text:?} is not an image reference: {problem}"))
 }
 
-/// The trust server for an image on the command line.
-pub(crate) fn server(given: Option<&str>, image: &ImageReference) -> anyhow::Result<TrustServer> {
+/// The trust server for an image on the command line: what was typed, or the one that the server would ask.
+pub(crate) fn server(given: Option<&str>, image: &ImageReference, settings: &Settings) -> anyhow::Result<TrustServer> {
+    let configured = super::clients::trust_servers(&settings.trust_servers)?;
     match given {
         Some(address) => TrustServer::parse(address).context("--trust-server"),
-        None => countersign_policy::plan::notary::default_trust_server(image.matched_host(), &BTreeMap::new())
+        None => countersign_policy::plan::notary::default_trust_server(image.matched_host(), &configured)
             .map_err(|reason| anyhow!("{reason} (on the command line: --trust-server URL)")),
     }
 }

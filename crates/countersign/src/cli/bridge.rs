@@ -8,10 +8,8 @@ mod script;
 mod state;
 mod yaml;
 
-use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow, bail};
 use countersign_policy::PolicyKind;
@@ -21,13 +19,12 @@ use serde_json::Value;
 use self::images::Asked;
 use self::look::Looker;
 use self::state::{Counts, Looked, State};
+use super::judging::{self, From, Origin, SettingsFile};
 use super::output::print;
-use super::{arguments, clients, doctor, exit};
+use super::{arguments, clients, exit};
 use crate::cluster::{self, Cluster};
-use crate::config::ClusterPolicySecrets;
 use crate::documents::{self, Names};
-use crate::source::files::{FileSource, Loaded};
-use crate::source::{Moment, Source as _};
+use crate::source::Moment;
 use crate::{api, telemetry};
 
 /// Take stock of a move from Docker Content Trust to cosign; write what it takes
@@ -36,19 +33,11 @@ use crate::{api, telemetry};
     after_help = "Examples:\n  countersign bridge --kubeconfig ~/.kube/config\n  countersign bridge --policies ./policies --images images.txt --cosign-key alice=cosign.pub\n  countersign bridge --kubeconfig ~/.kube/config --cosign-key alice=cosign.pub -o script > sign.sh\n  countersign bridge --policies ./policies --images images.txt --cosign-key alice=cosign.pub -o policy > next.yaml\n\nNothing is signed, and nothing is changed. docs/bridge.md walks through the whole move.\n\nExit codes: 0 all images that something is asked of are ready for cosign alone, 1 some are not, 2 wrong usage, 3 something could not be decided"
 )]
 pub(crate) struct Args {
-    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
-    #[arg(
-        long,
-        value_name = "DIR",
-        conflicts_with = "kubeconfig",
-        required_unless_present = "kubeconfig",
-        requires = "images"
-    )]
-    policies: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingsFile,
 
-    /// Kubeconfig of the cluster whose policies apply, and whose running images are looked at
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    origin: Origin,
 
     /// List of images, one a line (IMAGE, or NAMESPACE IMAGE); - for standard input [default: those that run in the cluster]
     #[arg(long, value_name = "FILE")]
@@ -58,14 +47,6 @@ pub(crate) struct Args {
     /// [default: all]
     #[arg(short, long, value_name = "NAMESPACE")]
     namespace: Option<String>,
-
-    /// Namespace of the signer secrets of cluster policies
-    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = crate::install::NAME)]
-    secrets_namespace: String,
-
-    /// Where the signer secrets of cluster policies are read
-    #[arg(long, value_name = "WHERE", env = "COUNTERSIGN_CLUSTER_POLICY_SECRETS", default_value = "own-namespace")]
-    cluster_policy_secrets: ClusterPolicySecrets,
 
     /// A key of cosign for entries that name none, and its file (repeatable: all of them must have signed)
     #[arg(long, value_name = "NAME=KEYFILE")]
@@ -96,21 +77,24 @@ async fn bridge(args: &Args) -> anyhow::Result<u8> {
     if !keys.is_empty() {
         arguments::cosign_demand(&args.cosign_key)?;
     }
-    let cluster = match &args.kubeconfig {
-        Some(kubeconfig) => Some(Cluster::connect(Some(kubeconfig)).await?),
-        None => None,
+    let settings = args.settings.read()?;
+    let from = args.origin.required(&settings)?;
+    let own_namespace = args.origin.secrets.namespace(&from, &settings);
+    let cluster = match &from {
+        From::Cluster(kubeconfig) => Some(Cluster::connect(kubeconfig.as_deref()).await?),
+        From::Folder(_) => None,
     };
-    let moment: Arc<dyn Moment> = match (&cluster, &args.policies) {
-        (Some(cluster), _) => doctor::listed(cluster, &args.secrets_namespace).await.map_err(|cause| anyhow!(cause))?,
-        (None, Some(folder)) => FileSource::fixed(Loaded::read(folder)?).now()?,
-        (None, None) => bail!("give --policies DIR or --kubeconfig FILE"),
+    let source = match &cluster {
+        Some(cluster) => judging::listed(cluster, &own_namespace).await?,
+        None => from.source(&own_namespace).await?,
     };
+    let moment = source.now()?;
     let images = images(args, cluster.as_ref()).await?;
     if images.is_empty() {
         bail!("there is no image to look at; give --images FILE with a line for each, or another --namespace");
     }
-    let clients = args.reach.clients()?;
-    let defaults = clients::defaults(&args.secrets_namespace, args.cluster_policy_secrets, BTreeMap::new());
+    let clients = args.reach.clients(&settings)?;
+    let defaults = args.origin.secrets.defaults(&from, &settings)?;
     let looker = Looker {
         clients: &clients,
         moment: moment.as_ref(),
@@ -125,13 +109,13 @@ async fn bridge(args: &Args) -> anyhow::Result<u8> {
         Format::Json => print(&format!("{:#}\n", report::as_json(&looked))),
         Format::Script => print(&script::script(&looked)),
         Format::Policy => {
-            let documents = match (&cluster, &args.policies) {
+            let documents = match (&cluster, &from) {
                 (Some(cluster), _) => stored(cluster, moment.as_ref()).await?,
-                (None, Some(folder)) => written(folder)?,
-                (None, None) => Vec::new(),
+                (None, From::Folder(folder)) => written(folder)?,
+                (None, From::Cluster(_)) => Vec::new(),
             };
             let keys = pem(&args.cosign_key)?;
-            let signers = next::Signers { keys: &keys, secrets_namespace: &args.secrets_namespace };
+            let signers = next::Signers { keys: &keys, secrets_namespace: &own_namespace };
             print(&next::policies(&documents, &looked, &signers)?);
         }
     }

@@ -12,7 +12,7 @@ use countersign_remote::{
     Authenticator, Connections, CosignClient, DockerConfig, HttpClient, NotaryClient, Options, RegistryClient, Sharing,
 };
 
-use crate::config::{ClusterPolicySecrets, HostSettings};
+use crate::config::{ClusterPolicySecrets, HostSettings, Settings};
 use crate::telemetry;
 
 use super::credential_helpers;
@@ -41,12 +41,14 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// Clients that ask each server once and remember nothing.
-    pub(crate) fn clients(&self) -> anyhow::Result<Clients> {
-        let mut connections = Connections::default();
-        for path in &self.trust_ca {
-            add_ca(&mut connections, path)?;
-        }
+    /// Clients that ask each server once and remember nothing, as the settings have it where nothing was typed.
+    pub(crate) fn clients(&self, settings: &Settings) -> anyhow::Result<Clients> {
+        let authorities = if self.trust_ca.is_empty() { &settings.trust_ca } else { &self.trust_ca };
+        let registry_config = self.registry_config.as_deref().or(settings.registry_config.as_deref());
+        let trust_servers = trust_servers(&settings.trust_servers)?;
+        let (connections, authenticator) =
+            connect(authorities, authenticator(registry_config, true)?, &settings.hosts, &trust_servers)?;
+        let insecure = [&self.insecure_registry[..], &settings.insecure_registries].concat();
         let options = Options {
             refresh: Duration::from_secs(30),
             stale: Duration::ZERO,
@@ -56,13 +58,34 @@ impl Reach {
             state: None,
             on_trouble: Arc::new(|_| ()),
         };
-        let registries = Registries { insecure: self.insecure_registry.clone(), refresh: Duration::ZERO };
-        clients(&connections, authenticator(self.registry_config.as_deref(), true)?, options, registries)
+        let registries = Registries { insecure, refresh: Duration::ZERO };
+        clients(&connections, authenticator, options, registries)
     }
 }
 
+/// How hosts are connected to, and which credentials they are shown.
+pub(crate) fn connect(
+    authorities: &[PathBuf],
+    mut authenticator: Authenticator,
+    hosts: &BTreeMap<String, HostSettings>,
+    trust_servers: &BTreeMap<String, TrustServer>,
+) -> anyhow::Result<(Connections, Authenticator)> {
+    let mut connections = Connections::default();
+    for path in authorities {
+        add_ca(&mut connections, path)?;
+    }
+    for (host, settings) in hosts {
+        add_host(&mut connections, host, settings)?;
+        authenticator.allow_realms(host, settings.token_servers.clone());
+    }
+    for (registry, server) in trust_servers {
+        authenticator.allow_pair(registry, server.host_port());
+    }
+    Ok((connections, authenticator))
+}
+
 /// Trusts the authorities in a file, or in all `.crt` and `.pem` files of a folder.
-pub(crate) fn add_ca(connections: &mut Connections, path: &std::path::Path) -> anyhow::Result<()> {
+fn add_ca(connections: &mut Connections, path: &std::path::Path) -> anyhow::Result<()> {
     if path.is_dir() {
         let listed = std::fs::read_dir(path).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
         let mut files: Vec<_> = listed
@@ -85,7 +108,7 @@ pub(crate) fn proxied() -> bool {
 }
 
 /// Connects to a host as its settings say.
-pub(crate) fn add_host(connections: &mut Connections, host: &str, settings: &HostSettings) -> anyhow::Result<()> {
+fn add_host(connections: &mut Connections, host: &str, settings: &HostSettings) -> anyhow::Result<()> {
     let read = |path: &std::path::Path| {
         let named = format!("hosts: {host}: {}", path.display());
         std::fs::read(path).map(|text| (text, named.clone())).with_context(|| named.clone())

@@ -4,30 +4,26 @@
 mod cluster;
 mod cosign;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use countersign_image::{ImageReference, NotSha256, Wanted, shown};
 use countersign_notary::TrustServer;
-use countersign_policy::{Ask, ContainerImage, DenyReason, Need, NotaryAsk, Refusal, Requirement, plan};
+use countersign_policy::{Ask, ContainerImage, Defaults, DenyReason, Need, NotaryAsk, Refusal, Requirement, plan};
 use countersign_remote::{AuthError, Failure, HttpError, Login, Request, Retry};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use url::Url;
 
+use super::judging::{From, Origin, SettingsFile, Unreachable};
 use super::output::print;
 use super::{arguments, clients, exit};
 use crate::cluster::Cluster;
-use crate::config::ClusterPolicySecrets;
+use crate::config::Settings;
 use crate::prove::notary::{Demands, Question};
-use crate::source::cluster::{ClusterHandle, ClusterSource};
-use crate::source::files::FileSource;
-use crate::source::{Moment, Source};
+use crate::source::Moment;
 use crate::telemetry;
-
-/// How long the policies of a cluster may take to be listed.
-const LISTING: Duration = Duration::from_secs(10);
 
 /// Look at an installation, and at the whole way to a trust server; say what helps
 #[derive(Debug, clap::Args)]
@@ -36,27 +32,21 @@ const LISTING: Duration = Duration::from_secs(10);
 )]
 pub(crate) struct Args {
     /// The image, as a container would name it; without one, only the installation is looked at
-    #[arg(required_unless_present = "kubeconfig")]
+    #[arg(required_unless_present_any = ["kubeconfig", "in_cluster"])]
     image: Option<String>,
 
     /// Namespace whose policies apply
     #[arg(short, long, default_value = "default")]
     namespace: String,
 
-    /// Folder of policies and secrets
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["kubeconfig", "trust_server"])]
-    policies: Option<PathBuf>,
+    #[command(flatten)]
+    settings: SettingsFile,
 
-    /// Kubeconfig of the cluster whose policies apply, and whose installation is looked at
-    #[arg(long, value_name = "FILE", conflicts_with = "trust_server")]
-    kubeconfig: Option<PathBuf>,
-
-    /// Namespace of the signer secrets of cluster policies
-    #[arg(long, value_name = "NAMESPACE", default_value = crate::install::NAME)]
-    secrets_namespace: String,
+    #[command(flatten)]
+    origin: Origin,
 
     /// The trust server, without policies [default: the registry's host, port 4443]
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", conflicts_with_all = ["policies", "kubeconfig", "in_cluster"])]
     trust_server: Option<String>,
 
     /// A signer who must have signed, and the file with their public key, without policies (repeatable)
@@ -65,6 +55,10 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     reach: clients::Reach,
+
+    /// What to print
+    #[arg(short, long, value_name = "FORMAT", default_value = "text")]
+    output: Format,
 }
 
 /// Whom to look at for one ask.
@@ -93,9 +87,18 @@ fn trouble(cause: impl Into<String>, cure: impl Into<String>) -> Trouble {
     Trouble { cause: cause.into(), cure: cure.into(), code: exit::UNDECIDED }
 }
 
-/// Prints each step as it is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Prints each step as it is done, or all of them at the end.
 struct Walk {
     begun: Instant,
+    output: Format,
+    /// For machines.
+    steps: Vec<Value>,
 }
 
 impl Walk {
@@ -114,20 +117,26 @@ impl Walk {
     }
 
     fn line(&mut self, word: &str, name: &str, said: &str) {
-        let took = self.begun.elapsed();
-        print(&format!("{word:<5} {name:<12} {:>7.1} ms  {said}\n", took.as_secs_f64() * 1000.0));
-        self.begun = Instant::now();
+        self.tell(word, name, said, None);
     }
 
-    fn end(&self, name: &str, trouble: &Trouble) -> u8 {
-        let took = self.begun.elapsed();
-        print(&format!(
-            "FAIL  {name:<12} {:>7.1} ms  {}\n\n{}\n",
-            took.as_secs_f64() * 1000.0,
-            trouble.cause,
-            trouble.cure
-        ));
+    fn end(&mut self, name: &str, trouble: &Trouble) -> u8 {
+        self.tell("FAIL", name, &trouble.cause, Some(&trouble.cure));
         trouble.code
+    }
+
+    fn tell(&mut self, word: &str, name: &str, said: &str, cure: Option<&str>) {
+        let took = self.begun.elapsed().as_secs_f64() * 1000.0;
+        match self.output {
+            Format::Text => {
+                let cure = cure.map(|cure| format!("\n{cure}\n")).unwrap_or_default();
+                print(&format!("{word:<5} {name:<12} {took:>7.1} ms  {said}\n{cure}"));
+            }
+            Format::Json => self.steps.push(json!({
+                "step": name, "result": word.to_ascii_lowercase(), "milliseconds": took, "said": said, "cure": cure,
+            })),
+        }
+        self.begun = Instant::now();
     }
 }
 
@@ -137,23 +146,35 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 
 async fn walk(args: &Args) -> anyhow::Result<u8> {
     let image = args.image.as_deref().map(arguments::image).transpose()?;
-    let mut walk = Walk { begun: Instant::now() };
+    let settings = args.settings.read()?;
+    let from = if args.trust_server.is_some() { None } else { args.origin.from(&settings)? };
+    let mut walk = Walk { begun: Instant::now(), output: args.output, steps: Vec::new() };
     let mut sound = true;
-    if let Some(kubeconfig) = &args.kubeconfig {
-        let cluster = Cluster::connect(Some(kubeconfig)).await?;
+    if let Some(From::Cluster(kubeconfig)) = &from {
+        let cluster = Cluster::connect(kubeconfig.as_deref()).await?;
         sound = cluster::look(&cluster.client, &mut walk).await;
     }
     let code = match image {
-        Some(image) => walk_to(args, image, &mut walk).await?,
+        Some(image) => walk_to(args, image, &settings, from.as_ref(), &mut walk).await?,
         None => exit::OK,
     };
-    Ok(if code == exit::OK && !sound { exit::UNDECIDED } else { code })
+    let code = if code == exit::OK && !sound { exit::UNDECIDED } else { code };
+    if args.output == Format::Json {
+        print(&format!("{:#}\n", json!({"sound": code == exit::OK, "steps": walk.steps})));
+    }
+    Ok(code)
 }
 
 /// The way from an image to its registry, once for each thing that is asked for.
-async fn walk_to(args: &Args, image: ImageReference, walk: &mut Walk) -> anyhow::Result<u8> {
-    let clients = args.reach.clients()?;
-    let examined = match examine(args, &image).await? {
+async fn walk_to(
+    args: &Args,
+    image: ImageReference,
+    settings: &Settings,
+    from: Option<&From>,
+    walk: &mut Walk,
+) -> anyhow::Result<u8> {
+    let clients = args.reach.clients(settings)?;
+    let examined = match examine(args, &image, settings, from).await? {
         Ok(Some(examined)) => examined,
         Ok(None) => {
             walk.step("policy", "the entry that applies asks for no trust: the image is allowed with no further check");
@@ -217,20 +238,24 @@ struct Examined {
 }
 
 /// Finds servers, signers and pins: from policies, or from what was typed.
-async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<Option<Examined>, Trouble>> {
-    let moment: Arc<dyn Moment> = if let Some(folder) = &args.policies {
-        let loaded = crate::source::files::Loaded::read(folder).with_context(|| folder.display().to_string())?;
-        FileSource::fixed(loaded).now()?
-    } else if let Some(kubeconfig) = &args.kubeconfig {
-        let cluster = Cluster::connect(Some(kubeconfig)).await?;
-        match listed(&cluster, &args.secrets_namespace).await {
-            Ok(moment) => moment,
-            Err(cause) => {
-                return Ok(Err(trouble(cause, "Look at the API server, the kubeconfig and the rights of its user.")));
+async fn examine(
+    args: &Args,
+    image: &ImageReference,
+    settings: &Settings,
+    from: Option<&From>,
+) -> anyhow::Result<Result<Option<Examined>, Trouble>> {
+    let (moment, defaults): (Arc<dyn Moment>, Defaults) = if let Some(from) = from {
+        let defaults = args.origin.secrets.defaults(from, settings)?;
+        match from.source(&args.origin.secrets.namespace(from, settings)).await {
+            Ok(source) => (source.now()?, defaults),
+            Err(error) if error.is::<Unreachable>() => {
+                let cure = "Look at the API server, the kubeconfig and the rights of its user.";
+                return Ok(Err(trouble(error.to_string(), cure)));
             }
+            Err(error) => return Err(error),
         }
     } else {
-        let server = arguments::server(args.trust_server.as_deref(), image)?;
+        let server = arguments::server(args.trust_server.as_deref(), image, settings)?;
         let said = format!("none asked; trust server {server}");
         let patient = Patient { image: image.clone(), server, demands: arguments::demands(&args.signer)? };
         return Ok(Ok(Some(Examined {
@@ -241,11 +266,6 @@ async fn examine(args: &Args, image: &ImageReference) -> anyhow::Result<Result<O
     if !args.signer.is_empty() {
         bail!("--signer goes with --trust-server; with policies the signers are theirs");
     }
-    let defaults = clients::defaults(
-        &args.secrets_namespace,
-        ClusterPolicySecrets::OwnNamespace,
-        std::collections::BTreeMap::new(),
-    );
     let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: image.as_written().to_owned() };
     let now = (telemetry::wall_clock())().as_second();
     let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
@@ -300,22 +320,6 @@ async fn examine_notary(
     let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), ask.server);
     let patient = Patient { image: image.clone(), server: ask.server.clone(), demands };
     Ok(Ok((Found::Notary(patient), said)))
-}
-
-/// The policies of a cluster, once all are known.
-///
-/// # Errors
-/// They cannot be listed.
-pub(super) async fn listed(cluster: &Cluster, own_namespace: &str) -> Result<Arc<dyn Moment>, String> {
-    let source = ClusterHandle(ClusterSource::start(cluster.client.clone(), own_namespace, Arc::default()));
-    let end = Instant::now() + LISTING;
-    loop {
-        match source.now() {
-            Ok(moment) => return Ok(moment),
-            Err(error) if Instant::now() > end => return Err(error.to_string()),
-            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
-        }
-    }
 }
 
 async fn resolve_name(server: &TrustServer) -> Result<String, Trouble> {

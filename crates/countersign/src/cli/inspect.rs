@@ -12,6 +12,7 @@ use countersign_notary::{
 use countersign_remote::{Login, RegistryClient};
 use serde_json::{Value, json};
 
+use super::judging::SettingsFile;
 use super::output::{print, table};
 use super::{arguments, clients, exit};
 use crate::prove::notary::{Demands, Question};
@@ -28,6 +29,9 @@ pub(crate) struct Args {
     /// The trust server [default: the registry's host, port 4443]
     #[arg(long, value_name = "URL")]
     trust_server: Option<String>,
+
+    #[command(flatten)]
+    settings: SettingsFile,
 
     #[command(flatten)]
     reach: clients::Reach,
@@ -66,10 +70,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
 
 /// Shows what a trust server has.
 fn inspect(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
-    let server = arguments::server(args.trust_server.as_deref(), image)?;
+    let settings = args.settings.read()?;
+    let server = arguments::server(args.trust_server.as_deref(), image, &settings)?;
     // `latest` is only meant where it was typed.
     let tag = image.tag().filter(|_| image.written_repository().len() < args.image.len());
-    let clients = args.reach.clients()?;
+    let clients = args.reach.clients(&settings)?;
     let (gun, demands) = (image.repository(), Demands::none());
     let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in: None };
     let runtime = clients::runtime()?;
@@ -83,6 +88,12 @@ fn inspect(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
         }
     };
     let roles = roles(&repository);
+    if let Some(tag) = tag
+        && tags(&roles, Some(tag)).is_empty()
+    {
+        eprintln!("error: {}: nobody has signed the tag {}", shown(&args.image), shown(tag));
+        return Ok(exit::DENIED);
+    }
     let there = if args.registry {
         match runtime.block_on(in_registry(&clients.registry, image, &roles, tag)) {
             Ok(there) => Some(there),

@@ -1,16 +1,21 @@
 //! `countersign lint`: faults in policies that are legal, but not what anybody wants.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
+mod cluster;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
 
 use countersign_cosign::Demand;
 use countersign_notary::TrustServer;
+use countersign_policy::plan::notary::{default_trust_server, retirement};
 use countersign_policy::{
-    Check, CosignPolicy, Match, Policy, PolicyKind, ProofPolicy, SecretRef, SecretUse, TrustPolicy,
+    Check, CosignPolicy, Match, PinStyle, Policy, ProofPolicy, SecretRef, SecretUse, TrustPolicy,
 };
 
-use super::exit;
+use self::cluster::Secrets;
+use super::judging::{ClusterSecretsPlace, From, Origin, SettingsFile};
 use super::output::{print, table};
+use super::{clients, exit};
 use crate::config::Pin;
 use crate::documents::{self, Document, Names};
 use crate::prove::check_secret;
@@ -19,26 +24,37 @@ use crate::prove::notary::read_signer;
 use crate::source::Moment as _;
 use crate::source::files::{LoadError, Loaded};
 
-/// Find faults in a folder of policies
+/// Find faults in policies, of a folder or of a cluster
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  countersign lint ./policies\n\nExit codes: 0 nothing found or warnings only, 1 errors found, 2 wrong usage"
+    after_help = "Examples:\n  countersign lint ./policies\n  countersign lint --kubeconfig ~/.kube/config --strict\n\nExit codes: 0 nothing found or warnings only, 1 errors found, 2 wrong usage, 3 the cluster cannot be asked"
 )]
 pub(crate) struct Args {
     /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents, or one file
-    policies: PathBuf,
+    #[arg(value_name = "POLICIES", conflicts_with_all = ["kubeconfig", "in_cluster"])]
+    folder: Option<PathBuf>,
 
-    /// Namespace of the signer secrets of cluster policies
-    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = "countersign")]
-    secrets_namespace: String,
+    #[command(flatten)]
+    settings: SettingsFile,
+
+    /// Kubeconfig of the cluster whose policies are looked at
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+
+    /// The policies of the cluster around this pod are looked at
+    #[arg(long)]
+    in_cluster: bool,
+
+    #[command(flatten)]
+    secrets: ClusterSecretsPlace,
 
     /// Fail on warnings too
     #[arg(long)]
     strict: bool,
 
-    /// How the server writes pinned images
-    #[arg(long, value_name = "STYLE", env = "COUNTERSIGN_PIN", default_value = "tag-and-digest")]
-    pin: Pin,
+    /// How the server writes pinned images [default: tag-and-digest]
+    #[arg(long, value_name = "STYLE", env = "COUNTERSIGN_PIN")]
+    pin: Option<Pin>,
 
     /// What to print
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
@@ -74,20 +90,24 @@ struct Finding {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let mut findings = Vec::new();
-    for file in documents::files(&args.policies, Names::Plain)? {
-        // Each document on its own, so that one broken document does not hide the faults of the others.
-        match documents::read(&file, Names::Plain) {
-            Err(problem) => findings.push(split(&problem.to_string())),
-            Ok(documents) => findings.extend(documents.iter().flat_map(faults)),
-        }
-    }
-    if findings.is_empty() {
-        match Loaded::read(&args.policies) {
-            Ok(loaded) => findings = lint(&loaded, &args.secrets_namespace, args.pin),
-            Err(problem) => findings.push(split(&problem.to_string())),
-        }
-    }
+    let settings = args.settings.read()?;
+    let origin = Origin {
+        policies: args.folder.clone(),
+        kubeconfig: args.kubeconfig.clone(),
+        in_cluster: args.in_cluster,
+        secrets: args.secrets.clone(),
+    };
+    let from = origin.required(&settings)?;
+    let own_namespace = args.secrets.namespace(&from, &settings);
+    let style = Style {
+        own_namespace: &own_namespace,
+        pin: args.pin.or(settings.pin).unwrap_or_default().into(),
+        trust_servers: clients::trust_servers(&settings.trust_servers)?,
+    };
+    let mut findings = match &from {
+        From::Folder(folder) => of_folder(folder, &style)?,
+        From::Cluster(kubeconfig) => clients::runtime()?.block_on(cluster::findings(kubeconfig.as_deref(), &style))?,
+    };
     findings.sort_by(|one, other| (one.severity, &one.place).cmp(&(other.severity, &other.place)));
     match args.output {
         Format::Json => print(&(serde_json::to_string_pretty(&findings)? + "\n")),
@@ -112,6 +132,50 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(if findings.iter().any(fails) { exit::DENIED } else { exit::OK })
 }
 
+/// What the server makes of policies.
+struct Style<'a> {
+    own_namespace: &'a str,
+    pin: PinStyle,
+    /// Trust servers of registries for entries that name none.
+    trust_servers: BTreeMap<String, TrustServer>,
+}
+
+/// The faults of a folder, or of a file.
+fn of_folder(folder: &Path, style: &Style<'_>) -> anyhow::Result<Vec<Finding>> {
+    let mut findings = Vec::new();
+    for file in documents::files(folder, Names::Plain)? {
+        // Each document on its own, so that one broken document does not hide the faults of the others.
+        match documents::read(&file, Names::Plain) {
+            Err(problem) => findings.push(split(&problem.to_string())),
+            Ok(documents) => findings.extend(documents.iter().flat_map(faults)),
+        }
+    }
+    if !findings.is_empty() {
+        return Ok(findings);
+    }
+    let loaded = match Loaded::read(folder) {
+        Ok(loaded) => loaded,
+        Err(problem) => return Ok(vec![split(&problem.to_string())]),
+    };
+    let policies: Vec<_> = loaded.policies().policies().collect();
+    if policies.is_empty() {
+        findings.push(no_policies(&folder.display().to_string()));
+    }
+    let warning = |(place, warning): &(String, crate::api::PolicyFault)| Finding {
+        severity: Severity::Warning,
+        place: format!("{place}: {}", warning.policy),
+        problem: format!("{} {}", warning.place, warning.problem),
+    };
+    findings.extend(loaded.warnings.iter().map(warning));
+    findings.extend(lint(&policies, &Secrets::of_files(&loaded), style));
+    Ok(findings)
+}
+
+fn no_policies(place: &str) -> Finding {
+    let problem = "there is no policy in it, so every image is denied".to_owned();
+    Finding { severity: Severity::Warning, place: place.to_owned(), problem }
+}
+
 /// Every fault that keeps one document from being used.
 fn faults(document: &Document) -> Vec<Finding> {
     let error = |place: String, problem: String| Finding { severity: Severity::Error, place, problem };
@@ -130,19 +194,10 @@ fn split(message: &str) -> Finding {
     Finding { severity: Severity::Error, place: place.to_owned(), problem: problem.to_owned() }
 }
 
-fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
-    let mut findings: Vec<_> = loaded
-        .warnings
-        .iter()
-        .map(|(place, warning)| Finding {
-            severity: Severity::Warning,
-            place: format!("{place}: {}", warning.policy),
-            problem: format!("{} {}", warning.place, warning.problem),
-        })
-        .collect();
-    let mut policies: Vec<_> = loaded.policies().policies().collect();
+fn lint(policies: &[&Policy], secrets: &Secrets, style: &Style<'_>) -> Vec<Finding> {
+    let mut policies = policies.to_vec();
     policies.sort_by_key(|policy| (policy.kind.clone(), policy.name.clone()));
-    findings.extend(shadowed(&policies));
+    let mut findings = shadowed(&policies);
     for policy in policies {
         for (index, entry) in policy.entries.iter().enumerate() {
             let found = Match { policy, index, entry };
@@ -152,6 +207,9 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
             if entry.pattern.host_may_run_on() {
                 say(Severity::Warning, "the host ends in *, so it matches the hosts of strangers too (example.com* matches example.com.evil.io)".into());
             }
+            if entry.check == Check::Nothing && entry.pattern.written().bytes().all(|byte| b"*/:".contains(&byte)) {
+                say(Severity::Warning, "allows every image of every registry with no further check".into());
+            }
             if entry.check == Check::Nothing && entry.pattern.is_about_tags() {
                 say(
                     Severity::Warning,
@@ -160,7 +218,7 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
                 );
             }
             if let Check::Proof(_) = &entry.check
-                && pin == Pin::Digest
+                && style.pin == PinStyle::Digest
                 && entry.mutate_image
                 && entry.pattern.is_about_tags()
             {
@@ -168,8 +226,8 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
             }
             for proof in entry.check.proofs() {
                 match proof {
-                    ProofPolicy::Trust(trust) => lint_trust(trust, &found, loaded, secrets_namespace, &mut say),
-                    ProofPolicy::Cosign(cosign) => lint_cosign(cosign, &found, loaded, secrets_namespace, &mut say),
+                    ProofPolicy::Trust(trust) => lint_trust(trust, &found, secrets, style, &mut say),
+                    ProofPolicy::Cosign(cosign) => lint_cosign(cosign, &found, secrets, style, &mut say),
                 }
             }
         }
@@ -180,22 +238,26 @@ fn lint(loaded: &Loaded, secrets_namespace: &str, pin: Pin) -> Vec<Finding> {
 fn lint_trust(
     trust: &TrustPolicy,
     found: &Match<'_>,
-    loaded: &Loaded,
-    secrets_namespace: &str,
+    secrets: &Secrets,
+    style: &Style<'_>,
     say: &mut impl FnMut(Severity, String),
 ) {
     if trust.signer_secrets.is_empty() && trust.root_keys.is_empty() && trust.root_secrets.is_empty() {
         say(Severity::Warning, "trust without signerSecrets and without pinned root keys: whoever controls the trust server decides what is trusted".into());
     }
-    lint_server(trust.trust_server.as_ref(), found, say);
-    let namespace = match &found.policy.kind {
-        PolicyKind::Image { namespace } => namespace.as_str(),
-        PolicyKind::Cluster => secrets_namespace,
-    };
+    lint_server(trust.trust_server.as_ref(), found, style, say);
+    let namespace = secrets_namespace(found, style);
     let secret = |name: &String| SecretRef { namespace: namespace.to_owned(), name: name.clone() };
     let mut seen: HashMap<countersign_notary::KeyId, &str> = HashMap::new();
     for name in &trust.signer_secrets {
-        match read_signer(&secret(name), loaded.secret_now(&secret(name))) {
+        let data = match secrets.of(&secret(name)) {
+            Ok(data) => data,
+            Err(cause) => {
+                say(Severity::Error, format!("signer secret {name} in namespace {namespace}: {cause}"));
+                continue;
+            }
+        };
+        match read_signer(&secret(name), data) {
             Err(reason) => say(Severity::Error, format!("signer secret {name} in namespace {namespace}: {reason}")),
             Ok(signer) => {
                 if let Some(other) = seen.insert(signer.key().canonical_id(), name) {
@@ -208,7 +270,9 @@ fn lint_trust(
         }
     }
     for name in &trust.root_secrets {
-        if check_secret(&secret(name), SecretUse::RootKey, loaded.secret_now(&secret(name))).is_err() {
+        let usable =
+            secrets.of(&secret(name)).is_ok_and(|data| check_secret(&secret(name), SecretUse::RootKey, data).is_ok());
+        if !usable {
             say(
                 Severity::Error,
                 format!(
@@ -222,15 +286,16 @@ fn lint_trust(
 fn lint_cosign(
     cosign: &CosignPolicy,
     found: &Match<'_>,
-    loaded: &Loaded,
-    secrets_namespace: &str,
+    secrets: &Secrets,
+    style: &Style<'_>,
     say: &mut impl FnMut(Severity, String),
 ) {
-    let namespace = found.policy.kind.namespace().unwrap_or(secrets_namespace);
+    let namespace = secrets_namespace(found, style);
     let mut keys = Vec::new();
     for name in &cosign.signer_secrets {
         let secret = SecretRef { namespace: namespace.to_owned(), name: name.clone() };
-        match read_key(&secret, loaded.secret_now(&secret)) {
+        let read = secrets.of(&secret).and_then(|data| read_key(&secret, data).map_err(|reason| reason.to_string()));
+        match read {
             Ok(key) => keys.push(key),
             Err(reason) => say(Severity::Error, format!("signer secret {name} in namespace {namespace}: {reason}")),
         }
@@ -249,8 +314,21 @@ fn lint_cosign(
     );
 }
 
-fn lint_server(server: Option<&TrustServer>, found: &Match<'_>, say: &mut impl FnMut(Severity, String)) {
-    match server {
+/// Where the secrets of an entry are.
+fn secrets_namespace<'a>(found: &'a Match<'_>, style: &Style<'a>) -> &'a str {
+    found.policy.kind.namespace().unwrap_or(style.own_namespace)
+}
+
+fn lint_server(
+    server: Option<&TrustServer>,
+    found: &Match<'_>,
+    style: &Style<'_>,
+    say: &mut impl FnMut(Severity, String),
+) {
+    let host = found.entry.pattern.written().split('/').next().unwrap_or_default();
+    let usual = server.is_none().then(|| default_trust_server(host.trim_start_matches('*'), &style.trust_servers));
+    let usual = usual.and_then(Result::ok);
+    match server.or(usual.as_ref().filter(|_| host.contains('.'))) {
         Some(server) if server.is_plain_http() => {
             say(
                 Severity::Warning,
@@ -258,14 +336,16 @@ fn lint_server(server: Option<&TrustServer>, found: &Match<'_>, say: &mut impl F
             );
         }
         Some(server) => {
-            if let Some((host, day)) = countersign_policy::plan::notary::retirement(server) {
+            if let Some((host, day)) = retirement(server) {
                 say(
                     Severity::Warning,
                     format!("the trust server {host} is shut down from {day} on; images are denied then"),
                 );
             }
         }
-        None if found.entry.pattern.exact_host() == Some("docker.io") => {
+        None if found.entry.pattern.exact_host() == Some("docker.io")
+            && !style.trust_servers.contains_key("docker.io") =>
+        {
             let problem = "docker.io has no trust server (Docker retires notary.docker.io on 2026-12-08), so every image is denied; name a trustServer";
             say(Severity::Error, problem.into());
         }

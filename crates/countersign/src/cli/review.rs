@@ -1,35 +1,38 @@
 //! `countersign review`: manifests, exactly as the webhook would review them.
 
+mod junit;
+
 use std::path::PathBuf;
 
 use countersign_image::shown;
-use countersign_policy::{EntryRef, ImageVerdict, Kinds, Outcome, Verdict, patch};
+use countersign_policy::{EntryRef, ImageVerdict, Outcome, Verdict, patch};
 use serde::Serialize;
-use serde_json::Value;
 
+use super::judging::{self, From, Origin, SettingsFile};
 use super::output::{print, table, verdict_word};
 use super::{clients, exit};
 use crate::admission_review::{GroupVersionKind, Request};
-use crate::config::{ClusterPolicySecrets, Mode};
+use crate::config::{Mode, Settings};
 use crate::decision::Webhook;
-use crate::documents::{self, Document, Names};
+use crate::documents::{self, Document, Names, Text};
 use crate::enforce::Engine;
 use crate::gate::Gate;
-use crate::source::files::{FileSource, Loaded};
 
 /// Review manifests as the webhook would: files, folders or standard input
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Examples:\n  countersign review -f deployment.yaml --policies ./policies\n  kustomize build . | countersign review -f - --policies ./policies -o yaml\n\nExit codes: 0 allowed, 1 denied, 2 wrong usage or configuration, or nothing to review, 3 could not be decided"
+    after_help = "Examples:\n  countersign review -f deployment.yaml --policies ./policies\n  kustomize build . | countersign review -f - --policies ./policies -o yaml\n  countersign review -f ./manifests --kubeconfig ~/.kube/config -o junit > review.xml\n\nExit codes: 0 allowed, 1 denied, 2 wrong usage or configuration, or nothing to review, 3 could not be decided"
 )]
 pub(crate) struct Args {
     /// Manifests: a file, a folder, or - for standard input (repeatable)
     #[arg(short, long = "file", value_name = "FILE", default_value = "-")]
     files: Vec<PathBuf>,
 
-    /// Folder of ImagePolicy, ClusterImagePolicy and Secret documents
-    #[arg(long, value_name = "DIR", env = "COUNTERSIGN_POLICIES")]
-    policies: PathBuf,
+    #[command(flatten)]
+    settings: SettingsFile,
+
+    #[command(flatten)]
+    origin: Origin,
 
     /// Allow input in which no object holds an image
     #[arg(long)]
@@ -39,18 +42,10 @@ pub(crate) struct Args {
     #[arg(short, long, value_name = "NAMESPACE", default_value = "default")]
     namespace: String,
 
-    /// Namespace of the signer secrets of cluster policies
-    #[arg(long, value_name = "NAMESPACE", env = "COUNTERSIGN_SECRETS_NAMESPACE", default_value = "countersign")]
-    secrets_namespace: String,
-
-    /// Where the signer secrets of cluster policies are read
-    #[arg(long, value_name = "WHERE", env = "COUNTERSIGN_CLUSTER_POLICY_SECRETS", default_value = "own-namespace")]
-    cluster_policy_secrets: ClusterPolicySecrets,
-
     #[command(flatten)]
     reach: clients::Reach,
 
-    /// What to print; yaml is the manifests with pinned images, and nothing if one is denied
+    /// What to print; yaml is the input with pinned images and no other change, and nothing if one is denied; junit is for pipelines
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     output: Format,
 }
@@ -60,6 +55,7 @@ enum Format {
     Table,
     Json,
     Yaml,
+    Junit,
 }
 
 #[derive(Serialize)]
@@ -105,12 +101,13 @@ struct Reviewed {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let loaded = Loaded::read(&args.policies)?;
-    let mut documents = Vec::new();
+    let settings = args.settings.read()?;
+    let from = args.origin.required(&settings)?;
+    let mut texts = Vec::new();
     for path in &args.files {
-        documents.extend(documents::read(path, Names::All)?);
+        texts.extend(documents::read_texts(path, Names::All)?);
     }
-    for document in &documents {
+    for document in texts.iter().flat_map(|text| &text.documents) {
         for member in ["apiVersion", "kind"] {
             if document.text_of(&format!("/{member}")).is_empty() {
                 anyhow::bail!(
@@ -120,27 +117,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             }
         }
     }
-    let defaults =
-        clients::defaults(&args.secrets_namespace, args.cluster_policy_secrets, std::collections::BTreeMap::new());
-    let clients = args.reach.clients()?;
-    let engine = Engine {
-        source: FileSource::fixed(loaded),
-        notary: clients.notary,
-        registry: clients.registry,
-        cosign: clients.cosign,
-        defaults,
-        clock: crate::telemetry::wall_clock(),
-        deadline: args.reach.timeout.0,
-    };
-    let gate = Gate {
-        engine,
-        kinds: Kinds::known(),
-        children: None,
-        trusted_controllers: Vec::new(),
-        verify_children: false,
-        mode: Mode::Enforce,
-    };
-    let reviewed = clients::runtime()?.block_on(review_all(&gate, documents, &args.namespace));
+    let reviewed = clients::runtime()?.block_on(async {
+        let gate = gate(args, &settings, &from).await?;
+        let documents = texts.iter().flat_map(|text| text.documents.iter().cloned()).collect();
+        anyhow::Ok(review_all(&gate, documents, &args.namespace).await)
+    })?;
     if !args.allow_empty && reviewed.iter().all(|reviewed| reviewed.outcome.is_none()) {
         // A pipe whose first part failed looks like this.
         anyhow::bail!(
@@ -151,13 +132,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     match args.output {
         Format::Table => print(&as_table(&report)),
         Format::Json => print(&(serde_json::to_string_pretty(&report)? + "\n")),
-        Format::Yaml if report.allowed => print(&as_yaml(reviewed)?),
+        Format::Junit => print(&junit::report(&report)?),
+        Format::Yaml if report.allowed => print(&as_yaml(&texts, &reviewed)?),
         Format::Yaml => eprint!("{}", denials(&reviewed)),
     }
     Ok(match word(report.allowed, report.undecided) {
         ALLOWED => exit::OK,
         UNDECIDED => exit::UNDECIDED,
         _ => exit::DENIED,
+    })
+}
+
+/// The gate of the server, without a cluster's owners and in the mode that denies: what is asked is what would be denied.
+async fn gate(args: &Args, settings: &Settings, from: &From) -> anyhow::Result<Gate> {
+    let defaults = args.origin.secrets.defaults(from, settings)?;
+    let source = from.source(&args.origin.secrets.namespace(from, settings)).await?;
+    let clients = args.reach.clients(settings)?;
+    let engine = Engine {
+        source,
+        notary: clients.notary,
+        registry: clients.registry,
+        cosign: clients.cosign,
+        defaults,
+        clock: crate::telemetry::wall_clock(),
+        deadline: args.reach.timeout.0,
+    };
+    Ok(Gate {
+        engine,
+        kinds: judging::kinds(&settings.kinds)?,
+        children: None,
+        trusted_controllers: Vec::new(),
+        verify_children: false,
+        mode: Mode::Enforce,
     })
 }
 
@@ -318,15 +324,16 @@ fn as_table(report: &Report) -> String {
     table(&["VERDICT", "OBJECT", "CONTAINER", "IMAGE", "DETAILS"], &rows)
 }
 
-/// The manifests with their proven images pinned. Everything else keeps its order and value; comments are lost.
-fn as_yaml(reviewed: Vec<Reviewed>) -> anyhow::Result<String> {
-    let mut parts = Vec::new();
-    for Reviewed { document, outcome } in reviewed {
-        let mut value: Value = document.value;
-        if let Some(Ok(verdict)) = outcome {
-            patch::apply(&verdict, &mut value)?;
-        }
-        parts.push(serde_saphyr::to_string(&value)?);
+/// The input with its proven images pinned, and not one other byte changed.
+fn as_yaml(texts: &[Text], reviewed: &[Reviewed]) -> anyhow::Result<String> {
+    let mut reviewed = reviewed.iter();
+    let mut written = Vec::new();
+    for text in texts {
+        let changes = reviewed.by_ref().take(text.documents.len()).map(|reviewed| match &reviewed.outcome {
+            Some(Ok(verdict)) => patch::pins(verdict).map(|(at, pin)| (at.to_owned(), pin.to_owned())).collect(),
+            _ => Vec::new(),
+        });
+        written.push(text.replaced(&changes.collect::<Vec<_>>())?);
     }
-    Ok(parts.join("---\n"))
+    Ok(documents::joined(written))
 }

@@ -8,11 +8,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use countersign_notary::TrustServer;
 use countersign_policy::{Defaults, Kinds};
-use countersign_remote::{Clock, Connections, NotaryClient, Options, Sharing, StateDir, StateError, StateStore};
+use countersign_remote::{Clock, NotaryClient, Options, Sharing, StateDir, StateError, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
 
-use super::{clients, exit};
+use super::{clients, exit, judging};
 use crate::children::{Children, ClusterOwners};
 use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
@@ -52,7 +52,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
     let config = args.settings.or(file).resolve()?;
-    telemetry::start_logging(config.log_format, &config.log_level).map_err(anyhow::Error::msg)?;
+    telemetry::start_logging(config.log_format, config.log_level);
     clients::runtime()?.block_on(serve(config))?;
     Ok(exit::OK)
 }
@@ -208,9 +208,7 @@ fn source(
 }
 
 fn kinds(config: &Config) -> anyhow::Result<Kinds> {
-    let mut kinds = Kinds::known();
     for kind in &config.kinds {
-        kinds.add(&kind.group, &kind.kind, &kind.pod_template).context("kinds")?;
         if config.webhook_configuration.is_some() && kind.resource.is_none() {
             warn!(
                 kind = kind.kind,
@@ -218,7 +216,7 @@ fn kinds(config: &Config) -> anyhow::Result<Kinds> {
             );
         }
     }
-    Ok(kinds)
+    judging::kinds(&config.kinds)
 }
 
 /// Where repositories are remembered: in a folder, or in the cluster.
@@ -245,18 +243,8 @@ fn clients(
     metrics: &SharedMetrics,
     clock: &Clock,
 ) -> anyhow::Result<clients::Clients> {
-    let mut connections = Connections::default();
-    for path in &config.trust_ca {
-        clients::add_ca(&mut connections, path)?;
-    }
-    let mut authenticator = clients::authenticator(config.registry_config.as_deref(), false)?;
-    for (host, settings) in &config.hosts {
-        clients::add_host(&mut connections, host, settings)?;
-        authenticator.allow_realms(host, settings.token_servers.clone());
-    }
-    for (registry, server) in trust_servers {
-        authenticator.allow_pair(registry, server.host_port());
-    }
+    let authenticator = clients::authenticator(config.registry_config.as_deref(), false)?;
+    let (connections, authenticator) = clients::connect(&config.trust_ca, authenticator, &config.hosts, trust_servers)?;
     let metrics = Arc::clone(metrics);
     let options = Options {
         refresh: config.trust_refresh,

@@ -8,7 +8,9 @@ use countersign_image::shown;
 use countersign_notary::{Floors, Memory, MemoryRecord, RoleName};
 use countersign_remote::{RecordKey, StateDir, StateStore as _, record};
 use kube::api::PostParams;
+use serde_json::{Value, json};
 
+use super::judging::SettingsFile;
 use super::output::{print, table};
 use super::{arguments, clients, exit};
 use crate::cluster::{self, Cluster};
@@ -29,12 +31,22 @@ pub(crate) struct Args {
     command: Command,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List what is remembered
     List {
         #[command(flatten)]
         place: Place,
+
+        /// What to print
+        #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+        output: Format,
     },
     /// Verify a repository as if it were new, and remember it as it is now
     Accept(Box<Accept>),
@@ -65,6 +77,9 @@ struct Accept {
     place: Place,
 
     #[command(flatten)]
+    settings: SettingsFile,
+
+    #[command(flatten)]
     reach: clients::Reach,
 }
 
@@ -88,21 +103,26 @@ struct Place {
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let runtime = clients::runtime()?;
     match &args.command {
-        Command::List { place } => {
+        Command::List { place, output } => {
             let remembered = runtime.block_on(list(place, &args.namespace))?;
-            print(&as_table(&remembered));
+            print(&match output {
+                Format::Table => as_table(&remembered),
+                Format::Json => format!("{:#}\n", remembered.iter().map(as_json).collect::<Value>()),
+            });
             Ok(exit::OK)
         }
         Command::Accept(accept) => {
-            let Accept { image, trust_server, root_key, trust_server_certificate, pinned_in, place, reach } = &**accept;
+            let Accept { image, trust_server, root_key, trust_server_certificate, pinned_in, place, settings, reach } =
+                &**accept;
+            let settings = settings.read()?;
             let image = arguments::image(image)?;
-            let server = arguments::server(trust_server.as_deref(), &image)?;
+            let server = arguments::server(trust_server.as_deref(), &image, &settings)?;
             let certificate = trust_server_certificate.as_deref().map(arguments::certificate).transpose()?;
             let demands = Demands { pins: arguments::root_pins(root_key)?, certificate, ..Demands::none() };
             let gun = image.repository();
             let pinned_in = pinned_in.as_deref();
             let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in };
-            let client = reach.clients()?.notary;
+            let client = reach.clients(&settings)?.notary;
             runtime.block_on(async {
                 let repository = match question.repository(&client).await {
                     Ok(repository) => repository,
@@ -141,8 +161,13 @@ async fn list(place: &Place, namespace: &str) -> anyhow::Result<Vec<(RecordKey, 
             listed.map_err(|(_, cause)| anyhow!("cannot list trustrecords in namespace {namespace}: {cause}"))?;
         let read = |found: &kube::api::DynamicObject| {
             let name = found.metadata.name.as_deref().unwrap_or_default();
-            record::read_any(&records::read(found))
-                .map_err(|error| anyhow!("trustrecord {} in namespace {namespace}: {error}", shown(name)))
+            let (mut key, record) = record::read_any(&records::read(found))
+                .map_err(|error| anyhow!("trustrecord {} in namespace {namespace}: {error}", shown(name)))?;
+            // An API server with an older definition keeps no more than the name of whose it is.
+            if key.name() != name {
+                key.pinned_in = Some("?".to_owned());
+            }
+            anyhow::Ok((key, record))
         };
         listed.items.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?
     };
@@ -223,6 +248,21 @@ fn as_table(remembered: &[(RecordKey, MemoryRecord)]) -> String {
     table(&["REPOSITORY", "SERVER", "PINNED IN", "FOR", "ROOT", "TIMESTAMP", "ROOT KEYS", "ACCEPTED"], &rows)
 }
 
+fn as_json((key, seen): &(RecordKey, MemoryRecord)) -> Value {
+    let root = seen.memory.lineage.last();
+    let version = |role: &RoleName| seen.memory.seen.get(role).and_then(Floors::highest).map(|seen| seen.version);
+    json!({
+        "repository": key.gun,
+        "server": key.server,
+        "pinnedIn": key.pinned_in,
+        "namespace": seen.namespace,
+        "rootVersion": root.map(|root| root.version),
+        "rootKeys": root.map(|root| root.keys.iter().map(|key| key.canonical_id.to_string()).collect::<Vec<_>>()),
+        "timestampVersion": version(&RoleName::timestamp()),
+        "accepted": seen.accepted,
+    })
+}
+
 fn change(gun: &str, before: Option<&MemoryRecord>, now: &MemoryRecord) -> String {
     let mut text = format!("{} is remembered as it is now:\n", shown(gun));
     let line = |what: &str, before: Option<String>, now: String| match before {
@@ -246,6 +286,17 @@ fn change(gun: &str, before: Option<&MemoryRecord>, now: &MemoryRecord) -> Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn machines_are_told_the_same() {
+        let key = RecordKey { pinned_in: Some("team".to_owned()), ..RecordKey::new("https://h.io", "h.io/x") };
+        let told = as_json(&(key, MemoryRecord { accepted: Some("2030".to_owned()), ..MemoryRecord::default() }));
+        let expected = json!({
+            "repository": "h.io/x", "server": "https://h.io", "pinnedIn": "team", "namespace": null, "rootVersion": null,
+            "rootKeys": null, "timestampVersion": null, "accepted": "2030",
+        });
+        assert_eq!(told, expected);
+    }
 
     #[test]
     fn a_change_names_both_sides() {

@@ -7,6 +7,7 @@ use countersign_policy::{DenyReason, Refusal};
 use countersign_remote::Login;
 use serde_json::json;
 
+use super::judging::SettingsFile;
 use super::output::print;
 use super::{arguments, clients, exit};
 use crate::prove::notary::{Demands, Question};
@@ -45,6 +46,9 @@ pub(crate) struct Args {
     registry: bool,
 
     #[command(flatten)]
+    settings: SettingsFile,
+
+    #[command(flatten)]
     reach: clients::Reach,
 
     /// What to print
@@ -63,10 +67,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     if !args.cosign_key.is_empty() {
         return cosign::run(args, &image);
     }
-    let server = arguments::server(args.trust_server.as_deref(), &image)?;
+    let settings = args.settings.read()?;
+    let server = arguments::server(args.trust_server.as_deref(), &image, &settings)?;
     let demands = Demands { pins: arguments::root_pins(&args.root_key)?, ..arguments::demands(&args.signer)? };
     let wanted = arguments::wanted(&image)?;
-    let clients = args.reach.clients()?;
+    let clients = args.reach.clients(&settings)?;
     let gun = image.repository();
     let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in: None };
     let now = (crate::telemetry::wall_clock())();

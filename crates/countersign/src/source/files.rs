@@ -110,10 +110,9 @@ impl Moment for Loaded {
 }
 
 impl Loaded {
-    /// Whether there is a secret of that name, and what it holds.
-    #[must_use]
-    pub fn secret_now(&self, secret: &SecretRef) -> Option<&SecretData> {
-        self.secrets.get(secret)
+    /// All secrets.
+    pub fn secrets(&self) -> impl Iterator<Item = (&SecretRef, &SecretData)> {
+        self.secrets.iter()
     }
 
     /// Reads a folder, or a single file.
@@ -318,7 +317,7 @@ mod tests {
     fn secrets_come_plain_or_in_base64() {
         let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s, namespace: ns}\ndata: {name: YWxpY2U=, publicKey: eA==}\nstringData: {publicKey: key}\n";
         let loaded = load(text).unwrap();
-        let data = loaded.secret_now(&SecretRef { namespace: "ns".into(), name: "s".into() }).unwrap();
+        let data = &loaded.secrets[&SecretRef { namespace: "ns".into(), name: "s".into() }];
         assert_eq!((data.name(), data.public_key()), (Some(&b"alice"[..]), Some(&b"key"[..])));
         assert!(!format!("{data:?}").contains("alice"));
     }

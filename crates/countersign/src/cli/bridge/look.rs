@@ -401,8 +401,10 @@ mod tests {
             insecure_registry: Vec::new(),
             timeout: Span(Duration::from_secs(20)),
         };
-        let (clients, defaults) =
-            (reach.clients().unwrap(), clients::defaults("c", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()));
+        let (clients, defaults) = (
+            reach.clients(&crate::config::Settings::default()).unwrap(),
+            clients::defaults("c", ClusterPolicySecrets::OwnNamespace, BTreeMap::new()),
+        );
         let now = "2030-01-01T00:00:00Z".parse().unwrap();
         let looker = Looker {
             clients: &clients,

@@ -15,7 +15,7 @@ pub(super) fn run(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
     let keys = arguments::cosign_keys(&args.cosign_key)?;
     let place = arguments::signatures_of(args.cosign_repository.as_deref(), image)?;
     let wanted = arguments::wanted(image)?;
-    let clients = args.reach.clients()?;
+    let clients = args.reach.clients(&args.settings.read()?)?;
     let runtime = clients::runtime()?;
     let login = Login::none();
     let digest = match wanted.digest() {

@@ -16,7 +16,7 @@ pub(super) fn run(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
     let demand = arguments::cosign_demand(&args.cosign_key)?;
     let place = arguments::signatures_of(args.cosign_repository.as_deref(), image)?;
     let wanted = arguments::wanted(image)?;
-    let clients = args.reach.clients()?;
+    let clients = args.reach.clients(&args.settings.read()?)?;
     let proven = clients::runtime()?.block_on(async {
         let login = Login::none();
         let digest = match wanted.digest() {
