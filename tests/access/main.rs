@@ -183,16 +183,23 @@ fn by_token(folder: &tempfile::TempDir, ca: &Ca) -> Result<(), Problem> {
     fs::write(
         &helper,
         format!(
-            "#!/bin/sh\n[ \"$1\" = get ] && [ \"$(cat)\" = 127.0.0.1 ] && printf '{{\"Username\":\"alice\",\"Secret\":\"{}\"}}'\n",
+            "#!/bin/sh\nhost=$(cat)\necho \"$1 $host\" >> {}\n[ \"$host\" = 127.0.0.1 ] && printf '{{\"Username\":\"alice\",\"Secret\":\"{}\"}}'\n",
+            home.join("asked").display(),
             PASSWORDS[0]
         ),
     )?;
     run(Command::new("chmod").arg("755").arg(&helper))?;
-    let helped = as_user(r#"{"credHelpers":{"127.0.0.1":"test"}}"#)?;
+    let helped = as_user(r#"{"credHelpers":{"127.0.0.1":"test", "other.example.com":"test"}}"#)?;
     assert_eq!(helped.code, 0, "{helped:?}");
+    let asked = fs::read_to_string(home.join("asked"))?;
+    assert_eq!(asked, "get 127.0.0.1\n", "for the host that wants a login, and once");
+    let stored = as_user(r#"{"credsStore":"test"}"#)?;
+    assert_eq!(stored.code, 0, "{stored:?}");
+    let asked = fs::read_to_string(home.join("asked"))?;
+    assert!(!asked.contains("list") && asked.lines().all(|line| line.starts_with("get 127.0.0.1")), "{asked}");
     let nobody = as_user("{}")?;
     assert!(nobody.code == 3 && nobody.stderr.contains("asks for a login"), "{nobody:?}");
-    for finished in [own, helped, nobody, finished] {
+    for finished in [own, helped, stored, nobody, finished] {
         said.push(format!("{finished:?}"));
     }
     nothing_leaked(&said);

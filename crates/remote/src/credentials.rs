@@ -128,10 +128,19 @@ pub enum LoginError {
     Http(HttpError),
 }
 
+/// Whoever keeps passwords for the user of a command, as Docker's credential helpers do.
+pub trait CredentialHelper: Send + Sync + std::fmt::Debug {
+    /// The credentials for a host (`HOST` or `HOST:PORT`), as the configuration that would say them; nothing if it has none. It is asked
+    /// once for each time that a server of that host, or for its images, wants a login.
+    fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<Arc<DockerConfig>>>;
+}
+
 /// Answers challenges: Basic directly, Bearer through its token server. Tokens are kept until shortly before they expire.
 #[derive(Debug, Default)]
 pub struct Authenticator {
     config: Arc<DockerConfig>,
+    /// Asked for what the configuration does not say itself.
+    helper: Option<Arc<dyn CredentialHelper>>,
     realms: HashMap<String, Vec<String>>,
     /// Trust servers (`HOST:PORT`) that are configured for registries, which get the credentials of those.
     pairs: HashSet<(String, String)>,
@@ -168,6 +177,28 @@ impl Authenticator {
         Self { config: Arc::new(config), ..Self::default() }
     }
 
+    /// Asks a helper as well, for hosts that want a login. What it gives counts as configured.
+    #[must_use]
+    pub fn with_helper(self, helper: Arc<dyn CredentialHelper>) -> Self {
+        Self { helper: Some(helper), ..self }
+    }
+
+    /// What the helper has for a server and for the registry of a repository.
+    async fn helped(&self, server: &Url, repository: &str) -> Vec<Arc<DockerConfig>> {
+        let Some(helper) = &self.helper else {
+            return Vec::new();
+        };
+        let registry = repository.split('/').next().unwrap_or_default();
+        let with_port = host_port(server);
+        let mut hosts = vec![with_port.as_str(), server.host_str().unwrap_or_default(), registry];
+        hosts.dedup();
+        let mut found = Vec::new();
+        for host in hosts {
+            found.extend(helper.credentials(host).await);
+        }
+        found
+    }
+
     /// Lets a server (`HOST` or `HOST:PORT`) name token servers on other hosts, which then get credentials too.
     pub fn allow_realms(&mut self, server: &str, hosts: Vec<String>) {
         self.realms.entry(server.to_owned()).or_default().extend(hosts);
@@ -180,7 +211,13 @@ impl Authenticator {
 
     /// The credentials that may be shown to a server, best first: in each configuration those for the server itself, then
     /// those for the registry of the repository if the server is of the same party.
-    pub(crate) fn candidates(&self, login: &Login, server: &Url, repository: &str) -> Vec<Credential> {
+    pub(crate) fn candidates(
+        &self,
+        login: &Login,
+        server: &Url,
+        repository: &str,
+        helped: &[Arc<DockerConfig>],
+    ) -> Vec<Credential> {
         if server.scheme() != "https" {
             return Vec::new();
         }
@@ -194,7 +231,8 @@ impl Authenticator {
         let at_node_port = is_node_port(&host) && !registry.ends_with(&host[host.rfind(':').unwrap_or(0)..]);
         let of_pod = login.configs.iter().map(|config| (config, false));
         let mut found: Vec<Credential> = Vec::new();
-        for (config, is_configured) in of_pod.chain([(&self.config, true)]) {
+        let configured = [&self.config].into_iter().chain(helped).map(|config| (config, true));
+        for (config, is_configured) in of_pod.chain(configured) {
             let (care, shares) = match (is_configured, login.named_by) {
                 (false, NamedBy::Operator | NamedBy::Image) => (Care::None, party >= Party::SameDomain),
                 // The namespace's own, for a server that the namespace names.
@@ -266,7 +304,9 @@ impl Authenticator {
             return Err(LoginError::Auth(no_access()));
         }
         let mut worst = AuthError::NoCredentials { host: host.clone() };
-        for credential in self.candidates(login, url, repository).iter().map(Some).chain([None]) {
+        // A helper is a program of the user's: it is asked for no server that no credential may be shown to.
+        let helped = if url.scheme() == "https" { self.helped(url, repository).await } else { Vec::new() };
+        for credential in self.candidates(login, url, repository, &helped).iter().map(Some).chain([None]) {
             let header = match self.answer(http, url, repository, &refusal.challenges, credential).await {
                 Ok(header) => header,
                 Err(
@@ -518,7 +558,7 @@ mod tests {
     }
 
     fn users(authenticator: &Authenticator, login: &Login, server: &str, repository: &str) -> Vec<String> {
-        let found = authenticator.candidates(login, &Url::parse(server).unwrap(), repository).into_iter();
+        let found = authenticator.candidates(login, &Url::parse(server).unwrap(), repository, &[]).into_iter();
         let name = |credential| match credential {
             Credential::Password { username, .. } => username,
             Credential::IdentityToken(_) => String::new(),
@@ -539,7 +579,8 @@ mod tests {
         assert_eq!(users("https://notary.example.com:5443", repository), ["pod", "configured"]);
         assert!(users("https://evil.example.org", repository).is_empty());
         let many = Login::with((0..20).map(|user| Arc::new(config("reg.example.com", &format!("u{user}")))).collect());
-        let tried = authenticator.candidates(&many, &Url::parse("https://notary.example.com").unwrap(), repository);
+        let tried =
+            authenticator.candidates(&many, &Url::parse("https://notary.example.com").unwrap(), repository, &[]);
         assert_eq!(tried.len(), MAX_TRIES);
         assert!(users("http://notary.example.com:4443", repository).is_empty());
         assert_eq!(users("https://notary.example.com:4443", "other.io/x"), ["account", "configured"]);

@@ -26,7 +26,7 @@ mod turns;
 
 pub use connections::{Connections, PinnedCertificate, TlsError};
 pub use cosign::{CosignClient, Inspected, SignatureFailure, SignaturesAsk};
-pub use credentials::{AuthError, Authenticator, LoginError};
+pub use credentials::{AuthError, Authenticator, CredentialHelper, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{Cures, HttpClient, HttpError, RedirectProblem, Redirects, Request, Response, Retry, TlsProblem};

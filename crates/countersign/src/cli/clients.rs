@@ -15,7 +15,7 @@ use countersign_remote::{
 use crate::config::{ClusterPolicySecrets, HostSettings, Settings};
 use crate::telemetry;
 
-use super::credential_helpers;
+use super::credential_helpers::Helpers;
 
 /// How long one file may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
@@ -146,8 +146,11 @@ pub(crate) fn authenticator(registry_config: Option<&std::path::Path>, of_user: 
         None => format!("the docker configuration {}", path.display()),
     };
     let text = std::fs::read(&path).with_context(named)?;
-    let text = if of_user { credential_helpers::complete(&text) } else { text };
-    Ok(Authenticator::new(DockerConfig::parse(&text).with_context(named)?))
+    let authenticator = Authenticator::new(DockerConfig::parse(&text).with_context(named)?);
+    Ok(match Helpers::of(&text).filter(|_| of_user) {
+        Some(helpers) => authenticator.with_helper(Arc::new(helpers)),
+        None => authenticator,
+    })
 }
 
 /// The clients of a command.

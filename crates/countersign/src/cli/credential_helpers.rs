@@ -1,42 +1,89 @@
 //! Docker's credential helpers: programs that keep passwords out of `config.json`.
 
-use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
 
-use serde_json::{Map, Value, json};
+use countersign_image::shown;
+use countersign_remote::{CredentialHelper, DockerConfig};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::Command;
+use tokio::sync::Mutex;
 
-/// How many hosts of a store are asked for.
-const MAX_HOSTS: usize = 100;
+/// How long a helper may take: some ask the user something.
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// The configuration with the credentials that its helpers give. What a helper does not give is left as it is: whoever
-/// needs it is then refused by the server, with the cause.
-pub(crate) fn complete(text: &[u8]) -> Vec<u8> {
-    let Ok(Value::Object(mut config)) = serde_json::from_slice::<Value>(text) else {
-        return text.to_vec();
-    };
-    let mut found = Map::new();
-    if let Some(store) = config.get("credsStore").and_then(Value::as_str) {
-        let listed = ask(store, "list", "").and_then(|answer| answer.as_object().cloned()).unwrap_or_default();
-        for host in listed.keys().take(MAX_HOSTS) {
-            found.extend(entry(store, host));
-        }
-    }
-    for (host, helper) in config.get("credHelpers").and_then(Value::as_object).into_iter().flatten().take(MAX_HOSTS) {
-        if let Some(helper) = helper.as_str() {
-            found.extend(entry(helper, host));
-        }
-    }
-    if !found.is_empty() {
-        let auths = config.entry("auths").or_insert_with(|| json!({}));
-        if let Some(auths) = auths.as_object_mut() {
-            auths.extend(found);
-        }
-    }
-    serde_json::to_vec(&config).unwrap_or_else(|_| text.to_vec())
+/// How many bytes of its answer are read.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// How Docker's tools call the registry of Docker Hub.
+const HUB: &str = "https://index.docker.io/v1/";
+
+/// The helpers that a configuration names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Helpers {
+    /// For all hosts that have none of their own.
+    #[serde(rename = "credsStore")]
+    store: Option<String>,
+    /// For single hosts.
+    #[serde(rename = "credHelpers")]
+    by_host: BTreeMap<String, String>,
+    /// Where the programs are, if not where all are.
+    #[serde(skip)]
+    path: Option<OsString>,
+    /// What was answered, so that each is asked once for a host.
+    #[serde(skip)]
+    asked: Mutex<HashMap<String, Option<Arc<DockerConfig>>>>,
 }
 
-fn entry(helper: &str, host: &str) -> Option<(String, Value)> {
-    let answer = ask(helper, "get", host)?;
+impl Helpers {
+    /// Those of a `config.json`; nothing if it names none, or is no configuration: who reads it says so.
+    pub(crate) fn of(config: &[u8]) -> Option<Self> {
+        let helpers: Self = serde_json::from_slice(config).ok()?;
+        (helpers.store.is_some() || !helpers.by_host.is_empty()).then_some(helpers)
+    }
+
+    /// The helper for a host, and how the host is called there.
+    fn helper<'a>(&'a self, host: &'a str) -> Option<(&'a str, &'a str)> {
+        let name = if host == "docker.io" { HUB } else { host };
+        let own = [host, name].into_iter().find_map(|name| Some((self.by_host.get(name)?.as_str(), name)));
+        own.or_else(|| Some((self.store.as_deref()?, name)))
+    }
+}
+
+impl CredentialHelper for Helpers {
+    fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<Arc<DockerConfig>>> {
+        async move {
+            let (helper, name) = self.helper(host)?;
+            let mut asked = self.asked.lock().await;
+            if let Some(known) = asked.get(host) {
+                return known.clone();
+            }
+            let answer = tokio::time::timeout(LIMIT, ask(helper, name, self.path.as_deref())).await;
+            let answer = answer.unwrap_or_else(|_| {
+                let (host, seconds) = (shown(host), LIMIT.as_secs());
+                eprintln!(
+                    "warning: docker-credential-{helper} has not answered for {host} within {seconds} s; going on without it"
+                );
+                None
+            });
+            let found = answer.and_then(|answer| config(host, &answer));
+            asked.insert(host.to_owned(), found.clone());
+            found
+        }
+        .boxed()
+    }
+}
+
+/// An answer, as the configuration that would say the same.
+fn config(host: &str, answer: &Value) -> Option<Arc<DockerConfig>> {
     let text = |member: &str| answer[member].as_str().filter(|text| !text.is_empty());
     let (user, secret) = (text("Username")?, text("Secret")?);
     // A helper that knows no password but a token says so by this user name.
@@ -44,20 +91,72 @@ fn entry(helper: &str, host: &str) -> Option<(String, Value)> {
         "<token>" => json!({"identitytoken": secret}),
         user => json!({"username": user, "password": secret}),
     };
-    Some((host.to_owned(), entry))
+    DockerConfig::parse(json!({"auths": {host: entry}}).to_string().as_bytes()).ok().map(Arc::new)
 }
 
-/// Runs `docker-credential-HELPER VERB`, with `input` on its standard input.
-fn ask(helper: &str, verb: &str, input: &str) -> Option<Value> {
+/// Runs `docker-credential-HELPER get`, with the host on its standard input. What it does not give is missing: whoever needs it is then
+/// refused by the server, with the cause.
+async fn ask(helper: &str, host: &str, path: Option<&OsStr>) -> Option<Value> {
     // The name becomes part of a program's name: nothing that could lead to another one.
     let plain = helper.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !plain || helper.is_empty() {
         return None;
     }
     let mut command = Command::new(format!("docker-credential-{helper}"));
-    let mut child =
-        command.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
-    child.stdin.take()?.write_all(input.as_bytes()).ok()?;
-    let output = child.wait_with_output().ok()?;
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).ok())?
+    command.arg("get").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+    if let Some(path) = path {
+        command.env("PATH", path);
+    }
+    let mut child = command.spawn().ok()?;
+    let (mut input, output) = (child.stdin.take()?, child.stdout.take()?);
+    // One that reads nothing may have ended already, with an answer.
+    let _ = input.write_all(host.as_bytes()).await;
+    drop(input);
+    let mut answer = Vec::new();
+    output.take(MAX_ANSWER).read_to_end(&mut answer).await.ok()?;
+    child.wait().await.ok()?.success().then(|| serde_json::from_slice(&answer).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_host_has_one_helper() {
+        let text = br#"{"auths": {}, "credsStore": "all", "credHelpers": {"h.io": "own", "https://index.docker.io/v1/": "hub"}}"#;
+        let helpers = Helpers::of(text).unwrap();
+        assert_eq!(helpers.helper("h.io"), Some(("own", "h.io")));
+        assert_eq!(helpers.helper("h.io:5000"), Some(("all", "h.io:5000")));
+        assert_eq!(helpers.helper("docker.io"), Some(("hub", HUB)));
+        for none in ["{}", "{", r#"{"auths": {}}"#, r#"{"credsStore": 1}"#] {
+            assert!(Helpers::of(none.as_bytes()).is_none(), "{none}");
+        }
+        let single = Helpers::of(br#"{"credHelpers": {"h.io": "own"}}"#).unwrap();
+        assert_eq!(single.helper("other.io"), None);
+    }
+
+    /// One that never answers is given up.
+    #[tokio::test(start_paused = true)]
+    async fn a_helper_has_so_much_time() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("docker-credential-slow");
+        std::fs::write(&program, "#!/bin/sh\nexec /bin/sleep 1000\n").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let helpers = Helpers {
+            path: Some(folder.path().as_os_str().to_owned()),
+            ..Helpers::of(br#"{"credsStore": "slow"}"#).unwrap()
+        };
+        for _ in 0..2 {
+            assert!(helpers.credentials("h.io").await.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_helper_is_a_plain_name() {
+        for name in ["", "../x", "a b", "/bin/sh"] {
+            assert_eq!(ask(name, "h.io", None).await, None);
+        }
+    }
 }
