@@ -306,6 +306,67 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     Ok(())
 }
 
+/// An `ImagePolicy` that pins the trust server's certificate has a record for its namespace, which is shown and accepted by itself.
+#[test]
+fn a_namespace_that_pins_has_a_record_of_its_own() -> Result<(), Problem> {
+    let folder = tempfile::tempdir()?;
+    let ca = Ca::make(folder.path())?;
+    let (policies, state) = (folder.path().join("policies"), folder.path().join("state"));
+    fs::create_dir(&policies)?;
+    let gun = "registry.example.com/team/app";
+    let server = NotaryServer::start(&ca, folder.path())?;
+    let port: u16 = server.url.rsplit(':').next().unwrap_or_default().parse()?;
+    sign(&server, &ca, &folder.path().join("owner"), gun, "v1")?;
+    let (url, certificate) = (server.url.clone(), fs::read_to_string(&ca.certificate)?);
+    let pinning = json!({
+        "apiVersion": "securityenforcement.admission.cloud.ibm.com/v1beta1", "kind": "ImagePolicy",
+        "metadata": {"name": "own", "namespace": "team"},
+        "spec": {"repositories": [{"name": "registry.example.com/*", "policy": {"trust": {
+            "enabled": true, "trustServer": server.url, "trustServerCertificate": certificate}}}]},
+    });
+    fs::write(policies.join("own.json"), pinning.to_string())?;
+    fs::write(policies.join("p.yaml"), policy("p", "registry.example.com/*", Some(&server.url)))?;
+    let state_text = state.to_str().unwrap_or_default();
+    let served =
+        Countersign::serve(&ca, folder.path(), &policies, &["--state-dir", state_text, "--trust-refresh", "0s"])?;
+    let image = format!("{gun}:v1");
+    let allowed = |namespace: &str| -> Result<Value, Problem> {
+        let mut pod = pod(&image);
+        pod["metadata"]["namespace"] = json!(namespace);
+        Ok(served.admit(&pod, "developer")?["allowed"].clone())
+    };
+    let whose = || -> Result<Vec<(Value, bool)>, Problem> {
+        let listed = Countersign::run(&["trust", "list", "--state-dir", state_text, "-o", "json"])?;
+        let records: Vec<Value> =
+            serde_json::from_str(&listed.stdout).map_err(|error| format!("{error}: {listed:?}"))?;
+        assert!(records.iter().all(|record| record["repository"] == gun && record["server"] == url));
+        Ok(records.into_iter().map(|record| (record["pinnedIn"].clone(), record["accepted"].is_string())).collect())
+    };
+    assert_eq!((allowed("team")?, allowed("other")?), (json!(true), json!(true)));
+    assert_eq!(whose()?, [(Value::Null, false), (json!("team"), false)]);
+    let table = Countersign::run(&["trust", "list", "--state-dir", state_text])?.stdout;
+    assert!(table.contains("PINNED IN") && table.contains(" team "), "{table}");
+
+    drop(server);
+    let server = NotaryServer::start_at(port, &ca, folder.path())?;
+    sign(&server, &ca, &folder.path().join("mallory"), gun, "v1")?;
+    assert_eq!((allowed("team")?, allowed("other")?), (json!(false), json!(false)));
+    let (ca_text, certificate) = (ca.ca.display().to_string(), ca.certificate.display().to_string());
+    let accept = ["trust", "accept", &image, "--trust-server", &server.url, "--state-dir", state_text];
+    let of_team = [&accept[..], &["--trust-server-certificate", &certificate, "--pinned-in", "team"]].concat();
+    let accepted = Countersign::run(&of_team)?;
+    assert_eq!(accepted.code, 0, "{accepted:?}");
+    assert_eq!((allowed("team")?, allowed("other")?), (json!(true), json!(false)));
+    assert_eq!(whose()?, [(Value::Null, false), (json!("team"), true)]);
+    let accepted = Countersign::run(&[&accept[..], &["--trust-ca", &ca_text]].concat())?;
+    assert_eq!(accepted.code, 0, "{accepted:?}");
+    assert_eq!((allowed("team")?, allowed("other")?), (json!(true), json!(true)));
+    let without = Countersign::run(&[&accept[..], &["--pinned-in", "team"]].concat())?;
+    assert!(without.code == 2 && without.stderr.contains("--trust-server-certificate"), "{without:?}");
+    drop(server);
+    Ok(())
+}
+
 #[test]
 fn the_command_line() -> Result<(), Problem> {
     let folder = tempfile::tempdir()?;

@@ -12,6 +12,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use countersign_policy::{Policy, PolicySet, SecretRef};
 use futures::future::BoxFuture;
+use notify::EventKind;
+use notify::event::{AccessKind, AccessMode};
 use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -246,7 +248,10 @@ impl FileSource {
 
     async fn watch(self: Arc<Self>, path: PathBuf, metrics: SharedMetrics) {
         let (sender, mut changes) = mpsc::channel::<()>(1);
-        let told = move |_: notify::Result<notify::Event>| {
+        let told = move |event: notify::Result<notify::Event>| {
+            if event.as_ref().is_ok_and(|event| !may_change(event.kind)) {
+                return;
+            }
             // A full channel holds a notice already.
             let _ = sender.try_send(());
         };
@@ -289,6 +294,11 @@ impl FileSource {
     }
 }
 
+/// Whether files may have changed: to read them is told too, and would have them read again and again.
+fn may_change(kind: EventKind) -> bool {
+    !kind.is_access() || kind == EventKind::Access(AccessKind::Close(AccessMode::Write))
+}
+
 fn say_loaded(loaded: &Loaded, metrics: &SharedMetrics) {
     for (place, warning) in &loaded.warnings {
         warn!(%place, "{warning}");
@@ -309,6 +319,40 @@ mod tests {
 
     fn load(text: &str) -> Result<Loaded, LoadError> {
         Loaded::of(&documents::parse("f.yaml", text).map_err(LoadError::Document)?)
+    }
+
+    /// What this process reads itself is no change.
+    #[test]
+    fn to_read_a_folder_announces_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.yaml");
+        std::fs::write(&file, POLICY).unwrap();
+        let (sender, events) = std::sync::mpsc::channel();
+        let mut watcher = notify::recommended_watcher(move |event| {
+            let _ = sender.send(event);
+        })
+        .unwrap();
+        notify::Watcher::watch(&mut watcher, folder.path(), notify::RecursiveMode::Recursive).unwrap();
+        for _ in 0..3 {
+            Loaded::read(folder.path()).unwrap();
+            fingerprint(folder.path());
+        }
+        // Events come in their order.
+        let last = folder.path().join("last.yaml");
+        std::fs::write(&last, POLICY).unwrap();
+        let mut reads = 0;
+        for event in events {
+            let event: notify::Event = event.unwrap();
+            if event.paths.contains(&last) {
+                if may_change(event.kind) {
+                    break;
+                }
+            } else {
+                reads += 1;
+                assert!(!may_change(event.kind), "{event:?}");
+            }
+        }
+        assert!(reads > 0, "it is told that files are read");
     }
 
     const POLICY: &str = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1beta1\nkind: ClusterImagePolicy\nmetadata: {name: p}\nspec: {repositories: [{name: '*'}]}\n";

@@ -699,3 +699,45 @@ fn what_was_looked_up_since_is_not_older_than_what_was_written() {
     assert_eq!(remembered.target().over.as_deref(), Some(&id("2")));
     assert!(matches!(remembered.to_write(&shown(1), target.generation), ToWrite::Write(_)), "the other one has less");
 }
+
+/// What others have of a repository counts where nothing else is known, and says nothing where something is: seen, recorded, or forgotten.
+#[test]
+fn what_others_have_counts_to_begin_with() {
+    let mut generations = Generations::default();
+    let others =
+        MemoryRecord { memory: Memory::clone(&shown(1)), uid: Some("9".to_owned()), ..MemoryRecord::default() };
+    let mut remembered = Remembered::new(&mut generations);
+    assert!(remembered.is_unknown());
+    let basis = remembered.begin_with(&others);
+    assert_eq!(basis.memory.as_deref(), Some(&others.memory));
+    assert!(!remembered.is_unknown() && !remembered.has_record() && !remembered.is_written());
+    assert!(!remembered.flight_ended(&basis, &basis, &shown(0)), "older than what others saw");
+    assert!(!remembered.flight_ended(&basis, &basis, &shown(2)), "something else than what others saw");
+    assert!(remembered.flight_ended(&basis, &basis, &shown(1)));
+    // It must be written under its own name, over nothing.
+    let target = remembered.target();
+    assert_eq!((&target.over, target.must), (&None, false));
+    assert_eq!(remembered.to_write(&shown(1), target.generation), ToWrite::Write(target.clone()));
+
+    let seen = || {
+        let mut generations = Generations::default();
+        let mut remembered = Remembered::new(&mut generations);
+        let basis = remembered.basis();
+        assert!(remembered.flight_ended(&basis, &basis, &shown(0)));
+        (remembered, generations)
+    };
+    let (mut only_seen, _) = seen();
+    let (mut recorded, mut generations) = seen();
+    let own = MemoryRecord { memory: Memory::clone(&shown(0)), uid: Some("1".to_owned()), ..MemoryRecord::default() };
+    let as_of = recorded.as_of();
+    assert!(recorded.observe(&as_of, Some(&own), &mut generations).is_some());
+    let mut forgotten = recorded.clone();
+    let as_of = forgotten.as_of();
+    assert!(forgotten.observe(&as_of, None, &mut generations).is_some());
+    assert!(matches!(forgotten.state(), State::Forgotten { since: None }));
+    for remembered in [&mut only_seen, &mut recorded, &mut forgotten] {
+        let before = (remembered.state().clone(), remembered.basis().memory);
+        assert_eq!(remembered.begin_with(&others).memory, before.1);
+        assert_eq!((remembered.state().clone(), remembered.basis().memory), before);
+    }
+}
