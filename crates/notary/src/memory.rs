@@ -287,6 +287,12 @@ mod tests {
     use super::*;
     use crate::root::RootKey;
 
+    /// Of a request of 1.5 MiB to etcd; and of the record fifteen signers can fill no more than there is.
+    #[test]
+    fn bounds_fit_into_what_stores_take() {
+        assert_eq!((MAX_RECORD_BYTES, MAX_BYTES_BELOW), (1_032_192, 65_536));
+    }
+
     #[test]
     fn all_that_is_kept_counts() {
         let empty = Memory::default();
