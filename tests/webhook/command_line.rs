@@ -73,7 +73,15 @@ fn review_writes_pins_in_place() -> Result<(), Problem> {
         assert_eq!((finished.code, finished.stdout.as_str()), (0, expected.as_str()), "{}", finished.stderr);
     }
     let both = bench.review(&["-f", &second, "-f", &first, "-o", "yaml"])?;
-    assert_eq!(both.stdout, format!("{expected_list}\n---\n{expected}"));
+    assert_eq!(both.stdout, format!("---\n{expected_list}\n---\n{expected}"));
+    // What cannot be written whole is no success.
+    let full = fs::OpenOptions::new().write(true).open("/dev/full")?;
+    let ca = bench.ca.ca.display().to_string();
+    let mut cut = Countersign::command();
+    cut.args(["review", "--policies", &bench.policies, "--trust-ca", &ca, "-f", &second, "-o", "yaml"]);
+    let cut = cut.stdout(full).output()?;
+    assert_eq!(cut.status.code(), Some(2), "{cut:?}");
+    assert!(String::from_utf8_lossy(&cut.stderr).contains("the output cannot be written"), "{cut:?}");
     // What is pinned already, and what nothing is asked of, is the very input.
     let again = bench.file("again.yaml", &expected)?;
     assert_eq!(bench.review(&["-f", &again, "-o", "yaml"])?.stdout, expected);

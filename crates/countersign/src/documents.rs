@@ -85,10 +85,8 @@ pub struct Document {
 /// One YAML document of a text.
 #[derive(Debug)]
 struct Part {
-    /// Behind as many empty lines as come before it, so that a reader's line numbers are the file's.
-    padded: String,
-    /// How many empty lines.
-    lines: usize,
+    /// It, with as many bytes as it has in the text.
+    content: String,
     /// At which byte of the text it begins.
     start: usize,
 }
@@ -106,7 +104,7 @@ impl Document {
     /// What does not fit, with file and line.
     pub fn typed<T: DeserializeOwned>(&self) -> Result<T, DocumentError> {
         match self.pointer.as_str() {
-            "" => serde_saphyr::from_str(&self.part.padded).map_err(|error| malformed(&self.place, &error)),
+            "" => serde_saphyr::from_str(&self.part.content).map_err(|error| malformed(&self.place, &error)),
             _ => serde_json::from_value(self.value.clone()).map_err(|error| DocumentError::Malformed {
                 place: self.place.to_string(),
                 problem: error.to_string(),
@@ -117,7 +115,9 @@ impl Document {
 
 fn malformed(place: &Place, error: &serde_saphyr::Error) -> DocumentError {
     let error = error.without_snippet();
-    let line = error.location().map_or(place.line, |location| usize::try_from(location.line()).unwrap_or(place.line));
+    // The reader counts from the document's first line.
+    let below = error.location().map_or(0, |location| usize::try_from(location.line()).unwrap_or(1).saturating_sub(1));
+    let line = place.line + below;
     let text = error.to_string();
     // The reader puts its own position in front or behind; file and line are said once, in front.
     let problem = text.lines().next().unwrap_or_default();
@@ -136,15 +136,14 @@ pub fn parse(file: &str, text: &str) -> Result<Vec<Document>, DocumentError> {
     only_plain_breaks(file, text)?;
     only_plain_marks(file, text)?;
     let mut documents = Vec::new();
-    for (line, start, part) in split(text) {
-        let padded = "\n".repeat(line - 1) + &part;
+    for (line, start, content) in split(text) {
         let place = Place { file: file.to_owned(), line, item: None };
-        let value: Value = serde_saphyr::from_str(&padded).map_err(|error| malformed(&place, &error))?;
+        let value: Value = serde_saphyr::from_str(&content).map_err(|error| malformed(&place, &error))?;
         match value {
             Value::Null => {}
             Value::Object(_) => {
                 no_merge_keys(&place, &value)?;
-                let part = Arc::new(Part { padded, lines: line - 1, start });
+                let part = Arc::new(Part { content, start });
                 push_flat(&mut documents, Document { place, value, part, pointer: String::new() }, 0)?;
             }
             _ => {
@@ -339,30 +338,43 @@ impl Text {
     ///
     /// # Errors
     /// A text that is not written where the document has it, or that is the value of something else too, through an alias.
-    pub(crate) fn replaced(&self, changes: &[Vec<(String, String)>]) -> Result<String, DocumentError> {
+    pub(crate) fn replaced<'a>(&'a self, changes: &[Vec<(String, String)>]) -> Result<String, DocumentError> {
         let failed = |place: &Place, problem: String| DocumentError::Malformed { place: place.to_string(), problem };
         let mut places = Vec::new();
-        for (document, changes) in self.documents.iter().zip(changes) {
-            let edit = |(pointer, text): &(String, String)| edit::Edit {
-                pointer: format!("{}{pointer}", document.pointer),
-                text: text.clone(),
+        let mut left = self.documents.iter().zip(changes).peekable();
+        // The items of a List stand in one part, which is gone through once.
+        while let Some((first, changes)) = left.next() {
+            let mut edits: Vec<(edit::Edit, &Place)> = Vec::new();
+            let mut add = |document: &'a Document, changes: &[(String, String)]| {
+                edits.extend(changes.iter().map(|(pointer, text)| {
+                    let pointer = format!("{}{pointer}", document.pointer);
+                    (edit::Edit { pointer, text: text.clone() }, &document.place)
+                }));
             };
-            let edits: Vec<_> = changes.iter().map(edit).collect();
-            let found = edit::places(&document.part.padded, &edits).map_err(|pointer| {
-                failed(
-                    &document.place,
-                    format!("{pointer} is not written there, but behind an alias (*); write it out"),
-                )
+            add(first, changes);
+            while let Some((document, changes)) = left.next_if(|(next, _)| Arc::ptr_eq(&next.part, &first.part)) {
+                add(document, changes);
+            }
+            if edits.is_empty() {
+                continue;
+            }
+            let (edits, of): (Vec<_>, Vec<_>) = edits.into_iter().unzip();
+            let found = edit::places(&first.part.content, &edits).map_err(|index| {
+                let problem =
+                    format!("{} is not written there, but behind an alias (*); write it out", edits[index].pointer);
+                failed(of[index], problem)
             })?;
-            let (lines, start) = (document.part.lines, document.part.start);
-            let in_text = |at: usize| (at + start).saturating_sub(lines);
-            places.extend(found.into_iter().map(|(range, text)| (in_text(range.start)..in_text(range.end), text)));
+            let start = first.part.start;
+            places.extend(found.into_iter().map(|(range, text)| (range.start + start..range.end + start, text)));
         }
         places.sort_by_key(|(range, _)| range.start);
-        let mut text = self.all.clone();
-        for (range, new) in places.into_iter().rev() {
-            text.replace_range(range, &new);
+        let (mut text, mut at) = (String::with_capacity(self.all.len()), 0);
+        for (range, new) in places {
+            text.push_str(self.all.get(at..range.start).unwrap_or_default());
+            text.push_str(&new);
+            at = range.end;
         }
+        text.push_str(self.all.get(at..).unwrap_or_default());
         // What was not meant to change has not.
         let after = parse(&self.file, &text)?;
         for (index, (document, changes)) in self.documents.iter().zip(changes).enumerate() {
@@ -384,13 +396,20 @@ impl Text {
 /// Several texts as one stream of documents.
 #[must_use]
 pub(crate) fn joined(texts: Vec<String>) -> String {
-    let mut all = String::new();
-    for text in texts {
-        if !all.is_empty() {
+    let mark = |text: &str| {
+        text.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']))
+    };
+    // kubectl takes what begins with a brace for JSON alone, and stops at a mark.
+    let several = texts.len() > 1 && texts[0].trim_start().starts_with('{');
+    let mut all = if several { "---\n".to_owned() } else { String::new() };
+    for (index, text) in texts.into_iter().enumerate() {
+        if index > 0 {
             if !all.ends_with('\n') {
                 all.push('\n');
             }
-            if !text.starts_with("---") {
+            if text.starts_with('%') {
+                all.push_str("...\n");
+            } else if !mark(&text) {
                 all.push_str("---\n");
             }
         }
@@ -497,6 +516,48 @@ mod tests {
             ("f.yaml:7 (item 1 of the List)", 4),
         ];
         assert_eq!(found, expected.map(|(place, a)| (place.to_owned(), a)));
+    }
+
+    /// What is held is the text, however many documents it has and wherever they stand.
+    #[test]
+    fn many_documents_take_what_they_say() {
+        let text = "\n".repeat(100_000) + &"---\na: 1\n".repeat(2000);
+        let found = parse("f.yaml", &text).unwrap();
+        assert_eq!((found.len(), found[1999].place.to_string().as_str()), (2000, "f.yaml:103999"));
+        let held: usize = found.iter().map(|document| document.part.content.len()).sum();
+        assert!(held <= text.len(), "{held}");
+        let error = parse("f.yaml", &(text + "---\nb: 1\nb: 2\n")).unwrap_err().to_string();
+        assert!(error.starts_with("f.yaml:104003: "), "{error}");
+    }
+
+    /// The items of a List are found in one pass: with one for each this would take hours.
+    #[test]
+    fn a_long_list_is_edited_at_once() {
+        let item = "- kind: Pod\n  spec: {containers: [{name: a, image: app:v1}], m: 0400}\n";
+        let text = format!("kind: List\napiVersion: v1\nitems:\n{}", item.repeat(10_000));
+        let read = Text::read("f.yaml".to_owned(), text.as_bytes()).unwrap();
+        assert_eq!(read.documents.len(), 10_000);
+        let pin = vec![("/spec/containers/0/image".to_owned(), "app:v1@sha256:ab".to_owned())];
+        let changes: Vec<_> = (0..10_000).map(|index| if index % 2 == 0 { pin.clone() } else { Vec::new() }).collect();
+        let pair = item.replace("app:v1", "app:v1@sha256:ab") + item;
+        let expected = format!("kind: List\napiVersion: v1\nitems:\n{}", pair.repeat(5_000));
+        assert!(read.replaced(&changes).unwrap() == expected);
+    }
+
+    /// Each text stays what it is to whoever reads the stream.
+    #[test]
+    fn texts_are_joined_for_every_reader() {
+        let join = |texts: &[&str]| joined(texts.iter().map(|text| (*text).to_owned()).collect());
+        for (texts, expected) in [
+            (&["{\"a\":1}"][..], "{\"a\":1}"),
+            (&["a: 1\n", "b: 2"], "a: 1\n---\nb: 2"),
+            (&["a: 1", "--- # x\nb: 2\n", "---\nc: 3\n", "---"], "a: 1\n--- # x\nb: 2\n---\nc: 3\n---"),
+            (&["{\"a\":1}", "{\"b\":2}"], "---\n{\"a\":1}\n---\n{\"b\":2}"),
+            (&["a: 1\n", "---x: 1\n"], "a: 1\n---\n---x: 1\n"),
+            (&["a: 1\n", "%YAML 1.1\n---\nb: 1\n"], "a: 1\n...\n%YAML 1.1\n---\nb: 1\n"),
+        ] {
+            assert_eq!(join(texts), expected, "{texts:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub const MAX_RECORD_BYTES: usize = (1 << 20) - (16 << 10);
 pub const MAX_BYTES_BELOW: usize = 64 << 10;
 
 /// The newest version of a role's file that was verified, and what it said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seen {
     /// Its version.
     pub version: u64,
@@ -125,9 +125,13 @@ impl Floors {
         keys.filter_map(|key| self.0.get(&key)).copied().collect()
     }
 
-    /// About how many bytes they take in a record, at most.
+    /// About how many bytes they take in a record, at most: what was seen stands there once for all keys that it was seen with.
     fn record_size(&self) -> usize {
-        300 + 22 * self.0.len()
+        if !self.have_keys() {
+            return 150;
+        }
+        let seen: BTreeSet<(bool, Seen)> = self.0.iter().map(|(key, seen)| (key.is_some(), *seen)).collect();
+        180 + 150 * seen.len() + 22 * self.0.len()
     }
 
     /// Both together; `None` if one version was seen with different content under one key.
@@ -250,12 +254,13 @@ impl Memory {
         below.map(|(role, floors)| role_size(role, floors)).sum()
     }
 
-    /// How much larger a record would be if a role were seen with these keys.
-    pub(crate) fn growth(&self, role: &RoleName, keys: &RoleKeys) -> usize {
-        let known = self.seen.get(role);
-        let is_new = |key: &FloorKey| known.is_none_or(|floors| !floors.0.contains_key(&Some(*key)));
-        let new: BTreeSet<FloorKey> = keys.keys.iter().map(|key| FloorKey::of(key)).filter(is_new).collect();
-        22 * new.len() + known.map_or_else(|| role_size(role, &Floors::default()), |_| 0)
+    /// How much larger a record would be if this were noted of a delegated role.
+    pub(crate) fn growth<T: Metadata>(&self, trusted: &Trusted<T>, keys: &RoleKeys) -> usize {
+        let role = trusted.role();
+        let mut after = self.seen.get(role).cloned().unwrap_or_default();
+        let before = self.seen.get(role).map_or(0, |floors| role_size(role, floors));
+        after.0.extend(Floors::with_keys(Seen::of(trusted), keys).0);
+        role_size(role, &after).saturating_sub(before)
     }
 
     /// Takes note of a verified file of a role that the root names.
@@ -270,9 +275,10 @@ impl Memory {
     }
 }
 
-/// About how many bytes a role takes in a record, at most: its name stands there twice.
+/// About how many bytes a role takes in a record, at most. Where there are keys its name stands there twice.
 fn role_size(role: &RoleName, floors: &Floors) -> usize {
-    2 * role.as_str().len() + floors.record_size()
+    let names = if floors.have_keys() { 2 } else { 1 };
+    names * role.as_str().len() + floors.record_size()
 }
 
 fn is_one_root(one: &Memory, other: &Memory) -> bool {
@@ -310,6 +316,28 @@ mod tests {
             Memory { seen: [(RoleName::targets(), seen.into()), (RoleName::root(), two)].into(), ..lined.clone() };
         let floor = size_of::<(Option<FloorKey>, Seen)>();
         assert_eq!(full.size(), lined.size() + "targets".len() + "root".len() + 3 * floor);
+    }
+
+    /// Whatever is remembered takes no more in a record than it counts for, also as text within the JSON of a `TrustRecord`.
+    #[test]
+    fn a_record_is_no_larger_than_it_counts_for() {
+        let quoted = |text: Vec<u8>| serde_json::to_string(&String::from_utf8(text).unwrap()).unwrap().len();
+        let seen = |version: u64| Seen { version, content: Sha256::from_bytes([9; 32]) };
+        for (keys, versions) in [(0, 1), (1, 1), (40, 1), (40, 40), (200, 3), (200, 200)] {
+            let floor = |number: u8| (Some(key(number)), seen((1 << 53) - u64::from(number) % versions));
+            let floors = Floors::of_each((0..keys).map(floor).chain([(None, seen(1 << 52))]));
+            let name = |role: usize| RoleName::parse(&format!("targets/{role:0240}")).unwrap();
+            for roles in [1, 30] {
+                let seen = (0..roles).map(|role| (name(role), floors.clone())).collect();
+                let root = Some(vec![b'"'; 5000].into());
+                let memory = Memory { root, seen, ..Memory::default() };
+                let record = crate::record::MemoryRecord { memory, ..Default::default() };
+                let written = record.encode("https://h.io", "h.io/x").unwrap();
+                let size = quoted(written.text) + written.more.map_or(0, quoted);
+                let counted = record.memory.record_size();
+                assert!(size <= counted && counted < 2 * size + 3000, "{keys} {versions} {roles}: {size} {counted}");
+            }
+        }
     }
 
     const KEYS: [u8; 2] = [1, 2];

@@ -253,7 +253,11 @@ fn tidy(folder: &Path) -> std::io::Result<()> {
             continue;
         };
         let text = folder.join(format!("{record}.json"));
-        let belongs = fs::read(&text).is_ok_and(|found| beside(&text, &found) == path);
+        let belongs = match fs::read(&text) {
+            Ok(found) => beside(&text, &found) == path,
+            // What cannot be read may be the text that it belongs to.
+            Err(error) => error.kind() != std::io::ErrorKind::NotFound,
+        };
         if !belongs {
             remove(&path)?;
         }

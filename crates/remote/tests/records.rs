@@ -7,11 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_notary::{Error, Memory, Repository, RootPins, TrustServer};
+use countersign_remote::StateError;
+use countersign_remote::shares::NoRoom;
 use countersign_remote::{
     Ask, Committed, Content, Failure, Login, NotaryClient, Options, PinnedCertificate, RecordKey, Saved, StateDir,
     StateStore, Stored, record,
 };
 use forge::{Cert, Files, Key, Repo, digest_of};
+use futures::future::BoxFuture;
 use server::{GUN, Scenario, Server, client, fetch, options, serve, sound};
 
 fn open(folder: &Path) -> NotaryClient {
@@ -294,4 +297,40 @@ async fn records_are_read_as_they_were_written() {
     assert_eq!(record::read(&key, &stored), Ok(written.clone()));
     assert_eq!(record::read_any(&stored), Ok((key.clone(), written)));
     assert!(record::read(&RecordKey { gun: "h.io/other".to_owned(), ..key }, &stored).is_err());
+}
+
+/// A store that has room for nothing, for this reason.
+#[derive(Debug)]
+struct NoRoomAtAll(NoRoom);
+
+impl StateStore for NoRoomAtAll {
+    fn place(&self, _: &RecordKey) -> String {
+        "the test".to_owned()
+    }
+
+    fn load<'a>(&'a self, _: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        _: Content,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        Box::pin(async { Err(StateError::no_room(&key.gun, "the test", self.0.clone())) })
+    }
+}
+
+/// What is too large for a record would be forgotten at each restart, so nothing is answered with it; a store that is full is another matter.
+#[tokio::test]
+async fn what_is_too_large_for_a_record_is_denied() {
+    let server = serve_files(&Arc::new(Mutex::new(sound().build()))).await;
+    for (why, denied) in [(NoRoom::TooLarge { kib: 2000 }, true), (NoRoom::Full, false)] {
+        let state = Arc::new(NoRoomAtAll(why)) as Arc<dyn StateStore>;
+        let client = client(Options { on_trouble: Arc::new(|_| ()), ..options(Duration::ZERO, Some(state)) });
+        let found = fetch(&client, &server.url).await.map(drop);
+        assert_eq!(matches!(found, Err(Failure::State(_))), denied, "{found:?}");
+        assert_eq!(found.is_err(), denied);
+    }
 }

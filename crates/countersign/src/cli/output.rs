@@ -3,10 +3,17 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
-/// Prints text. A reader that went away early (`| head`) is no error.
+/// Prints text. A reader that went away early (`| head`) is no error; what cannot be written for another reason ends the program, as
+/// half of a manifest must not be taken for all of it.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: the output cannot be written: {error}");
+            std::process::exit(super::exit::USAGE.into());
+        }
+        _ => {}
+    }
 }
 
 /// Whether standard output is a terminal that wants colours.

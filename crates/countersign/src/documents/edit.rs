@@ -1,5 +1,6 @@
 //! Texts of a YAML or JSON document, replaced where they stand: every other byte stays as it was written.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use granit_parser::{Event, Parser, ScalarStyle};
@@ -29,8 +30,10 @@ enum Level {
 /// Which bytes of a document are to be replaced, and by what; in the order in which they stand.
 ///
 /// # Errors
-/// The first pointer at which no scalar is written: it is not there, or comes of an alias (`*name`) of a whole list or mapping.
-pub(crate) fn places(document: &str, edits: &[Edit]) -> Result<Vec<(Range<usize>, String)>, String> {
+/// Which is the first at whose pointer no scalar is written: it is not there, or comes of an alias (`*name`) of a whole list or mapping.
+pub(crate) fn places(document: &str, edits: &[Edit]) -> Result<Vec<(Range<usize>, String)>, usize> {
+    let wanted: HashMap<&str, usize> =
+        edits.iter().enumerate().map(|(index, edit)| (edit.pointer.as_str(), index)).collect();
     let mut found: Vec<Option<(Range<usize>, String)>> = vec![None; edits.len()];
     let mut levels: Vec<Level> = Vec::new();
     let mut parser = Parser::new_from_str(document);
@@ -52,14 +55,12 @@ pub(crate) fn places(document: &str, edits: &[Edit]) -> Result<Vec<(Range<usize>
                     continue;
                 }
                 let here = pointer(&levels);
-                for (edit, found) in edits.iter().zip(&mut found) {
-                    if let (Some(style), Some(here)) = (style, &here)
-                        && *here == edit.pointer
-                    {
-                        let range = span.byte_range().unwrap_or_default();
-                        let before = document.get(range.clone()).unwrap_or_default();
-                        *found = Some((range, written(&edit.text, style, before)));
-                    }
+                if let (Some(style), Some(here)) = (style, &here)
+                    && let Some(&index) = wanted.get(here.as_str())
+                {
+                    let range = span.byte_range().unwrap_or_default();
+                    let before = document.get(range.clone()).unwrap_or_default();
+                    found[index] = Some((range, written(&edits[index].text, style, before)));
                 }
                 match event {
                     Event::SequenceStart(..) | Event::MappingStart(..) if here.is_none() => {
@@ -82,8 +83,8 @@ pub(crate) fn places(document: &str, edits: &[Edit]) -> Result<Vec<(Range<usize>
         }
     }
     let mut all = Vec::new();
-    for (edit, found) in edits.iter().zip(found) {
-        all.push(found.ok_or_else(|| edit.pointer.clone())?);
+    for (index, found) in found.into_iter().enumerate() {
+        all.push(found.ok_or(index)?);
     }
     all.sort_by_key(|(range, _)| range.start);
     Ok(all)
@@ -126,7 +127,7 @@ fn written(text: &str, style: ScalarStyle, before: &str) -> String {
 mod tests {
     use super::*;
 
-    fn edited(document: &str, pointer: &str) -> Result<String, String> {
+    fn edited(document: &str, pointer: &str) -> Result<String, usize> {
         let edits = [Edit { pointer: pointer.to_owned(), text: "app:v1@sha256:ab".to_owned() }];
         let mut text = document.to_owned();
         for (range, new) in places(document, &edits)?.into_iter().rev() {
@@ -172,10 +173,10 @@ mod tests {
             assert_eq!(edited(document, pointer), Ok(expected), "{pointer}");
         }
         for pointer in ["/b", "/l", "/l/3", "/l/0/image/0", ""] {
-            assert_eq!(edited(document, pointer), Err(pointer.to_owned()));
+            assert_eq!(edited(document, pointer), Err(0), "{pointer}");
         }
         // What stands behind an alias stands somewhere else.
         let aliased = "a: &c [{image: app}]\nb: *c\n";
-        assert_eq!(edited(aliased, "/b/0/image"), Err("/b/0/image".to_owned()));
+        assert_eq!(edited(aliased, "/b/0/image"), Err(0));
     }
 }

@@ -86,7 +86,7 @@ impl Update {
         paths: Vec<String>,
         metadata: Arc<Trusted<Targets>>,
     ) {
-        let state = match metadata.check_expiry(self.now).and_then(|()| self.count_below(&delegation)) {
+        let state = match metadata.check_expiry(self.now).and_then(|()| self.count_below(&delegation, &metadata)) {
             Ok(()) => {
                 self.frontier.extend(children(&metadata, &paths));
                 RoleState::valid(delegation, paths, metadata)
@@ -99,11 +99,11 @@ impl Update {
 
 impl Update {
     /// Counts what is to be remembered of a role below a signer. What is too much leaves the role out, and nobody else's.
-    fn count_below(&mut self, delegation: &Delegation) -> Result<(), Error> {
+    fn count_below(&mut self, delegation: &Delegation, metadata: &Trusted<Targets>) -> Result<(), Error> {
         let Some(signer) = delegation.name.signer_above() else {
             return Ok(());
         };
-        let growth = self.memory.growth(&delegation.name, &delegation.keys);
+        let growth = self.memory.growth(metadata, &delegation.keys);
         let memory = &self.memory;
         let below = self.below.entry(signer.to_owned()).or_insert_with(|| memory.record_size_below(signer));
         // What is remembered already stays so.

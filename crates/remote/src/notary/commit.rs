@@ -6,6 +6,7 @@ use super::NotaryClient;
 use super::record;
 use super::seen::Seen;
 use crate::failure::Failure;
+use crate::shares::NoRoom;
 use crate::store::{RecordKey, Saved, StateError, StateStore, Stored};
 
 /// How often a write is tried again that somebody else was faster with.
@@ -30,7 +31,7 @@ impl NotaryClient {
     /// the namespace that it is written for.
     ///
     /// # Errors
-    /// What is remembered cannot be read, or was taken away and cannot be written anew. Other trouble with writing is told
+    /// What is remembered cannot be read, or was taken away and cannot be written anew, or is too large for a record. Other trouble with writing is told
     /// to [`crate::Options::on_trouble`], once for each time that the server is asked.
     pub async fn commit(&self, seen: &Seen, namespace: &str) -> Result<Committed, Failure> {
         if let Err(already) = self.unwritten(seen) {
@@ -76,8 +77,11 @@ impl NotaryClient {
                 self.known(key).await?;
                 return Ok(Committed::Behind);
             }
-            // What is there by now may say more than was seen.
-            Err(error @ StateError::Unreadable { .. }) => return Err(Failure::State(error)),
+            // What is there by now may say more than was seen; and what is too large now is so at each review from now on, and would be
+            // forgotten at each restart.
+            Err(error @ (StateError::Unreadable { .. } | StateError::NoRoom { why: NoRoom::TooLarge { .. }, .. })) => {
+                return Err(Failure::State(error));
+            }
             // What was forgotten must not be so for want of a store.
             Err(error) if target.must => return Err(Failure::State(error)),
             Err(error @ (StateError::Unwritable { .. } | StateError::NoRoom { .. })) => {

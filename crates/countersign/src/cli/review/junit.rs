@@ -12,7 +12,7 @@ pub(super) fn report(report: &Report) -> anyhow::Result<String> {
 }
 
 fn suite(object: &ObjectReport) -> TestSuite {
-    let title = format!("{} {}/{}", object.kind, object.namespace, object.name);
+    let title = clean(&format!("{} {}/{}", object.kind, object.namespace, object.name));
     let mut suite = TestSuite::new(title.clone());
     suite.add_test_cases(object.images.iter().map(|image| case(&title, image)));
     suite
@@ -21,7 +21,7 @@ fn suite(object: &ObjectReport) -> TestSuite {
 fn case(title: &str, image: &ImageReport) -> TestCase {
     let failed = |kind| {
         let mut status = TestCaseStatus::non_success(kind);
-        status.set_message(image.reason.clone().unwrap_or_default());
+        status.set_message(clean(image.reason.as_deref().unwrap_or_default()));
         status
     };
     let status = match (image.allowed, image.undecided) {
@@ -29,9 +29,14 @@ fn case(title: &str, image: &ImageReport) -> TestCase {
         (false, true) => failed(NonSuccessKind::Error),
         (false, false) => failed(NonSuccessKind::Failure),
     };
-    let mut case = TestCase::new(format!("{} {}", image.path, image.image), status);
+    let mut case = TestCase::new(clean(&format!("{} {}", image.path, image.image)), status);
     case.set_classname(title);
     case
+}
+
+/// Without the two characters that XML has no way to write and the library leaves as they are.
+fn clean(text: &str) -> String {
+    text.replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
 #[cfg(test)]
@@ -53,7 +58,7 @@ mod tests {
             api_version: "v1".to_owned(),
             kind: "Pod".to_owned(),
             namespace: "n".to_owned(),
-            name: "a<b&\u{1}".to_owned(),
+            name: "a<b&\u{1}\u{fffe}".to_owned(),
             allowed: false,
             undecided: false,
             images: vec![
@@ -65,8 +70,8 @@ mod tests {
         let text = report(&Report { allowed: false, undecided: false, objects: vec![object] }).unwrap();
         for part in [
             r#"tests="3" skipped="0" failures="1" errors="1""#,
-            r#"<testsuite name="Pod n/a&lt;b&amp;" "#,
-            r#"<testcase name="containers/web good" classname="Pod n/a&lt;b&amp;"/>"#,
+            "<testsuite name=\"Pod n/a&lt;b&amp;\u{fffd}\" ",
+            "<testcase name=\"containers/web good\" classname=\"Pod n/a&lt;b&amp;\u{fffd}\"/>",
             r#"<failure message="Deny &quot;bad&quot;, &lt;no&gt; signature"/>"#,
             r#"<error message="no answer"/>"#,
         ] {
