@@ -730,7 +730,9 @@ fn what_others_have_counts_to_begin_with() {
     let (mut recorded, mut generations) = seen();
     let own = MemoryRecord { memory: Memory::clone(&shown(0)), uid: Some("1".to_owned()), ..MemoryRecord::default() };
     let as_of = recorded.as_of();
+    assert!(!recorded.is_written());
     assert!(recorded.observe(&as_of, Some(&own), &mut generations).is_some());
+    assert!(recorded.is_written());
     let mut forgotten = recorded.clone();
     let as_of = forgotten.as_of();
     assert!(forgotten.observe(&as_of, None, &mut generations).is_some());
