@@ -327,10 +327,13 @@ mod tests {
             let floor = |number: u8| (Some(key(number)), seen((1 << 53) - u64::from(number) % versions));
             let floors = Floors::of_each((0..keys).map(floor).chain([(None, seen(1 << 52))]));
             let name = |role: usize| RoleName::parse(&format!("targets/{role:0240}")).unwrap();
-            for roles in [1, 30] {
+            for (roles, roots) in [(1, 0), (30, 0), (1, 1), (1, 20)] {
+                let id = KeyId::from_hex(&"a".repeat(64)).unwrap();
+                let root_keys = vec![RootKey { id, canonical_id: id }; 50];
+                let lineage = vec![RootRecord { version: 1 << 52, threshold: 1 << 52, keys: root_keys }; roots];
                 let seen = (0..roles).map(|role| (name(role), floors.clone())).collect();
                 let root = Some(vec![b'"'; 5000].into());
-                let memory = Memory { root, seen, ..Memory::default() };
+                let memory = Memory { root, lineage, seen };
                 let record = crate::record::MemoryRecord { memory, ..Default::default() };
                 let written = record.encode("https://h.io", "h.io/x").unwrap();
                 let size = quoted(written.text) + written.more.map_or(0, quoted);
