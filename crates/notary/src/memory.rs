@@ -157,6 +157,12 @@ pub struct Memory {
 }
 
 impl Memory {
+    /// The highest version of a role's file that was seen, whichever keys the role had.
+    #[must_use]
+    pub fn highest(&self, role: &RoleName) -> Option<u64> {
+        Some(self.seen.get(role)?.highest()?.version)
+    }
+
     /// The highest version of a role's file that was seen, as far as it counts for a role that has these keys now.
     pub(crate) fn version(&self, role: &RoleName, keys: &RoleKeys) -> Option<u64> {
         self.seen.get(role)?.counting(Some(keys)).iter().map(|seen| seen.version).max()

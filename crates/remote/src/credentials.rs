@@ -304,7 +304,7 @@ impl Authenticator {
             return Err(LoginError::Auth(no_access()));
         }
         let mut worst = AuthError::NoCredentials { host: host.clone() };
-        // A helper is a program of the user's: it is asked for no server that no credential may be shown to.
+        // Over plain http no credential is shown, so a helper need not be asked.
         let helped = if url.scheme() == "https" { self.helped(url, repository).await } else { Vec::new() };
         for credential in self.candidates(login, url, repository, &helped).iter().map(Some).chain([None]) {
             let header = match self.answer(http, url, repository, &refusal.challenges, credential).await {

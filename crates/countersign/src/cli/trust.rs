@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
-use countersign_notary::{Floors, Memory, MemoryRecord, RoleName};
+use countersign_notary::{Memory, MemoryRecord, RoleName};
 use countersign_remote::{RecordKey, StateDir, StateStore as _, record};
 use kube::api::PostParams;
 use serde_json::{Value, json};
@@ -226,8 +226,7 @@ fn root_of(memory: &Memory) -> (String, String) {
 }
 
 fn version(memory: &Memory, role: &RoleName) -> String {
-    let seen = memory.seen.get(role).and_then(Floors::highest);
-    seen.map_or_else(|| "-".to_owned(), |seen| seen.version.to_string())
+    memory.highest(role).map_or_else(|| "-".to_owned(), |version| version.to_string())
 }
 
 fn as_table(remembered: &[(RecordKey, MemoryRecord)]) -> String {
@@ -250,7 +249,6 @@ fn as_table(remembered: &[(RecordKey, MemoryRecord)]) -> String {
 
 fn as_json((key, seen): &(RecordKey, MemoryRecord)) -> Value {
     let root = seen.memory.lineage.last();
-    let version = |role: &RoleName| seen.memory.seen.get(role).and_then(Floors::highest).map(|seen| seen.version);
     json!({
         "repository": key.gun,
         "server": key.server,
@@ -258,7 +256,7 @@ fn as_json((key, seen): &(RecordKey, MemoryRecord)) -> Value {
         "namespace": seen.namespace,
         "rootVersion": root.map(|root| root.version),
         "rootKeys": root.map(|root| root.keys.iter().map(|key| key.canonical_id.to_string()).collect::<Vec<_>>()),
-        "timestampVersion": version(&RoleName::timestamp()),
+        "timestampVersion": seen.memory.highest(&RoleName::timestamp()),
         "accepted": seen.accepted,
     })
 }

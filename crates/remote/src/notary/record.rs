@@ -1,6 +1,6 @@
 //! A record of what is remembered of a repository, as a store keeps it.
 
-use countersign_notary::{Floors, MemoryRecord, RecordError, RoleName};
+use countersign_notary::{MemoryRecord, RecordError, RoleName};
 use serde_json::Value;
 
 use crate::store::{Content, RecordKey, Stored};
@@ -14,12 +14,12 @@ pub fn write(key: &RecordKey, record: &MemoryRecord) -> Result<Content, RecordEr
     let encoded = record.encode(&key.server, &key.gun)?;
     let root = record.memory.lineage.last();
     let root_keys = root.map(|root| root.keys.iter().map(|key| Value::from(key.id.to_string())).collect::<Vec<_>>());
-    let timestamp = record.memory.seen.get(&RoleName::timestamp()).and_then(Floors::highest);
+    let timestamp = record.memory.highest(&RoleName::timestamp());
     let summary = [
         ("accepted", record.accepted.map(Value::from)),
         ("rootVersion", root.map(|root| root.version.into())),
         ("rootKeys", Some(root_keys.unwrap_or_default().into())),
-        ("timestampVersion", timestamp.map(|seen| seen.version.into())),
+        ("timestampVersion", timestamp.map(Value::from)),
     ];
     let summary = summary.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
     Ok(Content { text: encoded.text, more: encoded.more, namespace: record.namespace, summary })
