@@ -12,8 +12,6 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
-use countersign_policy::PolicyKind;
-use kube::api::{Api, DynamicObject, ListParams};
 use serde_json::Value;
 
 use self::images::Asked;
@@ -22,9 +20,10 @@ use self::state::{Counts, Looked, State};
 use super::judging::{self, From, Origin, SettingsFile};
 use super::output::print;
 use super::{arguments, clients, exit};
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
 use crate::documents::{self, Names};
 use crate::source::Moment;
+use crate::source::cluster::list_policies;
 use crate::{api, telemetry};
 
 /// Take stock of a move from Docker Content Trust to cosign; write what it takes
@@ -180,13 +179,8 @@ fn written(folder: &Path) -> anyhow::Result<Vec<Value>> {
 
 /// The policies of a cluster, as somebody would have written them. They must be those that images were looked at by.
 async fn stored(cluster: &Cluster, moment: &dyn Moment) -> anyhow::Result<Vec<Value>> {
-    let mut documents = Vec::new();
-    for kind in [PolicyKind::Cluster, PolicyKind::Image { namespace: String::new() }] {
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &crate::source::cluster::policies(&kind));
-        let listed = cluster::in_time(api.list(&ListParams::default())).await;
-        let listed = listed.map_err(|(_, cause)| anyhow!("{} objects cannot be listed: {cause}", kind.kind()))?;
-        documents.extend(listed.items.iter().map(|object| next::written(&kind, object)));
-    }
+    let listed = list_policies(&cluster.client).await.map_err(|cause| anyhow!(cause))?;
+    let documents: Vec<_> = listed.iter().map(|(kind, object)| next::written(kind, object)).collect();
     for document in &documents {
         let Ok(checked) = api::check(document) else { continue };
         if !moment.policies().policies().any(|policy| *policy == checked.policy) {

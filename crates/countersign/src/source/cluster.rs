@@ -15,7 +15,7 @@ use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
-use kube::api::{Api, ApiResource, DynamicObject};
+use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -44,6 +44,18 @@ const KINDS: [(&str, &str); 2] = [("ImagePolicy", "imagepolicies"), ("ClusterIma
 pub(crate) fn policies(kind: &PolicyKind) -> ApiResource {
     let (kind, plural) = KINDS[usize::from(*kind == PolicyKind::Cluster)];
     cluster::resource(GROUP, "v1beta1", kind, plural)
+}
+
+/// All policies of a cluster as they are stored, those of the cluster first; or which kind cannot be listed, and why.
+pub(crate) async fn list_policies(client: &Client) -> Result<Vec<(PolicyKind, DynamicObject)>, String> {
+    let mut found = Vec::new();
+    for kind in [PolicyKind::Cluster, PolicyKind::Image { namespace: String::new() }] {
+        let api: Api<DynamicObject> = Api::all_with(client.clone(), &policies(&kind));
+        let listed = cluster::in_time(api.list(&ListParams::default())).await;
+        let listed = listed.map_err(|(_, cause)| format!("{} objects cannot be listed: {cause}", kind.kind()))?;
+        found.extend(listed.items.into_iter().map(|object| (kind.clone(), object)));
+    }
+    Ok(found)
 }
 
 /// A policy as the cluster has it.

@@ -3,14 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
-use anyhow::anyhow;
-use countersign_policy::{Policy, PolicyKind, ProofPolicy, SecretRef};
-use kube::api::{Api, DynamicObject, ListParams};
+use countersign_policy::{Policy, ProofPolicy, SecretRef};
 
 use super::super::judging::{self, Unreachable};
 use super::{Finding, Severity, Style, lint, no_policies};
 use crate::api;
-use crate::cluster::{self, Cluster};
+use crate::cluster::Cluster;
+use crate::source::cluster::list_policies;
 use crate::source::files::Loaded;
 use crate::source::{Moment, SecretData};
 
@@ -61,23 +60,17 @@ impl Secrets {
 pub(super) async fn findings(kubeconfig: Option<&Path>, style: &Style<'_>) -> anyhow::Result<Vec<Finding>> {
     let cluster = Cluster::connect(kubeconfig).await?;
     let (mut findings, mut policies) = (Vec::new(), Vec::new());
-    for kind in [PolicyKind::Cluster, PolicyKind::Image { namespace: String::new() }] {
-        let api: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &crate::source::cluster::policies(&kind));
-        let listed = cluster::in_time(api.list(&ListParams::default())).await;
-        let listed = listed
-            .map_err(|(_, cause)| anyhow!(Unreachable(format!("{} objects cannot be listed: {cause}", kind.kind()))))?;
-        for object in listed.items {
-            let mut document = serde_json::to_value(&object)?;
-            // Lists leave out what their items are.
-            document["kind"] = kind.kind().into();
-            document["apiVersion"] = format!("{}/v1beta1", api::GROUP).into();
-            match api::check(&document) {
-                Ok(checked) => {
-                    findings.extend(checked.warnings.iter().map(|fault| finding(Severity::Warning, fault)));
-                    policies.push(checked.policy);
-                }
-                Err(faults) => findings.extend(faults.iter().map(|fault| finding(Severity::Error, fault))),
+    for (kind, object) in list_policies(&cluster.client).await.map_err(Unreachable)? {
+        let mut document = serde_json::to_value(&object)?;
+        // Lists leave out what their items are.
+        document["kind"] = kind.kind().into();
+        document["apiVersion"] = format!("{}/v1beta1", api::GROUP).into();
+        match api::check(&document) {
+            Ok(checked) => {
+                findings.extend(checked.warnings.iter().map(|fault| finding(Severity::Warning, fault)));
+                policies.push(checked.policy);
             }
+            Err(faults) => findings.extend(faults.iter().map(|fault| finding(Severity::Error, fault))),
         }
     }
     if policies.is_empty() && findings.is_empty() {
