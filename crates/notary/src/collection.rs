@@ -1,4 +1,6 @@
 //! A verified repository, and the questions that it answers.
+//!
+//! `docs/notary-v1.md#answers` has the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -347,7 +349,7 @@ impl Repository {
     }
 
     /// The role of a required signer: delegated, published, valid now, and signed with the key that is asked for. That
-    /// the role lists the key is not enough, as another of its keys may have signed.
+    /// the role lists the key is not enough, as another of its keys may have signed (`docs/notary-v1.md#signers`).
     fn signer_role(&self, signer: &Signer, now: Time) -> Result<&RoleState, Error> {
         let name = || signer.name().to_owned();
         let invalid = |cause: Error| Error::SignerInvalid { signer: name(), cause: Box::new(cause) };
