@@ -11,7 +11,7 @@ use jiff::Timestamp as Time;
 use crate::error::Error;
 use crate::key::{KeyId, Signer};
 use crate::memory::Memory;
-use crate::metadata::{Delegation, FileMeta, Snapshot, Target, Targets, Timestamp};
+use crate::metadata::{Delegation, FileMeta, Metadata as _, Snapshot, Target, Targets, Timestamp};
 use crate::role::RoleName;
 use crate::root::KnownRoot;
 use crate::signed::Trusted;
@@ -223,6 +223,18 @@ impl Repository {
         self.timestamp.check_expiry(now)?;
         self.snapshot.check_expiry(now)?;
         self.targets.check_expiry(now)
+    }
+
+    /// When the first of the files expires that every answer rests on; nothing, where one of them names no time.
+    #[must_use]
+    pub fn expires(&self) -> Option<Time> {
+        let top = [
+            self.root.trusted().body().expires(),
+            self.timestamp.body().expires(),
+            self.snapshot.body().expires(),
+            self.targets.body().expires(),
+        ];
+        top.into_iter().collect::<Option<Vec<_>>>()?.into_iter().min()
     }
 
     /// A delegation's file that was verified before and would verify just the same: the same bytes under the same keys.
