@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use countersign_image::reference::check_host;
-use countersign_policy::PinStyle;
+use countersign_policy::{Mode as PolicyMode, PinStyle};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -20,6 +20,7 @@ pub(crate) use choices::{ClusterPolicySecrets, Mode, Pin};
 pub(crate) use clients::ClientCertificates;
 pub(crate) use kinds::FurtherKind;
 
+use crate::break_glass::BreakGlass;
 use crate::install::{NAME, TLS_SECRET};
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -35,6 +36,9 @@ const CONTROLLERS: [&str; 8] = [
     "statefulset-controller",
     "ttl-after-finished-controller",
 ];
+
+/// The page with the messages, as its project has it.
+pub(crate) const MESSAGES: &str = "docs/messages.md";
 
 /// A span of time as people write it: `30s`, `500ms`, `5m`, `2h`, `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,6 +209,21 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MODE", env = "COUNTERSIGN_MODE")]
     pub mode: Option<Mode>,
 
+    /// User who may have an object admitted in spite of a denial, with the annotation
+    /// securityenforcement.admission.cloud.ibm.com/break-glass and a reason (repeatable) [default: nobody]
+    #[arg(long, value_name = "USER", env = "COUNTERSIGN_BREAK_GLASS_USER", value_delimiter = ',')]
+    #[serde(default)]
+    pub break_glass_user: Vec<String>,
+
+    /// Group of users who may do the same (repeatable) [default: none]
+    #[arg(long, value_name = "GROUP", env = "COUNTERSIGN_BREAK_GLASS_GROUP", value_delimiter = ',')]
+    #[serde(default)]
+    pub break_glass_group: Vec<String>,
+
+    /// Where people find the page with the messages, for denials to name its sections [default: docs/messages.md]
+    #[arg(long, value_name = "URL", env = "COUNTERSIGN_MESSAGES")]
+    pub messages: Option<String>,
+
     /// Longest time for one review; less than the webhook's timeoutSeconds [default: 8s]
     #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_DEADLINE")]
     pub deadline: Option<Span>,
@@ -325,7 +344,11 @@ pub(crate) struct Config {
     /// See [`Settings::pin`].
     pub pin: PinStyle,
     /// See [`Settings::mode`].
-    pub mode: Mode,
+    pub mode: PolicyMode,
+    /// Who may break the glass.
+    pub break_glass: BreakGlass,
+    /// See [`Settings::messages`].
+    pub messages: String,
     /// See [`Settings::deadline`].
     pub deadline: Duration,
     /// See [`Settings::log_format`].
@@ -414,6 +437,17 @@ impl Settings {
             verify_children: self.verify_children.or(file.verify_children),
             pin: self.pin.or(file.pin),
             mode: self.mode.or(file.mode),
+            break_glass_user: if self.break_glass_user.is_empty() {
+                file.break_glass_user
+            } else {
+                self.break_glass_user
+            },
+            break_glass_group: if self.break_glass_group.is_empty() {
+                file.break_glass_group
+            } else {
+                self.break_glass_group
+            },
+            messages: self.messages.or(file.messages),
             deadline: self.deadline.or(file.deadline),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
@@ -498,7 +532,9 @@ impl Settings {
             trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),
             verify_children: self.verify_children.unwrap_or_default(),
             pin: self.pin.unwrap_or_default().into(),
-            mode: self.mode.unwrap_or_default(),
+            mode: self.mode.unwrap_or_default().into(),
+            break_glass: BreakGlass::new(self.break_glass_user, self.break_glass_group)?,
+            messages: self.messages.unwrap_or_else(|| MESSAGES.to_owned()),
             deadline,
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_default(),
@@ -533,7 +569,7 @@ mod tests {
             serde_saphyr::from_str("trust-refresh: 1m\nmode: audit\nhosts: {h: {trust-ca: [a.pem]}}\n").unwrap();
         let typed = Settings { mode: Some(Mode::Warn), self_signed: Some("x".into()), ..Settings::default() };
         let config = typed.or(file).resolve().unwrap();
-        assert_eq!((config.mode, config.trust_refresh), (Mode::Warn, Duration::from_secs(60)));
+        assert_eq!((config.mode, config.trust_refresh), (PolicyMode::Warn, Duration::from_secs(60)));
         assert_eq!(config.hosts["h"].trust_ca, [PathBuf::from("a.pem")]);
         assert!(
             config.trusted_controllers.contains(&"system:serviceaccount:kube-system:replicaset-controller".to_owned())

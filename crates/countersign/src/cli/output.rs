@@ -16,6 +16,15 @@ pub(crate) fn print(text: &str) {
     }
 }
 
+/// Sends everything that is printed from here on nowhere; what goes to standard error is still read.
+///
+/// # Errors
+/// The system does not let it be done.
+pub(crate) fn silence() -> std::io::Result<()> {
+    let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(nowhere)?)
+}
+
 /// Whether standard output is a terminal that wants colours.
 pub(crate) fn colours() -> bool {
     let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
