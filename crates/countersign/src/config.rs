@@ -40,7 +40,7 @@ const CONTROLLERS: [&str; 8] = [
 /// The page with the messages, as its project has it.
 pub(crate) const MESSAGES: &str = "docs/messages.md";
 
-/// A span of time as people write it: `30s`, `500ms`, `5m`, `2h`, `0`.
+/// A span of time as people write it: `30s`, `500ms`, `5m`, `1h30m`, `90d`, `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span(pub Duration);
 
@@ -48,20 +48,14 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 2h, 90d or 0");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "" if number == 0 => 0,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(millis).map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 1h30m, 90d or 0");
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+        // Months and years have no length of their own.
+        let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+        Duration::try_from(length).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -404,7 +398,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// These settings, completed by those of a file. What is given here wins.
+    /// These settings, completed by those of a file. What is given here wins. By hand, and not by a library for layers: the compiler says
+    /// if a setting is forgotten, and a fault of the file is told with its line.
     #[must_use]
     pub(crate) fn or(self, file: Self) -> Self {
         Self {
@@ -553,12 +548,19 @@ mod tests {
     #[test]
     fn spans() {
         let millis = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
-        for (text, expected) in
-            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("0", 0), ("0s", 0)]
-        {
+        for (text, expected) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1h30m", 5_400_000),
+            ("90d", 7_776_000_000),
+            ("0", 0),
+            ("0s", 0),
+        ] {
             assert_eq!(millis(text), Ok(expected), "{text}");
         }
-        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "99999999999999999999h", "18446744073709551615h"] {
+        for text in ["", "30", "s", "-1s", "1mo", "1y", "99999999999999999999h", "18446744073709551615h"] {
             assert!(millis(text).is_err(), "{text}");
         }
     }

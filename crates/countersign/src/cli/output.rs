@@ -40,7 +40,8 @@ pub(crate) fn verdict_word(word: &str, good: bool) -> String {
     format!("\u{1b}[{colour}m{word}\u{1b}[0m")
 }
 
-/// Columns aligned by their widest cell; the last one is left as long as it is.
+/// Columns aligned by their widest cell; the last one is left as long as it is. By hand, and not by a library: nothing stands in the cells but
+/// escaped texts and our own colours, and nothing is to be wrapped or framed.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let visible = |cell: &str| {
         let mut inside = false;
