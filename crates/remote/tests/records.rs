@@ -334,3 +334,72 @@ async fn what_is_too_large_for_a_record_is_denied() {
         assert_eq!(found.is_err(), denied);
     }
 }
+
+/// A store in which there is room for some namespaces alone.
+#[derive(Debug)]
+struct RoomFor {
+    namespaces: Vec<&'static str>,
+    store: StateDir,
+}
+
+impl StateStore for RoomFor {
+    fn place(&self, key: &RecordKey) -> String {
+        self.store.place(key)
+    }
+
+    fn load<'a>(&'a self, key: &'a RecordKey) -> BoxFuture<'a, Result<Option<Stored>, StateError>> {
+        self.store.load(key)
+    }
+
+    fn save<'a>(
+        &'a self,
+        key: &'a RecordKey,
+        content: Content,
+        over: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Saved, StateError>> {
+        let namespace = content.namespace.clone().unwrap_or_default();
+        if self.namespaces.contains(&namespace.as_str()) {
+            return self.store.save(key, content, over);
+        }
+        let why = NoRoom::Share { namespace, repositories: 1, kib: 1 };
+        Box::pin(async move { Err(StateError::no_room(&key.gun, "the test", why)) })
+    }
+}
+
+/// Asks, and answers, for a namespace.
+async fn admit_for(client: &NotaryClient, url: &str, namespace: &str) -> Result<(), Failure> {
+    let (server, pins, login) = (TrustServer::parse(url).unwrap(), RootPins::none(), Login::none());
+    let seen = client.repository(Ask { namespace, ..Ask::new(&server, GUN, &pins, &login) }).await?;
+    assert_eq!(client.commit(&seen, namespace).await?, Committed::Done);
+    Ok(())
+}
+
+/// A namespace that has used up its share keeps nobody else from having remembered what both see: neither what is new, nor what is there.
+#[tokio::test]
+async fn whose_share_is_used_up_keeps_nobody_from_remembering() {
+    for (namespaces, who) in [(vec!["bank"], "bank"), (vec!["first"], "mallory")] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut repo = sound();
+        let (older, newer) = (repo.build(), repo.advance().build());
+        let files = Arc::new(Mutex::new(older.clone()));
+        let server = serve_files(&files).await;
+        let store = StateDir::open(folder.path()).unwrap();
+        let with = |namespaces: Vec<&'static str>| {
+            let state = Arc::new(RoomFor { namespaces, store: store.clone() }) as Arc<dyn StateStore>;
+            // Both see what was fetched once.
+            client(Options { on_trouble: Arc::new(|_| ()), ..options(Duration::from_secs(3600), Some(state)) })
+        };
+        admit_for(&with(vec!["first"]), &server.url, "first").await.unwrap();
+        let replica = with(namespaces);
+        *files.lock().unwrap() = newer;
+        // The one without room comes first, each time.
+        for namespace in ["mallory", who, "mallory"] {
+            admit_for(&replica, &server.url, namespace).await.unwrap();
+        }
+        *files.lock().unwrap() = older;
+        match admit_for(&open(folder.path()), &server.url, "bank").await {
+            Err(Failure::Untrusted(error)) => assert!(is_rollback(&error), "{error:?}"),
+            other => panic!("{who}: {other:?}"),
+        }
+    }
+}

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use countersign_notary::TrustServer;
@@ -37,6 +37,9 @@ use crate::web::{self, Port, admit, health};
 
 /// How often it is looked whether others should be asked instead of this process.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// For how long it is not said again that there is no room to remember something; it is counted.
+const NO_ROOM_AGAIN: Duration = Duration::from_secs(60);
 
 /// Run the admission webhook
 #[derive(Debug, clap::Args)]
@@ -275,6 +278,7 @@ fn clients(
     let authenticator = clients::authenticator(config.registry_config.as_deref(), false)?;
     let (connections, authenticator) = clients::connect(&config.trust_ca, authenticator, &config.hosts, trust_servers)?;
     let metrics = Arc::clone(metrics);
+    let said = Mutex::new(None);
     let options = Options {
         refresh: config.trust_refresh,
         stale: config.trust_stale,
@@ -283,7 +287,14 @@ fn clients(
         sharing: Sharing::private(config.private_trust),
         state,
         on_trouble: Arc::new(move |problem| {
-            metrics.state_failed(if matches!(problem, StateError::NoRoom { .. }) { "no-room" } else { "error" });
+            let no_room = matches!(problem, StateError::NoRoom { .. });
+            metrics.state_failed(if no_room { "no-room" } else { "error" });
+            // Where there is no room, each review says so.
+            let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
+            if no_room && said.is_some_and(|said: Instant| said.elapsed() < NO_ROOM_AGAIN) {
+                return;
+            }
+            *said = no_room.then(Instant::now);
             error!(%problem, "a repository is verified, but will be forgotten at the next restart");
         }),
     };

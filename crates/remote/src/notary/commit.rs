@@ -32,7 +32,7 @@ impl NotaryClient {
     ///
     /// # Errors
     /// What is remembered cannot be read, or was taken away and cannot be written anew, or is too large for a record. Other trouble with writing is told
-    /// to [`crate::Options::on_trouble`], once for each time that the server is asked.
+    /// to [`crate::Options::on_trouble`]: a failure once for each time that the server is asked, want of room each time.
     pub async fn commit(&self, seen: &Seen, namespace: &str) -> Result<Committed, Failure> {
         if let Err(already) = self.unwritten(seen) {
             return Ok(already);
@@ -84,7 +84,13 @@ impl NotaryClient {
             }
             // What was forgotten must not be so for want of a store.
             Err(error) if target.must => return Err(Failure::State(error)),
-            Err(error @ (StateError::Unwritable { .. } | StateError::NoRoom { .. })) => {
+            // There is no room for this namespace. Another one, for which there is, tries for itself: one that has used up its share must
+            // not keep what all others see from being remembered.
+            Err(error @ StateError::NoRoom { .. }) => {
+                (self.options.on_trouble)(&error);
+                return Ok(Committed::Done);
+            }
+            Err(error @ StateError::Unwritable { .. }) => {
                 (self.options.on_trouble)(&error);
                 None
             }
@@ -117,12 +123,30 @@ async fn save(
         }
         let accepted = over.as_ref().and_then(|over| over.accepted.clone());
         let former = record.and_then(|record| record.namespace.clone());
-        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()).or(former);
-        let now = MemoryRecord { memory: memory.clone(), accepted, namespace, ..MemoryRecord::default() };
-        let content =
-            record::write(key, &now).map_err(|error| StateError::unwritable(&key.gun, state.place(key), error))?;
-        match state.save(key, content, there.as_ref().map(|(revision, _)| revision.as_str())).await? {
-            Saved::Done(uid) => return Ok(Some(RecordId { uid, accepted: now.accepted })),
+        let namespace = Some(namespace.to_owned()).filter(|namespace| !namespace.is_empty()).or(former.clone());
+        let revision = there.as_ref().map(|(revision, _)| revision.as_str());
+        let save = async |namespace: Option<String>| {
+            let now = MemoryRecord {
+                memory: memory.clone(),
+                accepted: accepted.clone(),
+                namespace,
+                ..MemoryRecord::default()
+            };
+            let content =
+                record::write(key, &now).map_err(|error| StateError::unwritable(&key.gun, state.place(key), error))?;
+            state.save(key, content, revision).await
+        };
+        let saved = match save(namespace.clone()).await {
+            // What is there goes on to count for whom it counts now.
+            Err(StateError::NoRoom { why: NoRoom::Share { .. } | NoRoom::Full, .. })
+                if former.is_some() && former != namespace =>
+            {
+                save(former).await
+            }
+            saved => saved,
+        };
+        match saved? {
+            Saved::Done(uid) => return Ok(Some(RecordId { uid, accepted })),
             Saved::Changed => there = load(state, key).await?,
         }
     }
