@@ -66,10 +66,10 @@ impl Default for Sight {
     }
 }
 
-/// How much a record counts for. What later releases add to it is bounded with it, and does not count: who has used up a share must be
-/// able to go on with what is remembered after an upgrade.
+/// How much a record counts for.
 fn size(record: &DynamicObject) -> usize {
-    record.data["spec"]["data"].as_str().map_or(0, str::len)
+    let length = |member: &str| record.data["spec"][member].as_str().map_or(0, str::len);
+    shares::counted(length("data"), length("more"))
 }
 
 /// Whether a state of a record may be a later one than another. One that was deleted may still be told of when the record is made anew:

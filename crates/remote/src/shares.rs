@@ -22,6 +22,16 @@ const RESERVE: (usize, usize) = (2_000, 32 << 20);
 /// record who manages its fields.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
 
+/// How many bytes of what later releases add to a record do not count for a share, so that whoever has used up theirs can go on after an
+/// upgrade. Most have some hundred.
+const FREE_OF_MORE: usize = 4 << 10;
+
+/// What a record counts for: its text, and what is added to it beyond what is free.
+#[must_use]
+pub fn counted(text: usize, more: usize) -> usize {
+    text + more.saturating_sub(FREE_OF_MORE)
+}
+
 /// Why something is not remembered.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
@@ -121,6 +131,16 @@ mod tests {
         assert!(matches!(refused, NoRoom::Share { repositories, .. } if repositories == first), "{refused}");
         assert!(has_room(others.iter().copied(), "greedy", Some(SIZE), SIZE).is_ok());
         assert!(has_room(others.iter().copied(), "greedy", Some(SIZE), SIZE + 1).is_err());
+    }
+
+    /// What is added to a record takes memory and room in etcd like anything else.
+    #[test]
+    fn what_is_added_counts() {
+        assert_eq!(counted(3000, FREE_OF_MORE), 3000);
+        assert_eq!(counted(3000, 800 << 10), 3000 + (796 << 10));
+        let mut others = Vec::new();
+        let most = fill(&mut others, "greedy", counted(6 << 10, 837 << 10));
+        assert!(most < 50, "{most}");
     }
 
     #[test]

@@ -88,14 +88,16 @@ impl StateDir {
         if there.as_ref().map(|there| there.revision.as_str()) != over {
             return Ok(Saved::Changed);
         }
-        let length = content.text.len() + content.more.as_ref().map_or(0, Vec::len);
+        let (text, more) = (content.text.len(), content.more.as_ref().map_or(0, Vec::len));
+        let length = text + more;
         if length > MAX_RECORD_BYTES {
             return Err(StateError::no_room(gun, path.display(), NoRoom::TooLarge { kib: length >> 10 }));
         }
         // Most updates are small, and there is no need to look at all files for them.
-        if there.is_none() || content.text.len() > 64 << 10 {
+        let size = shares::counted(text, more);
+        if there.is_none() || size > 64 << 10 {
             let namespace = content.namespace.as_deref().unwrap_or_default();
-            let room = self.has_room(&path, namespace, content.text.len()).map_err(no_access)?;
+            let room = self.has_room(&path, namespace, size).map_err(no_access)?;
             room.map_err(|why| StateError::no_room(gun, path.display(), why))?;
         }
         // It is for another namespace now, perhaps.
@@ -103,29 +105,33 @@ impl StateDir {
         write_pair(&path, content).map(|()| Saved::Done(None)).map_err(no_access)
     }
 
-    /// Whether a text of this size may be written. What later releases add to it is bounded with it, and does not count.
+    /// Whether what counts for so much may be written.
     fn has_room(&self, path: &Path, namespace: &str, size: usize) -> std::io::Result<Result<(), NoRoom>> {
         #[derive(Deserialize, Default)]
         struct For {
             #[serde(default)]
             namespace: Option<String>,
         }
-        let (mut sizes, mut before) = (HashMap::new(), None);
+        // The lengths of texts, and of what is beside them, by record.
+        let (mut texts, mut mores) = (HashMap::new(), HashMap::<String, usize>::new());
         for entry in fs::read_dir(&self.path)? {
             let entry = entry?;
-            if entry.path().extension().is_none_or(|ending| ending != "json") {
-                continue;
-            }
-            let length = |file: std::io::Result<fs::Metadata>| {
-                file.map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX))
-            };
-            let length = length(entry.metadata());
-            if entry.path() == path {
-                before = Some(length);
-            } else {
-                sizes.insert(entry.file_name(), length);
+            let length = entry.metadata().map_or(0, |file| usize::try_from(file.len()).unwrap_or(usize::MAX));
+            let file = entry.file_name();
+            let name = file.to_string_lossy();
+            if name.ends_with(".json") {
+                texts.insert(file, length);
+            } else if let Some((record, _)) = name.strip_suffix(".more").and_then(|name| name.split_once('.')) {
+                let more = mores.entry(format!("{record}.json")).or_default();
+                *more = (*more).max(length);
             }
         }
+        let counted = |(name, text): (&OsString, &usize)| {
+            shares::counted(*text, mores.get(&*name.to_string_lossy()).copied().unwrap_or_default())
+        };
+        let mut sizes: HashMap<OsString, usize> =
+            texts.iter().map(|of| (of.0.clone(), counted(of))).collect();
+        let before = path.file_name().and_then(|name| sizes.remove(name));
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         namespaces.retain(|name, _| sizes.contains_key(name));
         for name in sizes.keys() {
