@@ -72,6 +72,12 @@ impl TrustServer {
         &self.host_port
     }
 
+    /// Whether it stands below a path of its host, which other paths may not belong to.
+    #[must_use]
+    pub fn has_path(&self) -> bool {
+        self.base.splitn(4, '/').nth(3).is_some_and(|path| !path.is_empty())
+    }
+
     /// The host alone, without the dot that a fully qualified name may end in.
     #[must_use]
     pub fn host(&self) -> &str {

@@ -223,8 +223,10 @@ impl Authenticator {
         }
         let host = host_port(server);
         let registry = repository.split('/').next().unwrap_or_default();
+        let is_operators = login.named_by == NamedBy::Operator;
         let party = match Url::parse(&format!("https://{registry}")) {
-            _ if self.pairs.contains(&(registry.to_owned(), host.clone())) => Party::Same,
+            // The pair is of the server that the operator named; a tenant may name another path of its host, which may be anybody's.
+            _ if is_operators && self.pairs.contains(&(registry.to_owned(), host.clone())) => Party::Same,
             Ok(registry) => Party::of(&registry, server),
             Err(_) => Party::Other,
         };
@@ -615,10 +617,8 @@ mod tests {
             let login = Login::with(vec![Arc::new(config(registry, "pod"))]);
             assert_eq!(users(&authenticator, &login, server, repository), of_operator, "{server} {repository}");
             let shown = |named_by| users(&authenticator, &login.at(named_by), server, repository);
-            // A pair of the operator's is vouched for, and is not named by a tenant alone.
-            if server.contains("own.corp") {
-                continue;
-            }
+            // A pair of the operator's is vouched for; a tenant may name another path of the same host.
+            let of_tenant: &[&str] = if server.contains("own.corp") { &[] } else { of_tenant };
             assert_eq!(shown(NamedBy::Tenant), of_tenant, "{server} {repository}");
             let of_pod: Vec<_> = of_tenant.iter().filter(|user| **user != "configured").copied().collect();
             assert_eq!(shown(NamedBy::TenantWithCertificate), of_pod, "{server} {repository}");

@@ -75,7 +75,8 @@ pub(crate) fn ask(trust: &Arc<TrustPolicy>, asking: &Asking<'_>) -> Result<Notar
     let is_configured = is_usual && defaults.trust_servers.contains_key(reference.matched_host());
     let named_by = match by_tenant {
         true if trust.server_certificate.is_some() => NamedBy::Tenant,
-        true if is_configured || is_listed(&server, defaults) => NamedBy::Operator,
+        // A list names hosts, and what stands at another path of one may be anybody's.
+        true if is_configured || (is_listed(&server, defaults) && !server.has_path()) => NamedBy::Operator,
         true if is_usual => NamedBy::Image,
         true => NamedBy::Tenant,
         false if trust.trust_server.is_some() || is_configured => NamedBy::Operator,

@@ -130,6 +130,8 @@ fn who_names_a_server() {
         (tenant(), "*", Some("https://notary.h.io"), may("notary.h.io"), Operator),
         (tenant(), "*", Some("https://notary.h.io:30443"), may("notary.h.io"), Tenant),
         (tenant(), "*", Some("https://notary.h.io:30443"), may("notary.h.io:30443"), Operator),
+        // At another path there may be somebody else.
+        (tenant(), "*", Some("https://notary.h.io/tenants/mallory"), may("notary.h.io"), Tenant),
     ];
     for (kind, pattern, server, tenants_may_name, expected) in cases {
         let said = format!("{kind:?} {pattern} {server:?} {tenants_may_name:?}");
