@@ -319,6 +319,12 @@ fn a_pod_chooses_who_is_shown_configured_credentials() -> Result<(), Problem> {
         assert_eq!(answer["allowed"], allowed, "{credentials} {written}: {answer}");
         assert!(allowed || message(&answer).contains("asks for a login"), "{answer}");
         nothing_leaked(&[served.part.log_text(), answer.to_string()]);
+        // doctor shows no more than the webhook does.
+        let (policies, ca_file) = (folder.join("policies").display().to_string(), ca.ca.display().to_string());
+        let image = format!("{gun}:v1");
+        let flags = [&flags[..], &["-n", "n", "--policies", &policies, "--trust-ca", &ca_file]].concat();
+        let walked = Countersign::run(&[&["doctor", &image], &flags[..]].concat())?;
+        assert_eq!(walked.stdout.contains("asks for a login"), !allowed, "{credentials} {written}: {walked:?}");
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use countersign_notary::TrustServer;
 use countersign_policy::{
     Ask, ContainerImage, Defaults, DenyReason, Need, NotaryAsk, Refusal, Requirement, Within, plan,
 };
-use countersign_remote::{AuthError, Failure, HttpError, Login, Request, Retry};
+use countersign_remote::{AuthError, Failure, HttpError, Login, NamedBy, Request, Retry};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use url::Url;
@@ -23,7 +23,8 @@ use super::output::print;
 use super::{arguments, clients, exit, help};
 use crate::cluster::Cluster;
 use crate::config::Settings;
-use crate::prove::notary::{Demands, Question};
+use crate::prove::named_by;
+use crate::prove::notary::{Demands, Question, named_by_in};
 use crate::source::Moment;
 use crate::telemetry;
 
@@ -76,6 +77,12 @@ struct Patient {
     image: ImageReference,
     server: TrustServer,
     demands: Demands,
+    /// Who says that the server is the one to ask.
+    named_by: NamedBy,
+    /// The same for the image's registry.
+    registry_named_by: NamedBy,
+    /// The namespace whose policy pins the server's certificate.
+    pinned_in: Option<String>,
 }
 
 /// Why the walk ended, what helps, and the exit code.
@@ -268,7 +275,9 @@ async fn examine(
     } else {
         let server = arguments::server(args.trust_server.as_deref(), image, settings)?;
         let said = format!("none asked; trust server {server}");
-        let patient = Patient { image: image.clone(), server, demands: arguments::demands(&args.signer)? };
+        let demands = arguments::demands(&args.signer)?;
+        let (named_by, registry_named_by) = (NamedBy::Operator, NamedBy::Operator);
+        let patient = Patient { image: image.clone(), server, demands, named_by, registry_named_by, pinned_in: None };
         return Ok(Ok(Some(Examined {
             requirement: Requirement::One(()),
             found: vec![Ok((Found::Notary(patient), said))],
@@ -292,7 +301,10 @@ async fn examine(
     let mut found = Vec::new();
     for ask in need.requirement.asks() {
         found.push(match ask {
-            Ok(Ask::Notary(ask)) => examine_notary(moment.as_ref(), ask, image, &entry).await?,
+            Ok(Ask::Notary(ask)) => {
+                let registry_named_by = named_by(need.registry_named_by);
+                examine_notary(moment.as_ref(), ask, image, &entry, registry_named_by).await?
+            },
             Ok(Ask::Cosign(ask)) => cosign::examine(moment.as_ref(), ask, &entry).await?,
             Err(refusal) => Err(of_the_policy(&refusal.clone().into())),
         });
@@ -311,6 +323,7 @@ async fn examine_notary(
     ask: &NotaryAsk,
     image: &ImageReference,
     entry: &str,
+    registry_named_by: NamedBy,
 ) -> anyhow::Result<Result<(Found, String), Trouble>> {
     let demands = match Demands::read(moment, ask).await {
         Ok(demands) => demands,
@@ -331,7 +344,14 @@ async fn examine_notary(
         }
     };
     let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), ask.server);
-    let patient = Patient { image: image.clone(), server: ask.server.clone(), demands };
+    let patient = Patient {
+        image: image.clone(),
+        server: ask.server.clone(),
+        named_by: named_by_in(ask, &demands),
+        registry_named_by,
+        pinned_in: ask.pinned_in().map(str::to_owned),
+        demands,
+    };
     Ok(Ok((Found::Notary(patient), said)))
 }
 
@@ -403,8 +423,9 @@ async fn verify<'a>(
     walk: &mut Walk,
 ) -> Result<String, (&'a str, Trouble)> {
     let gun = patient.image.repository();
-    let question = Question { server: &patient.server, gun: &gun, demands: &patient.demands, pinned_in: None };
-    let repository = match question.repository(&clients.notary).await {
+    let pinned_in = patient.pinned_in.as_deref();
+    let question = Question { server: &patient.server, gun: &gun, demands: &patient.demands, pinned_in };
+    let repository = match question.repository(&clients.notary, patient.named_by).await {
         Ok(repository) => repository,
         Err(Failure::Auth(error)) => {
             let cure = match &error {
@@ -456,7 +477,7 @@ async fn verify<'a>(
 async fn compare(clients: &clients::Clients, patient: &Patient) -> Result<String, Trouble> {
     let cure =
         "The image is signed, but a node may not be able to pull it. Look at the registry, and at its credentials.";
-    let found = clients.registry.digest(&patient.image, &Login::none()).await;
+    let found = clients.registry.digest(&patient.image, &Login::none().at(patient.registry_named_by)).await;
     match found {
         Ok(Some(digest)) => Ok(format!("the image is {digest} there")),
         Ok(None) => Err(trouble("the registry does not have the image", "Push the signed image again.")),

@@ -9,7 +9,7 @@ use countersign_notary::{
     Repository, Status,
     metadata::{Metadata, Targets},
 };
-use countersign_remote::{Login, RegistryClient};
+use countersign_remote::{Login, NamedBy, RegistryClient};
 use serde_json::{Value, json};
 
 use super::judging::SettingsFile;
@@ -78,7 +78,7 @@ fn inspect(args: &Args, image: &ImageReference) -> anyhow::Result<u8> {
     let (gun, demands) = (image.repository(), Demands::none());
     let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in: None };
     let runtime = clients::runtime()?;
-    let found = runtime.block_on(question.repository(&clients.notary));
+    let found = runtime.block_on(question.repository(&clients.notary, NamedBy::Operator));
     let repository = match found {
         Ok(repository) => repository,
         Err(failure) => {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use clap::Subcommand;
 use countersign_image::shown;
 use countersign_notary::{Memory, MemoryRecord, RoleName};
-use countersign_remote::{RecordKey, StateDir, StateStore as _, record};
+use countersign_remote::{NamedBy, RecordKey, StateDir, StateStore as _, record};
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
@@ -129,8 +129,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             let pinned_in = pinned_in.as_deref();
             let question = Question { server: &server, gun: &gun, demands: &demands, pinned_in };
             let client = reach.clients(&settings)?.notary;
+            // A namespace that pins the certificate says who the server is.
+            let named_by = if pinned_in.is_some() { NamedBy::TenantWithCertificate } else { NamedBy::Operator };
             runtime.block_on(async {
-                let repository = match question.repository(&client).await {
+                let repository = match question.repository(&client, named_by).await {
                     Ok(repository) => repository,
                     Err(failure) => {
                         let reason = question.refusal(failure);

@@ -72,12 +72,13 @@ pub(crate) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// The repository, asked for with the configured credentials only, and for no namespace.
+    /// The repository, asked for with the configured credentials only, and for no namespace. `named_by` is who says that the server is
+    /// the one to ask: it decides which credentials it is shown.
     ///
     /// # Errors
     /// What kept it from being verified; see [`Self::refusal`].
-    pub(crate) async fn repository(&self, client: &NotaryClient) -> Result<Seen, Failure> {
-        let login = Login::none();
+    pub(crate) async fn repository(&self, client: &NotaryClient, named_by: NamedBy) -> Result<Seen, Failure> {
+        let login = Login::none().at(named_by);
         client.repository(self.ask(&login, "", None)).await
     }
 
@@ -185,13 +186,7 @@ impl Search<'_> {
         max_age: Option<Duration>,
     ) -> Result<Seen, Failure> {
         let send = async |login: &Login| {
-            let named_by = match ask.named_by {
-                countersign_policy::NamedBy::Tenant if question.demands.certificate.is_some() => {
-                    NamedBy::TenantWithCertificate
-                }
-                other => named_by(other),
-            };
-            let login = login.at(named_by);
+            let login = login.at(named_by_in(ask, question.demands));
             let began = Instant::now();
             let asked = self.notary.repository(question.ask(&login, self.namespace, max_age)).await;
             let (server, repository, took) = (ask.server.host_port(), &ask.gun, began.elapsed());
@@ -212,6 +207,14 @@ impl Search<'_> {
             }
         }
         send(self.pull.login().await).await
+    }
+}
+
+/// Who says that the server of an ask is the one to ask.
+pub(crate) fn named_by_in(ask: &NotaryAsk, demands: &Demands) -> NamedBy {
+    match ask.named_by {
+        countersign_policy::NamedBy::Tenant if demands.certificate.is_some() => NamedBy::TenantWithCertificate,
+        other => named_by(other),
     }
 }
 

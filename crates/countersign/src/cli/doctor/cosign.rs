@@ -4,10 +4,11 @@ use anyhow::bail;
 use countersign_cosign::{Budget, Demand};
 use countersign_image::{ImageReference, NotSha256, Wanted};
 use countersign_policy::{CosignAsk, DenyReason, Refusal};
-use countersign_remote::{Login, Repository, SignaturesAsk};
+use countersign_remote::{Login, NamedBy, Repository, SignaturesAsk};
 
 use super::{Found, Trouble, Walk};
 use crate::cli::{clients, exit};
+use crate::prove::named_by;
 use crate::prove::cosign::{digest_of, read_demand, refusal};
 use crate::source::Moment;
 
@@ -16,6 +17,10 @@ pub(super) struct Patient {
     image: ImageReference,
     place: Repository,
     demand: Demand,
+    /// Who says that the place of the signatures is the one to ask.
+    named_by: NamedBy,
+    /// The same for the image's registry.
+    registry_named_by: NamedBy,
 }
 
 /// Reads what an entry demands.
@@ -40,13 +45,21 @@ pub(super) async fn examine(
     };
     let place = Repository::of(&ask.place);
     let said = format!("{entry}: {} of {} keys must have signed, in {place}", demand.threshold(), demand.keys().len());
-    Ok(Ok((Found::Cosign(Patient { image: ask.image.clone(), place, demand }), said)))
+    let patient = Patient {
+        image: ask.image.clone(),
+        place,
+        demand,
+        named_by: named_by(ask.named_by),
+        registry_named_by: named_by(ask.registry_named_by),
+    };
+    Ok(Ok((Found::Cosign(patient), said)))
 }
 
 /// The way to the registry; gives the exit code.
 pub(super) async fn treat(clients: &clients::Clients, patient: &Patient, walk: &mut Walk) -> u8 {
     let steps = async {
-        let login = Login::none();
+        let login = Login::none().at(patient.registry_named_by);
+        let at_place = Login::none().at(patient.named_by);
         let wanted = Wanted::of(&patient.image).map_err(|NotSha256 { algorithm }| {
             ("digest", super::of_the_policy(&DenyReason::DigestAlgorithm { algorithm }))
         })?;
@@ -62,7 +75,7 @@ pub(super) async fn treat(clients: &clients::Clients, patient: &Patient, walk: &
             place: &patient.place,
             digest,
             demand: &patient.demand,
-            login: &login,
+            login: &at_place,
             namespace: "",
             budget: &Budget::new(),
             denial_age: std::time::Duration::ZERO,
