@@ -51,6 +51,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=KEYFILE")]
     cosign_key: Vec<String>,
 
+    /// A namespace whose own policies may say what the script signs, and how (repeatable): whoever may write them chooses the trust
+    /// server that proves it [default: none, in a cluster]
+    #[arg(long, value_name = "NAMESPACE")]
+    sign_for: Vec<String>,
+
     #[command(flatten)]
     reach: clients::Reach,
 
@@ -106,7 +111,7 @@ async fn bridge(args: &Args) -> anyhow::Result<u8> {
     match args.output {
         Format::Table => print(&report::as_table(&looked)),
         Format::Json => print(&format!("{:#}\n", report::as_json(&looked))),
-        Format::Script => print(&script::script(&looked)),
+        Format::Script => print(&script::script(&looked, cluster.as_ref().map(|_| args.sign_for.as_slice()))),
         Format::Policy => {
             let documents = match (&cluster, &from) {
                 (Some(cluster), _) => stored(cluster, moment.as_ref()).await?,

@@ -30,15 +30,24 @@ failed=0
 /// What is signed: the repository, the digest, and how.
 type Target<'a> = (&'a str, Sha256, &'a Manner);
 
-/// The script.
-pub(super) fn script(images: &[Looked]) -> String {
+/// The script. `sign_for` are the namespaces whose own policies may say what is signed, and how; `None` where all policies are the
+/// operator's own files. Whoever may write an `ImagePolicy` names the trust server that proves a digest, and so would choose what the
+/// operator's key signs.
+pub(super) fn script(images: &[Looked], sign_for: Option<&[String]>) -> String {
     let mut targets: Vec<(Target<'_>, Vec<String>)> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     let mut left_out = Vec::new();
     for image in images {
         let Some(signatures) = image.signatures() else { continue };
         let name = shown(&format!("{} in namespace {}", image.asked.image, image.asked.namespace));
+        let of_tenant = image.entry.as_ref().and_then(|(at, _)| at.kind.namespace());
+        let trusted = |namespace: &str| sign_for.is_none_or(|named| named.iter().any(|named| named == namespace));
         match (image.state(), signatures.proven_by_dct()) {
+            (State::Dct | State::Differ, Some(_)) if of_tenant.is_some_and(|namespace| !trusted(namespace)) => {
+                left_out.push(format!(
+                    "{name}: an ImagePolicy of the namespace says what is trusted there, so whoever may write it would choose what you sign; give --sign-for NAMESPACE if that is right"
+                ));
+            }
             (State::Dct | State::Differ, Some(digest)) => {
                 let target = (signatures.repository.as_str(), digest, &signatures.manner);
                 let at = *places.entry(line(&target)).or_insert(targets.len());

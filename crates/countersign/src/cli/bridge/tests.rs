@@ -227,7 +227,7 @@ fn the_script_signs_each_digest_once() {
     let differ = with(proves("b"), tagged("c"), &[("b", no()), ("c", Signed::Proven)]);
     let unknown = with(proves("d"), tagged("d"), &[("d", Signed::Unverified)]);
     let undecided = with(Dct::Undecided("down".into()), tagged("e"), &[]);
-    let text = script(&[to_sign(), twice, ready(), differ, unknown, undecided]);
+    let text = script(&[to_sign(), twice, ready(), differ, unknown, undecided], None);
     let call = |name| format!("<sign><--yes><--key><my key><--one><--two><h.io/team/app@{}>", digest(name));
     assert_eq!(told(&text), [call("a"), call("b")]);
     for line in [
@@ -237,7 +237,7 @@ fn the_script_signs_each_digest_once() {
     ] {
         assert!(text.contains(line), "{text}");
     }
-    let nothing = script(&[ready()]);
+    let nothing = script(&[ready()], None);
     assert!(nothing.contains("# There is nothing to sign.") && told(&nothing).is_empty());
     // Without a key nothing is begun, and a failure is told at the end.
     let run = |script: &str, key: Option<&str>| {
@@ -261,7 +261,7 @@ fn nothing_is_injected_into_the_script() {
         signatures.manner =
             Manner { repository: Some(evil.into()), annotations: BTreeMap::from([("a".to_owned(), evil.to_owned())]) };
     }
-    let said = told(&script(&[image]));
+    let said = told(&script(&[image], None));
     let key = "<--key><my key><--one><--two>";
     assert_eq!(said, [format!("{evil}<sign><--yes>{key}<-a><a={evil}><h.io/{evil}@{}>", digest("a"))]);
 }
@@ -422,4 +422,22 @@ fn what_a_cluster_keeps_of_a_policy_is_not_written() {
         json!({"apiVersion": api::API_VERSION, "kind": "ImagePolicy", "metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}},
                "spec": {"repositories": [{"name": "h.io/*"}]}})
     );
+}
+
+/// Whoever may write an `ImagePolicy` names the server that proves a digest: that is no reason for the operator's key to sign it.
+#[test]
+fn a_tenant_does_not_choose_what_is_signed() {
+    let mut of_tenant = to_sign();
+    of_tenant.asked.namespace = "mallory".into();
+    let (at, _) = of_tenant.entry.as_mut().unwrap();
+    at.kind = PolicyKind::Image { namespace: "mallory".into() };
+    let signs = |sign_for: Option<&[String]>| script(std::slice::from_ref(&of_tenant), sign_for);
+    let named = |namespace: &str| [namespace.to_owned()];
+    for text in [signs(Some(&[])), signs(Some(&named("other")))] {
+        assert!(!text.contains("cosign sign --yes") && text.contains("give --sign-for NAMESPACE"), "{text}");
+    }
+    for text in [signs(None), signs(Some(&named("mallory")))] {
+        assert!(text.contains("cosign sign --yes"), "{text}");
+    }
+    assert!(script(&[to_sign()], Some(&[])).contains("cosign sign --yes"), "what a ClusterImagePolicy says");
 }
