@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_image::shown;
 use thiserror::Error;
 
 use crate::key::Key;
@@ -43,7 +44,7 @@ pub enum DemandError {
     #[error("two keys have the name {0}")]
     SameName(String),
     /// Who is required must have a key.
-    #[error("{0} is required, but is none of the keys")]
+    #[error("{} is required, but is none of the keys", shown(.0))]
     UnknownRequired(String),
 }
 

@@ -239,20 +239,21 @@ fn asks_for(requirement: &Requirement<ProofPolicy>, best: &Match<'_>, own_namesp
 fn signatures(cosign: &CosignPolicy, best: &Match<'_>, own_namespace: &str) -> String {
     let place =
         cosign.repository.as_ref().map_or_else(|| "the image's repository".to_owned(), ImageReference::repository);
+    let place = shown(&place);
     let mut lines = format!("  signatures in   {place}\n");
     if !cosign.signer_secrets.is_empty() {
         let namespace = secrets_namespace(best, own_namespace);
-        let names = cosign.signer_secrets.join(", ");
+        let names = shown(&cosign.signer_secrets.join(", "));
         lines += &format!("  signer secrets  {names} (secrets in namespace {namespace})\n");
     }
     if !cosign.keys.is_empty() {
         let names: Vec<_> =
             cosign.keys.iter().map(|key| format!("{} (sha256:{})", key.name(), key.fingerprint())).collect();
-        lines += &format!("  keys            {}\n", names.join(", "));
+        lines += &format!("  keys            {}\n", shown(&names.join(", ")));
     }
     let all = cosign.signer_secrets.len() + cosign.keys.len();
     let required =
-        if cosign.required.is_empty() { String::new() } else { format!(", {} among them", cosign.required.join(", ")) };
+        if cosign.required.is_empty() { String::new() } else { format!(", {} among them", shown(&cosign.required.join(", "))) };
     let threshold = cosign.threshold.filter(|&threshold| threshold < all);
     let signed =
         threshold.map_or_else(|| "all of them".to_owned(), |threshold| format!("{threshold} of {all}{required}"));
@@ -279,7 +280,7 @@ fn content_trust(trust: &TrustPolicy, best: &Match<'_>, own_namespace: &str) -> 
     } else {
         format!("{} (secrets in namespace {namespace})", trust.signer_secrets.join(", "))
     };
-    format!("  trust server    {server}\n  signer secrets  {signers}\n")
+    format!("  trust server    {}\n  signer secrets  {}\n", shown(&server), shown(&signers))
 }
 
 fn title(entry: &EntryRef) -> String {

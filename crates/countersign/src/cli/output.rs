@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 
+use countersign_image::shown;
+
 /// Prints text. A reader that went away early (`| head`) is no error; what cannot be written for another reason ends the program, as
 /// half of a manifest must not be taken for all of it.
 pub(crate) fn print(text: &str) {
@@ -40,6 +42,16 @@ pub(crate) fn verdict_word(word: &str, good: bool) -> String {
     format!("\u{1b}[{colour}m{word}\u{1b}[0m")
 }
 
+/// A cell without anything that a terminal would obey, but for our own colours around it. Reasons may have several lines, and stand last.
+fn safe(cell: &str, is_last: bool) -> String {
+    let colour = [31, 32].map(|colour| format!("\u{1b}[{colour}m"));
+    let inside = |colour: &String| cell.strip_prefix(colour.as_str())?.strip_suffix("\u{1b}[0m");
+    if let Some((colour, word)) = colour.iter().find_map(|colour| Some((colour, inside(colour)?))) {
+        return format!("{colour}{}\u{1b}[0m", shown(word));
+    }
+    if is_last { cell.lines().map(shown).collect::<Vec<_>>().join("\n") } else { shown(cell) }
+}
+
 /// Columns aligned by their widest cell; the last one is left as long as it is. By hand, and not by a library: nothing stands in the cells but
 /// escaped texts and our own colours, and nothing is to be wrapped or framed.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
@@ -54,15 +66,18 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
             })
             .count()
     };
+    let cell = |row: &Vec<String>, (index, cell): (usize, &String)| safe(cell, index + 1 == row.len());
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().enumerate().map(|of| cell(row, of)).collect()).collect();
     let mut widths: Vec<_> = head.iter().map(|cell| visible(cell)).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(visible(cell));
         }
     }
     let mut text = String::new();
     let head = head.iter().map(|cell| (*cell).to_owned()).collect();
-    for row in [&head].into_iter().chain(rows) {
+    for row in [&head].into_iter().chain(&rows) {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let _ = write!(line, "{cell}{}  ", " ".repeat(width - visible(cell)));
@@ -76,6 +91,14 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_in_a_cell_reaches_a_terminal() {
+        let odd = "\u{1b}[2J\nNo faults found.\u{1b}[31m";
+        let text = table(&["X", "Y"], &[vec![odd.to_owned(), format!("\u{1b}[31m{odd}\u{1b}[0m")]]);
+        assert_eq!(text.lines().count(), 2, "{text}");
+        assert_eq!(text.matches('\u{1b}').count(), 2, "our own colour alone: {text:?}");
+    }
 
     #[test]
     fn columns_are_aligned() {
