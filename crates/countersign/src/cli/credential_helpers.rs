@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_image::shown;
@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::Command;
-use tokio::sync::Mutex;
+use tokio::sync::OnceCell;
 
 /// How long a helper may take: some ask the user something.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -40,8 +40,11 @@ pub(crate) struct Helpers {
     path: Option<OsString>,
     /// What was answered, so that each is asked once for a host.
     #[serde(skip)]
-    asked: Mutex<HashMap<String, Option<Arc<DockerConfig>>>>,
+    asked: Mutex<HashMap<String, Answered>>,
 }
+
+/// What a helper answered for a host, once it has.
+type Answered = Arc<OnceCell<Option<Arc<DockerConfig>>>>;
 
 impl Helpers {
     /// Those of a `config.json`; nothing if it names none, or is no configuration: who reads it says so.
@@ -62,21 +65,23 @@ impl CredentialHelper for Helpers {
     fn credentials<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<Arc<DockerConfig>>> {
         async move {
             let (helper, name) = self.helper(host)?;
-            let mut asked = self.asked.lock().await;
-            if let Some(known) = asked.get(host) {
-                return known.clone();
-            }
-            let answer = tokio::time::timeout(LIMIT, ask(helper, name, self.path.as_deref())).await;
-            let answer = answer.unwrap_or_else(|_| {
-                let (host, seconds) = (shown(host), LIMIT.as_secs());
-                eprintln!(
-                    "warning: docker-credential-{helper} has not answered for {host} within {seconds} s; going on without it"
-                );
-                None
-            });
-            let found = answer.and_then(|answer| config(host, &answer));
-            asked.insert(host.to_owned(), found.clone());
-            found
+            // One that is slow for a host keeps nobody waiting who asks for another one.
+            let answered = {
+                let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+                Arc::clone(asked.entry(host.to_owned()).or_default())
+            };
+            let ask = async {
+                let answer = tokio::time::timeout(LIMIT, ask(helper, name, self.path.as_deref())).await;
+                let answer = answer.unwrap_or_else(|_| {
+                    let (host, seconds) = (shown(host), LIMIT.as_secs());
+                    eprintln!(
+                        "warning: docker-credential-{helper} has not answered for {host} within {seconds} s; going on without it"
+                    );
+                    None
+                });
+                answer.and_then(|answer| config(host, &answer))
+            };
+            answered.get_or_init(|| ask).await.clone()
         }
         .boxed()
     }
