@@ -4,6 +4,7 @@
 
 mod architecture;
 mod fields;
+mod links;
 
 use std::collections::BTreeMap;
 use std::fs;

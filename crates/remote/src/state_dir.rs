@@ -129,8 +129,7 @@ impl StateDir {
         let counted = |(name, text): (&OsString, &usize)| {
             shares::counted(*text, mores.get(&*name.to_string_lossy()).copied().unwrap_or_default())
         };
-        let mut sizes: HashMap<OsString, usize> =
-            texts.iter().map(|of| (of.0.clone(), counted(of))).collect();
+        let mut sizes: HashMap<OsString, usize> = texts.iter().map(|of| (of.0.clone(), counted(of))).collect();
         let before = path.file_name().and_then(|name| sizes.remove(name));
         let mut namespaces = self.namespaces.lock().unwrap_or_else(PoisonError::into_inner);
         namespaces.retain(|name, _| sizes.contains_key(name));

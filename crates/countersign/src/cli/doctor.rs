@@ -304,7 +304,7 @@ async fn examine(
             Ok(Ask::Notary(ask)) => {
                 let registry_named_by = named_by(need.registry_named_by);
                 examine_notary(moment.as_ref(), ask, image, &entry, registry_named_by).await?
-            },
+            }
             Ok(Ask::Cosign(ask)) => cosign::examine(moment.as_ref(), ask, &entry).await?,
             Err(refusal) => Err(of_the_policy(&refusal.clone().into())),
         });

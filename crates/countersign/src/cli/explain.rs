@@ -252,8 +252,11 @@ fn signatures(cosign: &CosignPolicy, best: &Match<'_>, own_namespace: &str) -> S
         lines += &format!("  keys            {}\n", shown(&names.join(", ")));
     }
     let all = cosign.signer_secrets.len() + cosign.keys.len();
-    let required =
-        if cosign.required.is_empty() { String::new() } else { format!(", {} among them", shown(&cosign.required.join(", "))) };
+    let required = if cosign.required.is_empty() {
+        String::new()
+    } else {
+        format!(", {} among them", shown(&cosign.required.join(", ")))
+    };
     let threshold = cosign.threshold.filter(|&threshold| threshold < all);
     let signed =
         threshold.map_or_else(|| "all of them".to_owned(), |threshold| format!("{threshold} of {all}{required}"));

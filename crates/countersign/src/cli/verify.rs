@@ -77,7 +77,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let now = (crate::telemetry::wall_clock())();
     let runtime = clients::runtime()?;
     let resolved = runtime.block_on(async {
-        let repository = question.repository(&clients.notary, NamedBy::Operator).await.map_err(|failure| question.refusal(failure))?;
+        let repository = question
+            .repository(&clients.notary, NamedBy::Operator)
+            .await
+            .map_err(|failure| question.refusal(failure))?;
         question.resolve(&repository, &wanted, now)
     });
     let there = args.registry.then(|| runtime.block_on(clients.registry.digest(&image, &Login::none()))).transpose();

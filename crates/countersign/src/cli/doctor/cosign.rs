@@ -8,8 +8,8 @@ use countersign_remote::{Login, NamedBy, Repository, SignaturesAsk};
 
 use super::{Found, Trouble, Walk};
 use crate::cli::{clients, exit};
-use crate::prove::named_by;
 use crate::prove::cosign::{digest_of, read_demand, refusal};
+use crate::prove::named_by;
 use crate::source::Moment;
 
 /// What is to be found out at a registry.
