@@ -111,6 +111,8 @@ fn rendered(namespace: &str, release: &str, values: &str) -> Result<Objects, Pro
     let metadata = &mut found.get_mut(&format!("\"Namespace\" \"{namespace}\"")).ok_or("no namespace")?["metadata"];
     let annotations = metadata.as_object_mut().and_then(|metadata| metadata.remove("annotations"));
     assert_eq!(annotations, Some(json!({"helm.sh/resource-policy": "keep"})));
+    let test = found.remove("\"Pod\" \"countersign-test\"").ok_or("no test")?;
+    tests_alike(&test, &found);
     for (name, object) in &mut found {
         if name.contains("CustomResourceDefinition") {
             continue;
@@ -120,6 +122,30 @@ fn rendered(namespace: &str, release: &str, values: &str) -> Result<Objects, Pro
         assert_eq!(labels.remove("helm.sh/chart"), Some(json!("countersign-0.1.0")), "{name}");
     }
     Ok(found)
+}
+
+/// The pod of `helm test` runs the same image as the others, may run where they may, and no Service and no budget takes it for one of
+/// them.
+fn tests_alike(test: &Value, objects: &Objects) {
+    let template = &objects["\"Deployment\" \"countersign\""]["spec"]["template"];
+    let (own, other) = (&test["spec"], &template["spec"]);
+    for member in ["serviceAccountName", "imagePullSecrets", "nodeSelector", "tolerations", "securityContext"] {
+        assert_eq!(own[member], other[member], "{member}");
+    }
+    for member in ["image", "imagePullPolicy", "env", "resources", "securityContext"] {
+        assert_eq!(own["containers"][0][member], other["containers"][0][member], "{member}");
+    }
+    assert_eq!(own["containers"][0]["args"], json!(["doctor", "--in-cluster", "--require-registration"]));
+    assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
+    for object in objects.values() {
+        for at in ["/spec/selector/matchLabels", "/spec/selector", "/spec/podSelector/matchLabels"] {
+            let Some(selector) = object.pointer(at).and_then(Value::as_object) else { continue };
+            let is_of_pods = selector.values().all(Value::is_string) && object["kind"] != "ServiceMonitor";
+            let selects = |labels: &Value| selector.iter().all(|(name, value)| labels.get(name) == Some(value));
+            assert!(!is_of_pods || selects(&template["metadata"]["labels"]), "{object}");
+            assert!(!is_of_pods || !selects(&test["metadata"]["labels"]), "{object}");
+        }
+    }
 }
 
 fn printed(namespace: &str, release: &str, flags: &[&str]) -> Result<Objects, Problem> {

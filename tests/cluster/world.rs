@@ -142,7 +142,10 @@ impl World {
     /// What the chart renders to.
     pub(crate) fn chart(&self) -> Result<String, Problem> {
         let values = "namespace.create=true,image.repository=countersign.example.com/countersign,image.tag=test";
-        self.helm("template", &["--include-crds", "--set", values, "--kube-version", self.plane.release.name()])
+        self.helm(
+            "template",
+            &["--include-crds", "--skip-tests", "--set", values, "--kube-version", self.plane.release.name()],
+        )
     }
 
     /// The manifests as they are applied here: this control plane has no `OpenShift` API, so the constraints of pods are left out.
