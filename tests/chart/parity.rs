@@ -37,7 +37,7 @@ fn documents() -> Vec<(&'static str, Value)> {
         "reviewKubeSystem": true,
         "exemptNamespaces": ["cilium"],
         "config": {
-            "deadline": "9500ms", "shutdown-delay": "1500ms", "trust-ca": ["/etc/login/ca.pem"], "listen": "[::]:8443",
+            "deadline": "9s500ms", "shutdown-delay": "1500ms", "trust-ca": ["/etc/login/ca.pem"], "listen": "[::]:8443",
             "hosts": {"h.io:443": {"client-cert": "/etc/login/tls.crt", "client-key": "/etc/login/tls.key"}},
             "registry-config": "/etc/login/config.json", "trust-stale": 0, "private-trust": true,
             "kinds": [{"group": "argoproj.io", "kind": "Rollout", "resource": "rollouts", "pod-template": "/spec/template"}],

@@ -19,6 +19,9 @@ const WIDTH: usize = 118;
 /// Settings that stand in the file alone, so that no help lists them.
 const FILE_ONLY: [&str; 4] = ["hosts", "insecure-registries", "kinds", "trust-servers"];
 
+/// Flags that are no settings, so that no file may have them.
+const FLAGS_ALONE: [&str; 4] = ["config", "help", "quiet", "verbose"];
+
 /// One value of the chart, or several below one name.
 struct Knob {
     name: String,
@@ -186,7 +189,7 @@ fn the_schema_has_every_setting_of_serve() -> Result<(), Problem> {
         let flag = line.strip_prefix("--").or_else(|| line.get(4..).and_then(|rest| rest.strip_prefix("--")));
         let name: String =
             flag.into_iter().flat_map(str::chars).take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
-        if line.starts_with('-') && !name.is_empty() && !["config", "help"].contains(&name.as_str()) {
+        if line.starts_with('-') && !name.is_empty() && !FLAGS_ALONE.contains(&name.as_str()) {
             settings.insert(name);
         }
     }

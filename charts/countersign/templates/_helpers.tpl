@@ -106,11 +106,14 @@ from:
 {{- $repositories | default list | toYaml -}}
 {{- end }}
 
-{{/* A span of time such as 500ms, 30s or 2h, in milliseconds. */}}
+{{/* A span of time such as 500ms, 30s or 1h30m, in milliseconds. */}}
 {{- define "countersign.milliseconds" -}}
-{{- $text := . | toString -}}
-{{- $unit := regexReplaceAll "^[0-9]+" $text "" -}}
-{{- mul (regexFind "^[0-9]+" $text | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 "" 0) $unit) -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h|d)" (. | toString) -1 -}}
+{{- $unit := regexFind "[a-z]+$" . -}}
+{{- $sum = add $sum (mul (regexFind "^[0-9]+" . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) $unit)) -}}
+{{- end -}}
+{{- $sum -}}
 {{- end }}
 
 {{/* All settings of the server: those of `config`, and those by which the parts of the installation fit each other. What contradicts

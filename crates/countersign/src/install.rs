@@ -181,7 +181,7 @@ impl Install {
         self.platform == Platform::Kubernetes && here
     }
 
-    /// Whether the server denies; without that it only warns or logs.
+    /// Whether the server denies; without that it only warns or logs where nobody says more.
     fn enforces(&self) -> bool {
         self.mode == Mode::Enforce
     }
@@ -261,6 +261,12 @@ impl Install {
             // One by one, by name: never a list of what a cluster keeps secret.
             rule("", &["secrets", "serviceaccounts"], &["get"]),
         ];
+        // Of denials; the log has them in any case.
+        own.push(rule("", &["events"], &["create", "patch"]));
+        if !self.enforces() {
+            // Their labels may make the mode stricter.
+            own.push(rule("", &["namespaces"], &read));
+        }
         // Whether they drop what they do not know.
         let mut definitions = rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"]);
         definitions["resourceNames"] = json!(both.map(|plural| format!("{plural}.{GROUP}")));
