@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use countersign_tests::{Countersign, Problem};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The API group whose definitions are printed beside its objects, so every release knows their fields.
 const OWN_GROUP: &str = "securityenforcement.admission.cloud.ibm.com/";
@@ -71,7 +71,18 @@ fn old_releases_know_all_that_is_printed_for_them() -> Result<(), Problem> {
     };
     let ca = file("ca.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")?;
     let repositories = file("repositories.yaml", "- name: \"docker.io/*\"\n")?;
-    let settings = file("config.yaml", "mode: warn\n")?;
+    let settings = file("config.yaml", "pin: digest\n")?;
+    // All that is written by what they say. What is put in as it is given is for whoever gives it to know.
+    let values = json!({
+        "image": {"pullPolicy": "Always"}, "runAsUser": 7,
+        "namespaceSelector": {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "x", "operator": "Exists"}]},
+        "metrics": {"service": {"enabled": true, "annotations": {"a": "b"}}},
+        "nodeSelector": {"a": "b"},
+        "extraEnv": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "extraVolumes": [{"name": "x", "secret": {"secretName": "x"}}],
+        "extraVolumeMounts": [{"name": "x", "mountPath": "/x", "readOnly": true}],
+    });
+    let values = file("values.yaml", &values.to_string())?;
     let more = [
         "--tls",
         "secret",
@@ -85,6 +96,10 @@ fn old_releases_know_all_that_is_printed_for_them() -> Result<(), Problem> {
         "10.0.0.0/8",
         "--operations-from",
         "x",
+        "--mode",
+        "warn",
+        "--values",
+        &values,
     ];
     let forms = [
         ("1.11", ["--for", "openshift-3.11"], "/spec/validation/openAPIV3Schema/properties/spec"),

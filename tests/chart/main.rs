@@ -5,6 +5,8 @@
 mod architecture;
 mod fields;
 mod links;
+mod parity;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use countersign_tests::{Countersign, Finished, Problem, run};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -34,121 +36,14 @@ fn chart() -> String {
 fn objects(text: &str) -> Result<BTreeMap<String, Value>, Problem> {
     let mut objects = BTreeMap::new();
     for document in text.split("\n---\n").map(|document| document.trim_start_matches("---\n")) {
-        let mut object: Value = serde_saphyr::from_str(document).map_err(|error| format!("{error}\n{document}"))?;
+        let object: Value = serde_saphyr::from_str(document).map_err(|error| format!("{error}\n{document}"))?;
         if object.is_null() {
             continue;
-        }
-        // A text in the text: what it says counts, not how it is written.
-        if let Some(config) = object.pointer_mut("/data/config.yaml") {
-            let read: Value = serde_saphyr::from_str(config.as_str().unwrap_or_default())?;
-            *config = read;
         }
         let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
         assert!(objects.insert(name.clone(), object).is_none(), "{name} stands twice");
     }
     Ok(objects)
-}
-
-#[test]
-fn chart_and_manifests_are_the_same() -> Result<(), Problem> {
-    let folder = tempfile::tempdir()?;
-    let file = |name: &str, text: &str| -> Result<String, Problem> {
-        let path = folder.path().join(name);
-        fs::write(&path, text)?;
-        Ok(path.display().to_string())
-    };
-    let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
-    let pem_file = file("ca.pem", pem)?;
-    let settings = json!({"mode": "warn", "trust-refresh": "1m", "hosts": {"h.io:443": {"trust-ca": ["/x"]}}});
-    let settings_file = file("config.yaml", &settings.to_string())?;
-    let repositories = json!([{"name": "docker.io/*", "policy": null}, {"name": "h.io/*", "policy": {"trust": {"enabled": true, "signerSecrets": [{"name": "a"}]}}}]);
-    let block = json!({"image-security-enforcement": {"clusterImagePolicy": repositories}});
-    let block_file = file("block.yaml", &block.to_string())?;
-    let mut seed = block.clone();
-    seed["namespace"] = json!({"create": true});
-    let beside =
-        json!({"namespace": {"create": true}, "image-security-enforcement": null, "clusterImagePolicy": repositories});
-    let cases: [(&str, Vec<&str>, Value); 11] = [
-        ("countersign", vec![], json!({"namespace": {"create": true}})),
-        (
-            "countersign",
-            vec!["--kube-version", "1.16", "--review-kube-system"],
-            json!({"namespace": {"create": true}, "reviewKubeSystem": true}),
-        ),
-        (
-            "countersign",
-            vec!["--reviews-from", "10.0.0.0/28", "--reviews-from", "fd00::/8", "--operations-from", "monitoring"],
-            json!({"namespace": {"create": true}, "networkPolicy": {"reviewsFrom": ["10.0.0.0/28", "fd00::/8"], "operationsFrom": ["monitoring"]}}),
-        ),
-        ("countersign", vec!["--kube-version", "1.18"], json!({"namespace": {"create": true}})),
-        ("countersign", vec!["--kube-version", "1.20"], json!({"namespace": {"create": true}})),
-        (
-            "trust",
-            vec![
-                "--image",
-                "h.io/countersign:7",
-                "--replicas",
-                "5",
-                "--exempt-namespace",
-                "kube-system",
-                "--exempt-namespace",
-                "x",
-            ],
-            json!({"namespace": {"create": true}, "image": {"repository": "h.io/countersign", "tag": "7"}, "replicas": 5, "exemptNamespaces": ["kube-system", "x"]}),
-        ),
-        (
-            "countersign",
-            vec!["--tls", "cert-manager"],
-            json!({"namespace": {"create": true}, "tls": {"source": "cert-manager"}}),
-        ),
-        (
-            "countersign",
-            vec!["--tls", "secret", "--tls-secret", "mine", "--ca-bundle", &pem_file],
-            json!({"namespace": {"create": true}, "tls": {"source": "secret", "secretName": "mine", "caBundle": pem}}),
-        ),
-        ("countersign", vec!["--config", &settings_file, "--default-policy", &block_file], {
-            seed["config"] = settings.clone();
-            seed
-        }),
-        ("countersign", vec!["--default-policy", &block_file], beside),
-        (
-            "countersign",
-            vec!["--for", "openshift-3.11"],
-            json!({"namespace": {"create": true}, "platform": "openshift-3.11"}),
-        ),
-    ];
-    for (namespace, flags, values) in cases {
-        let values_file = file("values.yaml", &values.to_string())?;
-        let mut arguments = vec!["template", "x", "--namespace", namespace, "--values", &values_file];
-        let chart = chart();
-        let old = flags.contains(&"openshift-3.11");
-        if !old {
-            arguments.push("--include-crds");
-        }
-        if let Some(release) = flags.iter().position(|flag| *flag == "--kube-version") {
-            arguments.extend(&flags[release..release + 2]);
-        }
-        arguments.push(&chart);
-        let rendered = helm(&arguments)?;
-        assert_eq!(rendered.code, 0, "{flags:?}: {}", rendered.stderr);
-        let printed = Countersign::run(&[&["manifests", "--namespace", namespace], &flags[..]].concat())?;
-        assert_eq!(printed.code, 0, "{flags:?}: {}", printed.stderr);
-        let mut expected = objects(&printed.stdout)?;
-        if old {
-            // A chart's definitions cannot depend on a value; its notes say what to apply.
-            expected.retain(|name, _| !name.contains("CustomResourceDefinition"));
-        }
-        let mut found = objects(&rendered.stdout)?;
-        // What helm uninstall leaves; it means nothing to anybody else.
-        let metadata = &mut found.get_mut(&format!("\"Namespace\" \"{namespace}\"")).ok_or("no namespace")?["metadata"];
-        let annotations = metadata.as_object_mut().and_then(|metadata| metadata.remove("annotations"));
-        assert_eq!(annotations, Some(json!({"helm.sh/resource-policy": "keep"})), "{flags:?}");
-        assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{flags:?}");
-        for (name, object) in &expected {
-            assert_eq!(&found[name], object, "{name} {flags:?}");
-        }
-    }
-    Ok(())
 }
 
 #[test]
@@ -162,11 +57,46 @@ fn the_chart_is_sound_and_refuses_nonsense() -> Result<(), Problem> {
         "tls.source=none",
         "networkPolicy.reviewsFrom[0]=10.0.0.1/x",
         "tls.source=secret",
+        "config.client-ca=/etc/countersign-client-ca/ca.crt",
+        "tls.caBundle=-----BEGIN CERTIFICATE-----",
         "defaultPolicy[0].nam=x",
         "defaultPolicy[0].policy.trust.enabled=x",
         "image-security-enforcement.clusterImagePolicies=x",
+        "image.digest=sha256:abc",
+        "image.tag=a/b",
+        "image.pullPolicy=Sometimes",
+        "imagePullSecrets[0]=login",
+        "mode=off",
+        "timeoutSeconds=2",
+        "timeoutSeconds=31",
+        "namespaceSelector.objectSelector.matchLabels.a=b",
+        "namespaceSelector.matchExpressions[0].key=a",
+        "config.trust-refesh=1m",
+        "config.trust-refresh=1",
+        "config.log-level=banana",
+        "config.verify-children=maybe",
+        "config.listen=8443",
+        "config.deadline=0",
+        "config.deadline=0s",
+        "resources.limits.memory=1GiB",
+        "resources.limit.memory=1Gi",
+        "runAsUser=0",
+        "nodeSelector.a=a b",
+        "tolerations[0].effect=Never",
+        "affinity.nodeSelector.a=b",
+        "topologySpreadConstraints[0].maxSkew=1",
+        "commonLabels.app\\.kubernetes\\.io/name=x",
+        "podLabels.app\\.kubernetes\\.io/name=x",
+        "podAnnotations.a=null",
+        "extraEnv[0].nam=x",
+        "extraVolumes[0].name=x",
+        "extraVolumeMounts[0].mountPath=x",
+        "metrics.serviceMonitor.interval=often",
+        "metrics.serviceMonitors.enabled=true",
     ] {
-        let rendered = helm(&["template", "x", &chart(), "--set", value])?;
+        let set = if value.ends_with("null") { "--set-json" } else { "--set" };
+        let value = if set == "--set-json" { "podAnnotations={\"a\":1}" } else { value };
+        let rendered = helm(&["template", "x", &chart(), set, value])?;
         assert!(rendered.code != 0 && rendered.stderr.contains("values don't meet"), "{value}: {rendered:?}");
     }
     Ok(())
@@ -196,15 +126,65 @@ fn what_contradicts_itself_is_refused() -> Result<(), Problem> {
         );
     }
     let chart = chart();
-    let cases: [(&[&str], &str); 3] = [
+    let cases: [(&[&str], &str); 2] = [
         (&["--kube-version", "1.15"], "platform=openshift-3.11"),
         (&["--namespace", "kube-system"], "needs a namespace of its own"),
-        (&["--set", "reviewKubeSystem=true,exemptNamespaces={kube-system}"], "say the opposite of each other"),
     ];
     for (flags, words) in cases {
         let refused = helm(&[&["template", "x", &chart], flags].concat())?;
         assert!(refused.code != 0 && refused.stderr.contains(words), "{flags:?}: {refused:?}");
     }
+    Ok(())
+}
+
+/// Neither of two things that contradict each other wins silently: the chart refuses them, and so does the command line.
+#[test]
+fn values_that_contradict_each_other_are_refused() -> Result<(), Problem> {
+    let cases = [
+        ("reviewKubeSystem: true\nexemptNamespaces: [kube-system]", "say the opposite of each other"),
+        ("config: {mode: warn}", "config.mode is warn, and mode is enforce; give mode alone"),
+        ("mode: audit\nconfig: {mode: warn}", "config.mode is warn, and mode is audit; give mode alone"),
+        ("config: {namespace: other}", "config.namespace is not what the installation needs"),
+        ("config: {tls-secret: other}", "config.tls-secret is not what the installation needs"),
+        (
+            "config: {tls-cert: /tls/tls.crt, tls-key: /tls/tls.key}",
+            "config.tls-cert is not what the installation needs",
+        ),
+        ("config: {webhook-configuration: other}", "config.webhook-configuration is not what"),
+        ("config: {policies: /policies}", "config.policies makes no sense for a server that runs in its cluster"),
+        ("config: {listen: '0.0.0.0:443'}", "config.listen is 0.0.0.0:443; its port must be 8443"),
+        ("config: {ops-listen: '0.0.0.0:80'}", "config.ops-listen is 0.0.0.0:80; its port must be 8081"),
+        ("config: {deadline: 10s}", "config.deadline is 10s, and must be less than the 10 s that the API server waits"),
+        ("timeoutSeconds: 5\nconfig: {deadline: 5000ms}", "must be less than the 5 s that the API server waits"),
+        ("platform: openshift-3.11\nconfig: {deadline: 30s}", "must be less than the 30 s"),
+        ("config: {shutdown-delay: 301s}", "config: --shutdown-delay must be at most 300s"),
+        ("platform: openshift-3.11\ntimeoutSeconds: 20", "timeoutSeconds: the webhooks of OpenShift 3.11 have none"),
+        (
+            "platform: openshift-3.11\ntopologySpreadConstraints: [{maxSkew: 1, topologyKey: z, whenUnsatisfiable: DoNotSchedule}]",
+            "from 1.18 on",
+        ),
+        ("extraEnv: [{name: COUNTERSIGN_MODE, value: warn}]", "extraEnv: COUNTERSIGN_MODE would win over the settings"),
+        ("extraVolumes: [{name: tls, secret: {secretName: x}}]", "extraVolumes: the pods have a volume tls already"),
+        ("podAnnotations: {checksum/config: x}", "podAnnotations: checksum/config is set by the installation itself"),
+    ];
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("values.yaml");
+    for (values, words) in cases {
+        fs::write(&path, values)?;
+        let file = path.display().to_string();
+        let refused = helm(&["template", "x", "--namespace", "countersign", "--values", &file, &chart()])?;
+        assert!(refused.code != 0 && refused.stderr.contains(words), "{values}: {refused:?}");
+        let refused = Countersign::run(&["manifests", "--values", &file])?;
+        assert!(
+            refused.code == 2 && refused.stdout.is_empty() && refused.stderr.contains(words),
+            "{values}: {refused:?}"
+        );
+    }
+    // What is said twice may be the same.
+    fs::write(&path, "mode: warn\nconfig: {mode: warn, namespace: countersign, deadline: 9s}")?;
+    let file = path.display().to_string();
+    assert_eq!(helm(&["template", "x", "--namespace", "countersign", "--values", &file, &chart()])?.code, 0);
+    assert_eq!(Countersign::run(&["manifests", "--values", &file])?.code, 0);
     Ok(())
 }
 
@@ -248,13 +228,17 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
     let definitions = Countersign::run(&["manifests", "--only", "crds"])?.stdout;
     let metrics = Countersign::run(&["help", "metrics"])?.stdout;
     let log = Countersign::run(&["help", "log"])?.stdout;
-    let generated = [
+    let schema = values::schema_file(&definitions)?;
+    let readme = root().join("charts/countersign/README.md");
+    for (path, text) in [
         ("docs/command-line.md", reference),
         ("docs/metrics.md", metrics),
         ("docs/log.md", log),
         ("charts/countersign/crds/policies.yaml", definitions),
-    ];
-    for (path, text) in generated {
+        ("charts/countersign/values.schema.json", schema),
+        ("charts/countersign/values.yaml", values::file()?),
+        ("charts/countersign/README.md", values::readme(&fs::read_to_string(readme)?)?),
+    ] {
         let file = root().join(path);
         if std::env::var_os("UPDATE_GENERATED").is_some() {
             fs::write(&file, &text)?;

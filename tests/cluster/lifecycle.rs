@@ -63,6 +63,10 @@ pub(crate) fn doctor(world: &mut World) -> Result<(), Problem> {
             assert!(unsigned.stderr.contains("no matching repositories"), "{unsigned:?}");
         }
     }
+    // By the rights of Countersign itself less can be seen, and the same is found.
+    let tested = crate::registration::helm_test(world)?;
+    assert!(tested.code == 0 && tested.stdout.contains("every webhook has rules"), "{tested:?}");
+    assert!(tested.stdout.contains("ok    definitions"), "{tested:?}");
     let sound = examine(world)?;
     assert!(sound.code == 0 && !sound.stdout.contains("FAIL"), "{sound:?}");
     if world.plane.release == Release::V1_37 {
@@ -238,11 +242,122 @@ pub(crate) fn purge(world: &mut World) -> Result<(), Problem> {
     wait_for("everything to be gone", || labelled(world).is_ok_and(|found| found.is_empty()))
 }
 
+/// Values that set everything which an API server of this release may know. What it does not know it would drop, or kubectl refuse.
+fn everything(release: Release, authority: &str) -> Value {
+    let mut values = json!({
+        "image": {"repository": "h.io:5000/countersign", "tag": "v7", "digest": format!("sha256:{}", "0a".repeat(32)), "pullPolicy": "Always"},
+        "imagePullSecrets": [{"name": "login"}],
+        "replicas": 1,
+        "mode": "audit",
+        "timeoutSeconds": 20,
+        "namespaceSelector": {
+            "matchLabels": {"reviewed": "yes"},
+            "matchExpressions": [{"key": "tier", "operator": "In", "values": ["a", "b"]}],
+        },
+        "exemptNamespaces": ["cilium"],
+        "config": {"shutdown-delay": "1500ms", "listen": "[::]:8443"},
+        "tls": {"source": "secret", "caBundle": authority},
+        "networkPolicy": {"reviewsFrom": ["10.0.0.0/28", "fd00::/8"], "operationsFrom": ["monitoring"]},
+        "metrics": {"service": {"enabled": true, "annotations": {"a.io/b": "c"}}},
+        "resources": {"limits": {"cpu": "1500m"}},
+        "runAsUser": 1_234_567,
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "a", "operator": "Equal", "value": "b", "effect": "NoExecute", "tolerationSeconds": 6}],
+        "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+            {"matchExpressions": [{"key": "x", "operator": "Exists"}]},
+        ]}}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway"}],
+        "commonLabels": {"team": "security"},
+        "podLabels": {"only": "pods"},
+        "podAnnotations": {"prometheus.io/scrape": "true"},
+        "service": {"annotations": {"a.io/s": "t"}},
+        "extraEnv": [
+            {"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+        "extraVolumes": [{"name": "login", "secret": {"secretName": "registry-login"}}],
+        "extraVolumeMounts": [{"name": "login", "mountPath": "/etc/login", "readOnly": true}],
+        "defaultPolicy": [{"name": "docker.io/*"}],
+    });
+    if release == Release::V1_37 {
+        values["topologySpreadConstraints"][0]["minDomains"] = json!(2);
+        values["topologySpreadConstraints"][0]["whenUnsatisfiable"] = json!("DoNotSchedule");
+    }
+    values
+}
+
+/// The members of an object that another has not, or has otherwise, by their path.
+fn lost(path: &str, wanted: &Value, stored: &Value, found: &mut Vec<String>) {
+    match (wanted, stored) {
+        (Value::Object(members), _) => {
+            for (name, below) in members.iter().filter(|(_, below)| !below.is_null()) {
+                lost(&format!("{path}.{name}"), below, &stored[name], found);
+            }
+        }
+        (Value::Array(items), Value::Array(stored)) if items.len() == stored.len() => {
+            items.iter().zip(stored).for_each(|(item, stored)| lost(path, item, stored, found));
+        }
+        _ if wanted == stored => {}
+        // A quantity, as API servers write it.
+        _ if wanted == "1000" && stored == "1k" => {}
+        _ => found.push(format!("{path}: {wanted} became {stored}")),
+    }
+}
+
+/// With every value set, the API server keeps all that the chart renders to, and its own kinds have room for it.
+fn with_every_value(world: &World) -> Result<(), Problem> {
+    let values = world.folder.path().join("every-value.yaml");
+    let authority = std::fs::read_to_string(&world.ca.ca)?;
+    std::fs::write(&values, everything(world.plane.release, &authority).to_string())?;
+    let values = values.display().to_string();
+    // The definitions and the namespace are there from before.
+    world.helm("upgrade", &["--values", &values])?;
+    let rendered = world.helm("template", &["--values", &values, "--kube-version", world.plane.release.name()])?;
+    let mut compared = 0;
+    for document in documents(&rendered) {
+        let wanted: Value = serde_saphyr::from_str(document)?;
+        let (Some(kind), Some(name)) = (wanted["kind"].as_str(), wanted["metadata"]["name"].as_str()) else { continue };
+        if name == "countersign-test" {
+            // Helm makes it for a test alone.
+            let done = world.plane.send_with("admin", &["apply", "--dry-run=server"], document)?;
+            assert_eq!(done.code, 0, "{done:?}");
+            continue;
+        }
+        let stored = world.plane.get(&[kind, name, "-n", "countersign"])?;
+        let mut missing = Vec::new();
+        lost(kind, &wanted, &stored, &mut missing);
+        assert_eq!(missing, Vec::<String>::new());
+        compared += 1;
+    }
+    assert!(compared > 15, "{compared}: {rendered}");
+    // One pod, and it is ready: a drain may move it.
+    wait_for("a budget that permits a drain", || {
+        let pods = world.plane.get(&["pods", "-n", "countersign"]).unwrap_or_default();
+        for pod in pods["items"].as_array().into_iter().flatten() {
+            let _ = make_ready(world, pod.clone());
+        }
+        let budget = world.plane.get(&["poddisruptionbudget", "countersign", "-n", "countersign"]).unwrap_or_default();
+        budget["status"]["expectedPods"] == 1 && budget["status"]["disruptionsAllowed"] == 1
+    })
+}
+
+/// What a kubelet says of a pod that serves.
+fn make_ready(world: &World, mut pod: Value) -> Result<(), Problem> {
+    let path =
+        format!("/api/v1/namespaces/countersign/pods/{}/status", pod["metadata"]["name"].as_str().unwrap_or_default());
+    let since = "2026-01-01T00:00:00Z";
+    pod["status"] =
+        json!({"phase": "Running", "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": since}]});
+    let done = world.plane.user("admin").send_raw("replace", &path, &pod.to_string())?;
+    if done.code == 0 { Ok(()) } else { Err(done.stderr.into()) }
+}
+
 /// Helm learns from the cluster what it serves, and leaves what people wrote.
 pub(crate) fn helm(world: &mut World) -> Result<(), Problem> {
     world.helm("install", &["--create-namespace"])?;
     world.plane.get(&["poddisruptionbudget", "countersign", "-n", "countersign"])?;
     world.plane.get(&["resourcequota", "countersign", "-n", "countersign"])?;
+    with_every_value(world)?;
     world.signer_secret("countersign", "stays", "leaver")?;
     wait_for("a policy", || {
         world.policy(None, "stays", &json!({"repositories": [{"name": "stays.example.com/*"}]})).is_ok()

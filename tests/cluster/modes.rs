@@ -62,11 +62,8 @@ fn create(world: &World, user: &str, object: &Value) -> Result<(bool, String), P
 }
 
 pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
-    let settings = world.folder.path().join("audit.yaml");
-    std::fs::write(&settings, "mode: audit\n")?;
-    let file = settings.display().to_string();
     // A server that does not enforce reads the labels of namespaces, and its webhooks must not stop anything.
-    for object in world.installation_here(&["--config", &file])? {
+    for object in world.installation_here(&["--mode", "audit"])? {
         if object["kind"] == "ClusterRole" {
             world.plane.apply(&object.to_string())?;
         }

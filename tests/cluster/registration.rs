@@ -49,6 +49,12 @@ fn patch(world: &World, configuration: &str, patch: &Value) -> Result<String, Pr
     world.plane.kubectl("admin", &["patch", configuration, "countersign", "--type", "json", "-p", &patch.to_string()])
 }
 
+/// What the pod of `helm test` does, as the service account that it has: there is no kubelet here that would run it.
+pub(crate) fn helm_test(world: &World) -> Result<Finished, Problem> {
+    let kubeconfig = world.plane.service_account("countersign", "countersign")?.display().to_string();
+    Countersign::run(&["doctor", "--require-registration", "--kubeconfig", &kubeconfig])
+}
+
 /// All is applied, and no replica ever starts, as when the image cannot be pulled: nothing is enforced, and nothing locked.
 pub(crate) fn nobody_serves(world: &mut World) -> Result<(), Problem> {
     world.plane.apply(&world.installation()?)?;
@@ -58,6 +64,9 @@ pub(crate) fn nobody_serves(world: &mut World) -> Result<(), Problem> {
     let doctor = Countersign::run(&["doctor", "--kubeconfig", &kubeconfig])?;
     let words = "WARN  registration";
     assert!(doctor.stdout.matches(words).count() == 3 && doctor.stdout.contains("no replica serves yet"), "{doctor:?}");
+    assert_eq!(doctor.code, 0, "{doctor:?}");
+    let tested = helm_test(world)?;
+    assert!(tested.code == 3 && tested.stdout.matches("FAIL  registration").count() == 3, "{tested:?}");
     world.namespace("early")?;
     for namespace in ["early", "kube-system", "default"] {
         let created = world.plane.send("admin", "create", &pod(namespace, "early", "nginx").to_string())?;

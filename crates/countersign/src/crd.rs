@@ -1,16 +1,19 @@
 //! The custom resource definitions of the policies, for today's clusters and for those of `apiextensions.k8s.io/v1beta1`.
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::{GROUP, entry_schema};
 
 /// Which APIs a cluster has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub(crate) enum Platform {
     /// Kubernetes from 1.16 to today.
     #[default]
     Kubernetes,
     /// OpenShift 3.11, which is Kubernetes 1.11.
+    #[serde(rename = "openshift-3.11")]
     OpenShift311,
 }
 

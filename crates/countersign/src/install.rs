@@ -2,21 +2,30 @@
 
 mod availability;
 mod kube_version;
+mod metrics;
 mod network;
+mod pods;
+mod settings;
 mod uninstall;
+mod values;
 
 use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use thiserror::Error;
 
 use crate::api::{API_VERSION, GROUP};
 use crate::children;
+use crate::config::Mode;
 use crate::crd::{self, Platform};
+use pods::Pods;
+use values::{Metrics, Names, NamespaceSelector};
 
 pub(crate) use kube_version::{KubeVersion, NoRelease};
 pub(crate) use network::{NoSource, Source};
+pub(crate) use values::{TlsSource, Values};
 
 /// The name of everything that is installed.
 pub(crate) const NAME: &str = "countersign";
@@ -36,8 +45,8 @@ pub(crate) const KUBE_SYSTEM: &str = "kube-system";
 /// The label of a namespace with its name. Kubernetes sets it itself since 1.21.
 pub(crate) const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
-/// The user that the container runs as where the platform does not choose one.
-const USER: u32 = 65532;
+/// The authority that cert-manager makes, and the Secret in which it is.
+const AUTHORITY: &str = "countersign-ca";
 
 const REVIEWS_PORT: u16 = 8443;
 const OPERATIONS_PORT: u16 = 8081;
@@ -59,6 +68,17 @@ pub(crate) enum Tls {
     },
 }
 
+/// Why nothing can be printed.
+#[derive(Debug, Error)]
+pub(crate) enum InstallError {
+    /// Something cannot be written as YAML.
+    #[error(transparent)]
+    Yaml(#[from] serde_saphyr::ser::Error),
+    /// Values that contradict each other.
+    #[error("{0}")]
+    Values(String),
+}
+
 /// What may differ between installations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Install {
@@ -68,6 +88,14 @@ pub(crate) struct Install {
     pub kube_version: Option<KubeVersion>,
     /// The namespace, which is exempt from review.
     pub namespace: String,
+    /// Whether to make it.
+    pub makes_namespace: bool,
+    /// What is done with a workload that would be denied.
+    pub mode: Mode,
+    /// How long the API server waits for a review.
+    pub timeout_seconds: u32,
+    /// Which of the namespaces that are not exempt are reviewed; all if empty.
+    pub namespace_selector: NamespaceSelector,
     /// Whether `kube-system` is reviewed on [`Platform::Kubernetes`], where it is exempt otherwise.
     pub review_kube_system: bool,
     /// Further namespaces that are exempt.
@@ -82,28 +110,24 @@ pub(crate) struct Install {
     pub replicas: u32,
     /// The serving certificate.
     pub tls: Tls,
+    /// How metrics are collected.
+    pub metrics: Metrics,
+    /// Further labels of all objects.
+    pub labels: Names,
+    /// Annotations of the Service of the webhooks.
+    pub service_annotations: Names,
+    /// What the pods have.
+    pub pods: Pods,
     /// Settings of `serve`, as they stand in a configuration file.
     pub config: Value,
     /// `spec.repositories` of the ClusterImagePolicy `default`; null or empty for none.
     pub default_policy: Value,
 }
 
+#[cfg(test)]
 impl Default for Install {
     fn default() -> Self {
-        Self {
-            platform: Platform::Kubernetes,
-            kube_version: None,
-            namespace: NAME.to_owned(),
-            review_kube_system: false,
-            exempt_namespaces: Vec::new(),
-            reviews_from: Vec::new(),
-            operations_from: Vec::new(),
-            image: format!("countersign:{}", env!("CARGO_PKG_VERSION")),
-            replicas: 2,
-            tls: Tls::SelfManaged,
-            config: json!({}),
-            default_policy: Value::Null,
-        }
+        Values::of("").unwrap().install(NAME).unwrap()
     }
 }
 
@@ -111,9 +135,9 @@ impl Install {
     /// All objects, in order: what others need comes first, and the webhook configurations last.
     ///
     /// # Errors
-    /// A configuration that cannot be written as YAML.
-    pub(crate) fn objects(&self) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
-        let mut objects = vec![self.namespace()];
+    /// Values that contradict each other.
+    pub(crate) fn objects(&self) -> Result<Vec<Value>, InstallError> {
+        let mut objects: Vec<Value> = self.makes_namespace.then(|| self.namespace()).into_iter().collect();
         objects.extend(crd::all(self.platform));
         objects.push(self.object("v1", "ServiceAccount", json!({})));
         if self.platform == Platform::OpenShift311 {
@@ -125,11 +149,21 @@ impl Install {
         objects.extend(self.cert_manager());
         objects.push(self.service());
         objects.extend(self.quota());
-        objects.push(self.deployment());
-        objects.push(self.disruption_budget());
+        objects.push(self.deployment()?);
+        objects.extend(self.disruption_budget());
         objects.push(self.network_policy());
-        objects.extend(self.default_cluster_policy());
+        objects.extend(self.metrics());
+        objects.extend(default_cluster_policy(&self.default_policy));
         objects.extend(self.webhooks());
+        let own = self.labels();
+        // The definitions are the same in all installations.
+        for object in objects.iter_mut().filter(|object| object["kind"] != "CustomResourceDefinition") {
+            for (name, value) in own.as_object().into_iter().flatten() {
+                if object["metadata"]["labels"].get(name).is_none() {
+                    object["metadata"]["labels"][name] = value.clone();
+                }
+            }
+        }
         Ok(objects)
     }
 
@@ -137,8 +171,8 @@ impl Install {
     ///
     /// # Errors
     /// As [`Self::objects`].
-    pub(crate) fn yaml(&self) -> Result<String, serde_saphyr::ser::Error> {
-        to_yaml(&self.objects()?)
+    pub(crate) fn yaml(&self) -> Result<String, InstallError> {
+        Ok(to_yaml(&self.objects()?)?)
     }
 
     /// Whether this is Kubernetes 1.`minor` or later.
@@ -149,7 +183,7 @@ impl Install {
 
     /// Whether the server denies; without that it only warns or logs where nobody says more.
     fn enforces(&self) -> bool {
-        self.config.get("mode").and_then(Value::as_str).is_none_or(|mode| mode == "enforce")
+        self.mode == Mode::Enforce
     }
 
     /// The namespaces that are not reviewed. Its own pods must come up when no other is left to review them, and on Kubernetes what
@@ -166,8 +200,20 @@ impl Install {
         exempt
     }
 
-    fn labels() -> Value {
+    /// The labels by which the pods are found. A Deployment keeps those that it was made with.
+    fn selector() -> Value {
         json!({"app.kubernetes.io/name": NAME})
+    }
+
+    /// The labels of everything.
+    fn labels(&self) -> Value {
+        let mut labels = Self::selector();
+        labels["app.kubernetes.io/instance"] = json!(NAME);
+        labels["app.kubernetes.io/version"] = json!(env!("CARGO_PKG_VERSION"));
+        for (name, value) in &self.labels {
+            labels[name] = json!(value);
+        }
+        labels
     }
 
     /// An object of the installation's namespace.
@@ -276,120 +322,49 @@ impl Install {
         ]
     }
 
-    fn config_map(&self) -> Result<Value, serde_saphyr::ser::Error> {
-        let text = serde_saphyr::to_string(&self.config)?;
-        Ok(self.object("v1", "ConfigMap", json!({"data": {"config.yaml": format!("{}\n", text.trim_end())}})))
-    }
-
+    /// An authority that lives for ten years, and a certificate of it that is renewed often: the API server trusts the authority, so
+    /// that a new certificate changes nothing for it. The authority keeps its key when it is renewed itself, so that what it
+    /// has signed stays good, whichever of both the API server knows.
     fn cert_manager(&self) -> Vec<Value> {
         if self.tls != Tls::CertManager {
             return Vec::new();
         }
-        let certificate = json!({"spec": {
+        let named = |kind: &str, name: &str, spec: Value| {
+            let mut object = self.object("cert-manager.io/v1", kind, json!({"spec": spec}));
+            object["metadata"]["name"] = json!(name);
+            object
+        };
+        let authority = json!({
+            "isCA": true,
+            "commonName": AUTHORITY,
+            "secretName": AUTHORITY,
+            "duration": "87600h",
+            "issuerRef": {"kind": "Issuer", "name": "countersign-self-signed"},
+            "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Never"},
+        });
+        let certificate = json!({
             "secretName": TLS_SECRET,
             "dnsNames": [format!("{NAME}.{}.svc", self.namespace)],
-            "issuerRef": {"kind": "Issuer", "name": NAME},
+            "duration": "2160h",
+            "usages": ["digital signature", "server auth"],
+            "issuerRef": {"kind": "Issuer", "name": AUTHORITY},
             "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
-        }});
+        });
         vec![
-            self.object("cert-manager.io/v1", "Issuer", json!({"spec": {"selfSigned": {}}})),
-            self.object("cert-manager.io/v1", "Certificate", certificate),
+            named("Issuer", "countersign-self-signed", json!({"selfSigned": {}})),
+            named("Certificate", AUTHORITY, authority),
+            named("Issuer", AUTHORITY, json!({"ca": {"secretName": AUTHORITY}})),
+            named("Certificate", NAME, certificate),
         ]
     }
 
     fn service(&self) -> Value {
         let ports = json!([{"name": "reviews", "port": 443, "targetPort": "reviews", "protocol": "TCP"}]);
-        self.object("v1", "Service", json!({"spec": {"selector": Self::labels(), "ports": ports}}))
-    }
-
-    fn deployment(&self) -> Value {
-        let mut arguments = vec![
-            "serve".to_owned(),
-            "--config=/etc/countersign/config.yaml".to_owned(),
-            format!("--listen=0.0.0.0:{REVIEWS_PORT}"),
-            format!("--ops-listen=0.0.0.0:{OPERATIONS_PORT}"),
-            "--trust-ca=/etc/countersign-trust-ca".to_owned(),
-            "--shutdown-delay=5s".to_owned(),
-            format!("--webhook-configuration={NAME}"),
-        ];
-        let mut mounts = vec![
-            json!({"name": "config", "mountPath": "/etc/countersign", "readOnly": true}),
-            json!({"name": "trust-ca", "mountPath": "/etc/countersign-trust-ca", "readOnly": true}),
-            json!({"name": "client-ca", "mountPath": "/etc/countersign-client-ca", "readOnly": true}),
-        ];
-        let mut volumes = vec![
-            json!({"name": "config", "configMap": {"name": NAME}}),
-            json!({"name": "trust-ca", "configMap": {"name": "countersign-trust-ca", "optional": true}}),
-            json!({"name": "client-ca", "configMap": {"name": "countersign-client-ca", "optional": true}}),
-        ];
-        let secret = match &self.tls {
-            Tls::SelfManaged => {
-                arguments.push(format!("--tls-secret={TLS_SECRET}"));
-                arguments.push(format!("--service={NAME}"));
-                None
-            }
-            Tls::CertManager => Some(TLS_SECRET),
-            Tls::Secret { name, .. } => Some(name.as_str()),
-        };
-        if let Some(secret) = secret {
-            arguments.extend(["--tls-cert=/tls/tls.crt".to_owned(), "--tls-key=/tls/tls.key".to_owned()]);
-            mounts.push(json!({"name": "tls", "mountPath": "/tls", "readOnly": true}));
-            volumes.push(json!({"name": "tls", "secret": {"secretName": secret}}));
+        let mut service = self.object("v1", "Service", json!({"spec": {"selector": Self::selector(), "ports": ports}}));
+        if !self.service_annotations.is_empty() {
+            service["metadata"]["annotations"] = json!(self.service_annotations);
         }
-        let probe = |path: &str| json!({"httpGet": {"path": path, "port": "operations"}, "periodSeconds": 5});
-        let container = json!({
-            "name": NAME,
-            "image": self.image,
-            "args": arguments,
-            "env": [{"name": "COUNTERSIGN_NAMESPACE", "valueFrom": {"fieldRef": {"fieldPath": "metadata.namespace"}}}],
-            "ports": [
-                {"name": "reviews", "containerPort": REVIEWS_PORT, "protocol": "TCP"},
-                {"name": "operations", "containerPort": OPERATIONS_PORT, "protocol": "TCP"},
-            ],
-            "livenessProbe": probe("/livez"),
-            "readinessProbe": probe("/readyz"),
-            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "1Gi"}},
-            "securityContext": {
-                "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "runAsNonRoot": true,
-                "capabilities": {"drop": ["ALL"]},
-            },
-            "volumeMounts": mounts,
-        });
-        let mut pod = json!({
-            "serviceAccountName": NAME,
-            "terminationGracePeriodSeconds": 45,
-            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
-                "weight": 100,
-                "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": Self::labels()}},
-            }]}},
-            "containers": [container],
-            "volumes": volumes,
-        });
-        if self.platform == Platform::Kubernetes {
-            // OpenShift gives each namespace a range of users; a fixed one would not fit it.
-            pod["securityContext"] = json!({"runAsUser": USER, "runAsGroup": USER, "runAsNonRoot": true});
-        }
-        if self.since(19) {
-            pod["securityContext"]["seccompProfile"] = json!({"type": "RuntimeDefault"});
-        }
-        if let Some(class) = self.priority_class() {
-            pod["priorityClassName"] = json!(class);
-        }
-        let spec = json!({
-            "replicas": self.replicas,
-            "selector": {"matchLabels": Self::labels()},
-            // A new pod is ready before an old one goes: at no moment is the webhook short of one.
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": Self::labels()}, "spec": pod},
-        });
-        self.object("apps/v1", "Deployment", json!({"spec": spec}))
-    }
-
-    /// The ClusterImagePolicy `default`, if there is to be one.
-    pub(crate) fn default_cluster_policy(&self) -> Option<Value> {
-        let repositories = self.default_policy.as_array().filter(|repositories| !repositories.is_empty())?;
-        let spec = json!({"spec": {"repositories": repositories}});
-        Some(cluster_object(API_VERSION, "ClusterImagePolicy", "default", spec))
+        service
     }
 
     /// The mutating webhook pins; the validating one, which the API server asks after every mutation, sees what will be stored.
@@ -399,11 +374,13 @@ impl Install {
         reviewed_policies["failurePolicy"] = json!("Ignore");
         let mut mutating = self.webhook(WEBHOOK, "/admit");
         let mut validating = self.webhook(WEBHOOK, "/validate");
-        let exempt = self.exempt();
+        let mut expressions = vec![json!({"key": NAME_LABEL, "operator": "NotIn", "values": self.exempt()})];
+        expressions.extend(self.namespace_selector.match_expressions.iter().cloned());
         for webhook in [&mut mutating, &mut validating] {
-            webhook["namespaceSelector"] = json!({"matchExpressions": [
-                {"key": NAME_LABEL, "operator": "NotIn", "values": exempt},
-            ]});
+            webhook["namespaceSelector"] = json!({"matchExpressions": expressions});
+            if !self.namespace_selector.match_labels.is_empty() {
+                webhook["namespaceSelector"]["matchLabels"] = json!(self.namespace_selector.match_labels);
+            }
         }
         if self.platform == Platform::Kubernetes {
             // What another webhook puts into the object after this one is pinned too.
@@ -417,7 +394,7 @@ impl Install {
             let mut object = cluster_object(version, kind, NAME, json!({"webhooks": webhooks}));
             if self.tls == Tls::CertManager {
                 object["metadata"]["annotations"] =
-                    json!({"cert-manager.io/inject-ca-from": format!("{}/{NAME}", self.namespace)});
+                    json!({"cert-manager.io/inject-ca-from": format!("{}/{AUTHORITY}", self.namespace)});
             }
             object
         };
@@ -441,7 +418,7 @@ impl Install {
             webhook["clientConfig"]["service"]["port"] = json!(443);
             webhook["matchPolicy"] = json!("Equivalent");
             webhook["sideEffects"] = json!("NoneOnDryRun");
-            webhook["timeoutSeconds"] = json!(10);
+            webhook["timeoutSeconds"] = json!(self.timeout_seconds);
         }
         if let Tls::Secret { ca_bundle, .. } = &self.tls {
             webhook["clientConfig"]["caBundle"] = json!(STANDARD.encode(ca_bundle));
@@ -459,10 +436,17 @@ fn owners() -> BTreeMap<&'static str, Vec<&'static str>> {
     groups
 }
 
+/// The ClusterImagePolicy `default`, if there is to be one.
+pub(crate) fn default_cluster_policy(repositories: &Value) -> Option<Value> {
+    let repositories = repositories.as_array().filter(|repositories| !repositories.is_empty())?;
+    let spec = json!({"spec": {"repositories": repositories}});
+    Some(cluster_object(API_VERSION, "ClusterImagePolicy", "default", spec))
+}
+
 /// An object of the whole cluster.
 fn cluster_object(api_version: &str, kind: &str, name: &str, rest: Value) -> Value {
     let mut object = json!({
-        "apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": Install::labels()},
+        "apiVersion": api_version, "kind": kind, "metadata": {"name": name, "labels": Install::selector()},
     });
     if let (Some(object), Value::Object(rest)) = (object.as_object_mut(), rest) {
         object.extend(rest);
@@ -477,4 +461,56 @@ fn cluster_object(api_version: &str, kind: &str, name: &str, rest: Value) -> Val
 pub(crate) fn to_yaml(objects: &[Value]) -> Result<String, serde_saphyr::ser::Error> {
     let documents = objects.iter().map(serde_saphyr::to_string).collect::<Result<Vec<_>, _>>()?;
     Ok(documents.iter().map(|document| format!("{}\n", document.trim_end())).collect::<Vec<_>>().join("---\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(install: &Install, kind: &str, name: &str) -> Value {
+        let objects = install.objects().unwrap();
+        let found = objects.into_iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+        found.unwrap_or_default()
+    }
+
+    /// What the API server trusts is not what is renewed every few weeks.
+    #[test]
+    fn a_renewed_certificate_has_the_same_authority() {
+        let install = Install { tls: Tls::CertManager, ..Install::default() };
+        let serving = found(&install, "Certificate", NAME);
+        let issuer = found(&install, "Issuer", serving["spec"]["issuerRef"]["name"].as_str().unwrap());
+        let authority = found(&install, "Certificate", issuer["spec"]["ca"]["secretName"].as_str().unwrap());
+        assert_eq!(authority["spec"]["isCA"], true);
+        assert_eq!(authority["spec"]["privateKey"]["rotationPolicy"], "Never");
+        for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+            let annotations = &found(&install, kind, NAME)["metadata"]["annotations"];
+            assert_eq!(annotations["cert-manager.io/inject-ca-from"], format!("{NAME}/{AUTHORITY}"));
+        }
+    }
+
+    /// Of pods that say which user or group they are, OpenShift 4's `restricted-v2` admits none but those of the namespace's range.
+    #[test]
+    fn pods_say_not_who_they_are_unless_they_are_told_to() {
+        let security = |install: &Install| {
+            found(install, "Deployment", NAME)["spec"]["template"]["spec"]["securityContext"].clone()
+        };
+        let expected = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+        assert_eq!(security(&Install::default()), expected);
+        let mut told = Install::default();
+        told.pods.run_as_user = Some(7);
+        assert_eq!((&security(&told)["runAsUser"], &security(&told)["runAsGroup"]), (&json!(7), &json!(7)));
+    }
+
+    /// No number of pods is one of which a drain could move none.
+    #[test]
+    fn a_budget_always_permits_a_drain() {
+        for platform in [Platform::Kubernetes, Platform::OpenShift311] {
+            for replicas in [1, 2, 5] {
+                let install = Install { platform, replicas, ..Install::default() };
+                let spec = &found(&install, "PodDisruptionBudget", NAME)["spec"];
+                let least = spec["minAvailable"].as_u64().unwrap_or(0);
+                assert!(least < u64::from(replicas), "{replicas}: {spec}");
+            }
+        }
+    }
 }

@@ -56,6 +56,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME=KEYFILE")]
     signer: Vec<String>,
 
+    /// Fail, too, unless the webhooks of the installation are known to have rules, by which workloads are reviewed
+    #[arg(long, conflicts_with_all = ["policies", "trust_server"])]
+    require_registration: bool,
+
     #[command(flatten)]
     reach: clients::Reach,
 
@@ -170,7 +174,7 @@ async fn walk(args: &Args) -> anyhow::Result<u8> {
     let mut sound = true;
     if let Some(From::Cluster(kubeconfig)) = &from {
         let cluster = Cluster::connect(kubeconfig.as_deref()).await?;
-        sound = cluster::look(&cluster.client, &mut walk).await;
+        sound = cluster::look(&cluster.client, &mut walk, args.require_registration).await;
     }
     let code = match image {
         Some(image) => walk_to(args, image, &settings, from.as_ref(), &mut walk).await?,

@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::exit;
 use super::output::print;
-use crate::config::Settings;
+use crate::config::{Mode, Settings};
 use crate::crd::{self, Platform};
-use crate::install::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Source, TLS_SECRET, Tls, to_yaml};
+use crate::install::{KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Source, TlsSource, Values, to_yaml};
 
 /// Print everything to install in a cluster, in the right order
 #[derive(Debug, clap::Args)]
@@ -17,11 +17,15 @@ use crate::install::{Install, KUBE_SYSTEM, KubeVersion, NoRelease, NoSource, Sou
     after_help = "Examples:\n  countersign manifests | kubectl apply -f -\n  countersign manifests --for openshift-3.11 --default-policy defaults.yaml | oc apply -f -\n  countersign manifests --only crds\n  countersign manifests --uninstall | kubectl delete --ignore-not-found -f -\n\nThe namespace of the installation is exempt from review, so that its own pods can start when none of them runs:\nwhoever may create pods in it, or edit its Secrets, is trusted by the whole cluster."
 )]
 pub(crate) struct Args {
-    /// Which APIs the cluster has
-    #[arg(long = "for", value_name = "PLATFORM", default_value = "kubernetes")]
-    platform: PlatformName,
+    /// Values as the Helm chart takes them, YAML, for all that no flag says; flags win over them
+    #[arg(long, value_name = "FILE")]
+    values: Option<PathBuf>,
 
-    /// The cluster's release of Kubernetes, with --for kubernetes: 1.16 or later [default: today's, which is right from 1.21]
+    /// Which APIs the cluster has [default: kubernetes]
+    #[arg(long = "for", value_name = "PLATFORM")]
+    platform: Option<PlatformName>,
+
+    /// The cluster's release of Kubernetes, with --for kubernetes: 1.16 or later [default: today's, which is right from 1.27]
     #[arg(long, value_name = "VERSION", value_parser = kube_version)]
     kube_version: Option<KubeVersion>,
 
@@ -42,21 +46,25 @@ pub(crate) struct Args {
     #[arg(long, default_value = "countersign")]
     namespace: String,
 
-    /// Container image to run
-    #[arg(long, default_value_t = Install::default().image)]
-    image: String,
+    /// Container image to run [default: countersign, with this program's version]
+    #[arg(long)]
+    image: Option<String>,
 
-    /// How many pods
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=100))]
-    replicas: u32,
+    /// How many pods [default: 2]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=100))]
+    replicas: Option<u32>,
 
-    /// Where the serving certificate comes from
-    #[arg(long, value_name = "SOURCE", default_value = "self-managed")]
-    tls: TlsName,
+    /// What to do with workloads that are denied [default: enforce]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<Mode>,
 
-    /// Secret with tls.crt and tls.key, with --tls secret
-    #[arg(long, value_name = "NAME", default_value = TLS_SECRET)]
-    tls_secret: String,
+    /// Where the serving certificate comes from [default: self-managed]
+    #[arg(long, value_name = "SOURCE")]
+    tls: Option<TlsSource>,
+
+    /// Secret with tls.crt and tls.key, with --tls secret [default: countersign-tls]
+    #[arg(long, value_name = "NAME")]
+    tls_secret: Option<String>,
 
     /// Authorities that the API server is to trust, PEM, with --tls secret
     #[arg(long, value_name = "FILE")]
@@ -110,55 +118,75 @@ enum Only {
     Crds,
 }
 
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum TlsName {
-    /// Countersign makes and rotates it
-    SelfManaged,
-    /// cert-manager makes it
-    CertManager,
-    /// A Secret holds it
-    Secret,
-}
-
 pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
-    let platform = match args.platform {
-        PlatformName::Kubernetes => Platform::Kubernetes,
-        PlatformName::OpenShift311 => Platform::OpenShift311,
-    };
-    refuse(args)?;
+    let values = values(args)?;
+    refuse(args, &values)?;
     if args.only == Only::Crds {
-        print(&to_yaml(&crd::all(platform))?);
+        print(&to_yaml(&crd::all(values.platform))?);
         return Ok(exit::OK);
     }
-    let tls = match (args.tls, &args.ca_bundle) {
-        (TlsName::SelfManaged, None) => Tls::SelfManaged,
-        (TlsName::CertManager, None) => Tls::CertManager,
-        (TlsName::Secret, Some(path)) => {
-            let ca_bundle = std::fs::read(path).with_context(|| format!("--ca-bundle {}", path.display()))?;
-            if !ca_bundle.starts_with(b"-----BEGIN") {
-                bail!("--ca-bundle {} is not PEM", path.display());
-            }
-            Tls::Secret { name: args.tls_secret.clone(), ca_bundle }
-        }
-        (TlsName::Secret, None) => bail!("--tls secret needs --ca-bundle FILE, the authorities of that certificate"),
-        (_, Some(_)) => bail!("--ca-bundle goes with --tls secret alone"),
-    };
-    let install = Install {
-        platform,
-        kube_version: args.kube_version,
-        namespace: args.namespace.clone(),
-        review_kube_system: args.review_kube_system,
-        exempt_namespaces: args.exempt_namespace.clone(),
-        reviews_from: args.reviews_from.clone(),
-        operations_from: args.operations_from.clone(),
-        image: args.image.clone(),
-        replicas: args.replicas,
-        tls,
-        config: config(args.config.as_deref())?,
-        default_policy: default_policy(args.default_policy.as_deref())?,
-    };
+    let mut install = values.install(&args.namespace)?;
+    install.kube_version = args.kube_version;
+    if let Some(image) = &args.image {
+        install.image.clone_from(image);
+    }
+    if !args.reviews_from.is_empty() {
+        install.reviews_from.clone_from(&args.reviews_from);
+    }
+    if !args.operations_from.is_empty() {
+        install.operations_from.clone_from(&args.operations_from);
+    }
+    if args.default_policy.is_some() {
+        install.default_policy = default_policy(args.default_policy.as_deref())?;
+    }
     print(&if args.uninstall { to_yaml(&install.uninstall(args.purge)?)? } else { install.yaml()? });
     Ok(exit::OK)
+}
+
+/// The values of the file, with what the flags say instead.
+fn values(args: &Args) -> anyhow::Result<Values> {
+    let mut values = match &args.values {
+        None => Values::of("")?,
+        Some(path) => {
+            let named = || format!("--values {}", path.display());
+            Values::of(&std::fs::read_to_string(path).with_context(named)?).with_context(named)?
+        }
+    };
+    if let Some(platform) = args.platform {
+        values.platform = match platform {
+            PlatformName::Kubernetes => Platform::Kubernetes,
+            PlatformName::OpenShift311 => Platform::OpenShift311,
+        };
+    }
+    values.replicas = args.replicas.unwrap_or(values.replicas);
+    values.mode = args.mode.unwrap_or(values.mode);
+    values.review_kube_system |= args.review_kube_system;
+    if !args.exempt_namespace.is_empty() {
+        values.exempt_namespaces.clone_from(&args.exempt_namespace);
+    }
+    values.tls.source = args.tls.unwrap_or(values.tls.source);
+    if let Some(name) = &args.tls_secret {
+        values.tls.secret_name.clone_from(name);
+    }
+    if let Some(path) = &args.ca_bundle {
+        let named = || format!("--ca-bundle {}", path.display());
+        values.tls.ca_bundle = std::fs::read_to_string(path).with_context(named)?;
+        if !values.tls.ca_bundle.starts_with("-----BEGIN") {
+            bail!("{} is not PEM", named());
+        }
+        if values.tls.source != TlsSource::Secret {
+            bail!("--ca-bundle goes with --tls secret alone");
+        }
+    } else if values.tls.source == TlsSource::Secret && values.tls.ca_bundle.is_empty() {
+        bail!("--tls secret needs --ca-bundle FILE, the authorities of that certificate");
+    }
+    if let Some(path) = &args.config {
+        if values.config.as_object().is_some_and(|given| !given.is_empty()) {
+            bail!("--config and config of --values say the same thing twice; give one of them");
+        }
+        values.config = config(path)?;
+    }
+    Ok(values)
 }
 
 fn kube_version(text: &str) -> Result<KubeVersion, NoRelease> {
@@ -170,14 +198,14 @@ fn source(text: &str) -> Result<Source, NoSource> {
 }
 
 /// Refuses what would install something else than was meant.
-fn refuse(args: &Args) -> anyhow::Result<()> {
-    match (args.platform, args.kube_version) {
-        (PlatformName::OpenShift311, Some(_)) => {
+fn refuse(args: &Args, values: &Values) -> anyhow::Result<()> {
+    match (values.platform, args.kube_version) {
+        (Platform::OpenShift311, Some(_)) => {
             bail!(
                 "--kube-version goes with --for kubernetes; what --for openshift-3.11 prints is the same for all releases"
             )
         }
-        (PlatformName::Kubernetes, Some(version)) if version < KubeVersion::FIRST => bail!(
+        (Platform::Kubernetes, Some(version)) if version < KubeVersion::FIRST => bail!(
             "--kube-version {version}: --for kubernetes prints APIs that are served from {} on; use --for openshift-3.11",
             KubeVersion::FIRST
         ),
@@ -189,19 +217,19 @@ fn refuse(args: &Args) -> anyhow::Result<()> {
             args.namespace
         );
     }
-    if args.review_kube_system && args.exempt_namespace.iter().any(|name| name == KUBE_SYSTEM) {
+    if values.review_kube_system && values.exempt_namespaces.iter().any(|name| name == KUBE_SYSTEM) {
         bail!(
             "--review-kube-system and --exempt-namespace {KUBE_SYSTEM} say the opposite of each other; give one of them"
         );
+    }
+    if !(3..=30).contains(&values.timeout_seconds) {
+        bail!("timeoutSeconds is {}, and must be from 3 to 30", values.timeout_seconds);
     }
     Ok(())
 }
 
 /// Settings that `serve` would refuse are refused here, before they are in a cluster.
-fn config(path: Option<&std::path::Path>) -> anyhow::Result<Value> {
-    let Some(path) = path else {
-        return Ok(serde_json::json!({}));
-    };
+fn config(path: &std::path::Path) -> anyhow::Result<Value> {
     Settings::from_file(path)?;
     let text = std::fs::read_to_string(path).with_context(|| format!("--config {}", path.display()))?;
     Ok(serde_saphyr::from_str(&text)?)

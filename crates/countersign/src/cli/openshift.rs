@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::exit;
 use super::output::print;
-use crate::install::{Install, to_yaml};
+use crate::install::{default_cluster_policy, to_yaml};
 use crate::master_config::{self, Listed, OwnImages, PluginState, RESTART, Report};
 
 /// Read and change the master-config.yaml of OpenShift 3.11
@@ -108,8 +108,7 @@ fn check(path: &Path, format: Format) -> anyhow::Result<u8> {
                 comment = format!("# {}\n", said(own));
                 eprintln!("{}", said(own));
             }
-            let install = Install { default_policy: repositories, ..Install::default() };
-            print(&(comment + &to_yaml(install.default_cluster_policy().as_slice())?));
+            print(&(comment + &to_yaml(default_cluster_policy(&repositories).as_slice())?));
             return Ok(exit::OK);
         }
     }

@@ -22,7 +22,7 @@ pub(crate) struct FurtherKind {
 impl FurtherKind {
     /// One name that no API server takes would keep all webhooks from being registered; one with an asterisk would register more
     /// than was meant.
-    pub(super) fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let wrong = |what: &str, found: &str, example: &str| {
             let kind = &self.kind;
             Err(format!("kinds: the {what} of {kind:?} is {found:?}; it must be a name such as {example}"))

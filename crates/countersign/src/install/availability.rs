@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Install;
+use crate::crd::Platform;
 
 /// The class of pods that others make room for, and that are started first.
 const PRIORITY_CLASS: &str = "system-cluster-critical";
@@ -27,9 +28,20 @@ impl Install {
         Some(self.object("v1", "ResourceQuota", json!({"spec": spec})))
     }
 
-    pub(super) fn disruption_budget(&self) -> Value {
+    /// How many pods a drain may take at once. It must never wait for ever: with `minAvailable`, one pod alone could not be moved,
+    /// and pods that are not ready count against it.
+    pub(super) fn disruption_budget(&self) -> Option<Value> {
+        let mut spec = json!({"selector": {"matchLabels": Self::selector()}});
+        match self.platform {
+            Platform::Kubernetes => spec["maxUnavailable"] = json!(1),
+            // Before 1.15 a budget cannot be changed: an installation keeps the form that it has.
+            Platform::OpenShift311 if self.replicas > 1 => spec["minAvailable"] = json!(1),
+            Platform::OpenShift311 => return None,
+        }
+        if self.since(27) {
+            spec["unhealthyPodEvictionPolicy"] = json!("AlwaysAllow");
+        }
         let version = if self.since(21) { "policy/v1" } else { "policy/v1beta1" };
-        let spec = json!({"minAvailable": 1, "selector": {"matchLabels": Self::labels()}});
-        self.object(version, "PodDisruptionBudget", json!({"spec": spec}))
+        Some(self.object(version, "PodDisruptionBudget", json!({"spec": spec})))
     }
 }

@@ -60,7 +60,7 @@ impl Install {
                 rule
             });
         let spec = json!({
-            "podSelector": {"matchLabels": Self::labels()},
+            "podSelector": {"matchLabels": Self::selector()},
             "policyTypes": ["Ingress"],
             "ingress": ingress,
         });

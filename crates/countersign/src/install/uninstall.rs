@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Install, TLS_SECRET, Tls};
+use super::{AUTHORITY, Install, InstallError, TLS_SECRET, Tls};
 
 impl Install {
     /// What `kubectl delete -f -` is to delete, in that order, each object by its name alone: the reverse of [`Self::objects`].
@@ -12,7 +12,7 @@ impl Install {
     ///
     /// # Errors
     /// As [`Self::objects`].
-    pub(crate) fn uninstall(&self, purge: bool) -> Result<Vec<Value>, serde_saphyr::ser::Error> {
+    pub(crate) fn uninstall(&self, purge: bool) -> Result<Vec<Value>, InstallError> {
         let (mut gone, mut kept) = (Vec::new(), Vec::new());
         for object in self.objects()?.iter().rev() {
             match object["kind"].as_str() {
@@ -22,10 +22,15 @@ impl Install {
                 _ => gone.push(named(object)),
             }
         }
-        if !matches!(self.tls, Tls::Secret { .. }) {
+        let made: &[&str] = match self.tls {
+            Tls::SelfManaged => &[TLS_SECRET],
+            Tls::CertManager => &[TLS_SECRET, AUTHORITY],
+            Tls::Secret { .. } => &[],
+        };
+        for name in made {
             // Whoever made it has no right to make it again by now.
             let mut secret = self.object("v1", "Secret", json!({}));
-            secret["metadata"]["name"] = json!(TLS_SECRET);
+            secret["metadata"]["name"] = json!(name);
             gone.push(named(&secret));
         }
         if purge {

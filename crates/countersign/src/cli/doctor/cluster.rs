@@ -19,8 +19,10 @@ use crate::source::definitions::{self, CURE};
 /// The priority class of pods that a node needs before it can run any others: its network, say.
 const NODE_CRITICAL: &str = "system-node-critical";
 
-/// Looks at the installation. Gives whether nothing is wrong that lets images in.
-pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
+/// Looks at the installation. Gives whether nothing is wrong that lets images in; that nothing is reviewed yet counts only if it is
+/// required to be.
+pub(super) async fn look(client: &Client, walk: &mut Walk, required: bool) -> bool {
+    let unregistered = if required { Walk::fail } else { Walk::warn };
     for plural in ["imagepolicies", "clusterimagepolicies"] {
         match definitions::prunes(client, plural).await {
             Ok(false) => walk.step("definitions", &format!("{plural}: every field is read")),
@@ -36,8 +38,8 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
     let stored = match registration::stored(client, NAME).await {
         Ok(stored) => stored,
         Err(cause) => {
-            walk.warn("registration", &format!("cannot be read: {cause}"));
-            return true;
+            unregistered(walk, "registration", &format!("cannot be read: {cause}"));
+            return !required;
         }
     };
     let missing = registration::missing(&stored, NAME);
@@ -45,8 +47,9 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
         walk.step("registration", "every webhook has rules");
     }
     for missing in &missing {
-        walk.warn("registration", missing);
+        unregistered(walk, "registration", missing);
     }
+    let registered_as_required = missing.is_empty() || !required;
     let mut selectors = Vec::new();
     for (kind, found) in &stored {
         match registered(found) {
@@ -55,13 +58,13 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
         }
     }
     if selectors.is_empty() {
-        return true;
+        return registered_as_required;
     }
     let (namespaces, daemon_sets) = match read(client).await {
         Ok(read) => read,
         Err(cause) => {
             walk.warn("exemptions", &format!("the namespaces and DaemonSets cannot be read: {cause}"));
-            return true;
+            return registered_as_required;
         }
     };
     let found = findings(&selectors, &namespaces, &daemon_sets);
@@ -72,7 +75,7 @@ pub(super) async fn look(client: &Client, walk: &mut Walk) -> bool {
             Finding::Hole(said) => walk.fail("exemptions", said),
         }
     }
-    !found.iter().any(|finding| matches!(finding, Finding::Hole(_)))
+    registered_as_required && !found.iter().any(|finding| matches!(finding, Finding::Hole(_)))
 }
 
 /// The namespaces that a registered configuration has reviewed.
