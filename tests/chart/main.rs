@@ -212,6 +212,7 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
     let commands = [
         ("serve", &["serve", "--help"][..]),
         ("review", &["review", "--help"]),
+        ("scan", &["scan", "--help"]),
         ("verify", &["verify", "--help"]),
         ("inspect", &["inspect", "--help"]),
         ("explain", &["explain", "--help"]),
@@ -241,7 +242,7 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
     }
     let listed =
         top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  ")).count();
-    assert_eq!(listed, 14 + 1, "a command of the help is not in the reference:\n{top}");
+    assert_eq!(listed, 15 + 1, "a command of the help is not in the reference:\n{top}");
     let definitions = Countersign::run(&["manifests", "--only", "crds"])?.stdout;
     for (path, text) in [("docs/command-line.md", reference), ("charts/countersign/crds/policies.yaml", definitions)] {
         let file = root().join(path);

@@ -13,6 +13,7 @@ mod manifests;
 mod openshift;
 mod output;
 mod review;
+mod scan;
 mod serve;
 mod trust;
 mod verify;
@@ -46,6 +47,7 @@ pub(crate) struct Cli {
 enum Command {
     Serve(Box<serve::Args>),
     Review(review::Args),
+    Scan(scan::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Explain(explain::Args),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Review(args) => review::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),
