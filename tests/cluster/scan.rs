@@ -160,7 +160,9 @@ pub(crate) fn what_ran_before(world: &mut World) -> Result<(), Problem> {
     let dumped = report(&scan(world, &admin, &["-f", &dump.display().to_string()])?)?;
     let without_versions = |report: &Value| {
         let mut findings = of_namespace(report);
-        findings.iter_mut().for_each(|finding| finding["apiVersion"] = Value::Null);
+        for finding in &mut findings {
+            finding["apiVersion"] = Value::Null;
+        }
         findings
     };
     assert_eq!(without_versions(&dumped), without_versions(&alone));

@@ -131,6 +131,15 @@ fn every_class_is_told_apart() -> Result<(), Problem> {
         "denied": 2, "undecided": 0, "superseded": 1, "static": 1, "exempt": 1, "unpinned": 1, "allowed": 1,
     });
     assert_eq!(report["images"], counts);
+    let pod = |index: usize| pod("shop", &format!("p{index}"), &[("web", &signed), ("other", &unsigned)]);
+    let many = bench.file("many.json", &list(&(0..1200).map(pod).collect::<Vec<_>>()))?;
+    let report_of_many = json_of(&scan(&bench, &["-f", &many, "-o", "json"])?)?;
+    assert_eq!(report_of_many["reviews"], 1, "an image is asked for once");
+    assert_eq!(
+        (&report_of_many["images"]["denied"], &report_of_many["images"]["allowed"]),
+        (&json!(1200), &json!(1200))
+    );
+
     assert_eq!(report["byNamespace"][0]["namespace"], "kube-system");
     assert_eq!(report["exempt"]["namespaces"], json!(["countersign", "kube-system"]));
 

@@ -119,10 +119,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     Ok(report.code(args.strict))
 }
 
-/// Where policies come from, and the cluster that is looked at, by its kubeconfig; none where there is a dump.
+/// Where policies come from, and what is looked at.
 struct Places {
     from: From,
-    cluster: Option<Option<PathBuf>>,
+    what: What,
+}
+
+/// What is looked at.
+enum What {
+    Dump,
+    /// A cluster, by its kubeconfig; `None` is the one around this pod.
+    Cluster(Option<PathBuf>),
 }
 
 impl Places {
@@ -133,16 +140,16 @@ impl Places {
             args.policies.clone().map(From::Folder).or_else(|| cluster.clone().filter(|_| args.names_cluster()));
         let from = typed.or_else(|| settings.policies.clone().map(From::Folder)).or_else(|| cluster.clone());
         let from = from.map_or_else(|| args.cluster().required(settings), Ok)?;
-        let cluster = match cluster {
-            _ if !args.files.is_empty() => None,
-            Some(From::Cluster(kubeconfig)) => Some(kubeconfig),
+        let what = match cluster {
+            _ if !args.files.is_empty() => What::Dump,
+            Some(From::Cluster(kubeconfig)) => What::Cluster(kubeconfig),
             Some(From::Folder(_)) | None => {
                 bail!(
                     "what is to be looked at? Give --kubeconfig FILE or --in-cluster for what runs, or a dump: -f FILE"
                 )
             }
         };
-        Ok(Self { from, cluster })
+        Ok(Self { from, what })
     }
 }
 
@@ -159,10 +166,8 @@ impl Args {
 }
 
 async fn scan(args: &Args, settings: &Settings) -> anyhow::Result<Report> {
-    let Places { from, cluster } = Places::of(args, settings)?;
+    let Places { from, what } = Places::of(args, settings)?;
     let own_namespace = args.secrets.namespace(&from, settings);
-    // Read before anybody is asked.
-    let dump = if args.files.is_empty() { None } else { Some(read_dump(&args.files)) };
     let gate = review::gate(&args.cluster(), &args.reach, settings, &from).await?;
     let mut scan = Scan {
         judge: Judge::new(gate),
@@ -171,8 +176,9 @@ async fn scan(args: &Args, settings: &Settings) -> anyhow::Result<Report> {
         progress: Progress::new(),
         namespaces: &args.namespace,
     };
-    match (dump, cluster) {
-        (Some((documents, unread)), _) => {
+    match what {
+        What::Dump => {
+            let (documents, unread) = read_dump(&args.files);
             scan.report.unread = unread;
             scan.report.exempt = Exempt::usual(&own_namespace, "a dump does not say it");
             scan.dump(documents).await;
@@ -180,12 +186,12 @@ async fn scan(args: &Args, settings: &Settings) -> anyhow::Result<Report> {
                 bail!("no object of the input holds an image, so nothing was looked at");
             }
         }
-        (None, Some(kubeconfig)) => {
+        What::Cluster(kubeconfig) => {
             let cluster = Cluster::connect(kubeconfig.as_deref()).await?;
             scan.cluster(&cluster.client, settings, &own_namespace, args.page_size).await?;
         }
-        (None, None) => {}
     }
+    scan.report.reviews = scan.judge.reviews();
     let mut report = scan.report;
     report.sort();
     Ok(report)
@@ -229,7 +235,7 @@ impl Scan<'_> {
         let mut objects = Vec::new();
         for document in documents {
             let kind = kind(&document);
-            if kind.kind.is_empty() || document.text_of("/apiVersion").is_empty() {
+            if kind.name.is_empty() || document.text_of("/apiVersion").is_empty() {
                 let cause = "it has no apiVersion, or no kind".to_owned();
                 self.report.unread.push(Unread { what: document.place.to_string(), namespace: None, cause });
                 continue;

@@ -107,7 +107,7 @@ impl Judged {
 fn request<'a>(head: &Head, object: Option<&'a RawValue>) -> Request<'a> {
     let kind = &head.kind;
     Request {
-        kind: GroupVersionKind { group: kind.group.clone(), version: kind.version.clone(), kind: kind.kind.clone() },
+        kind: GroupVersionKind { group: kind.group.clone(), version: kind.version.clone(), kind: kind.name.clone() },
         name: Some(head.name.clone()),
         namespace: Some(head.namespace.clone()),
         operation: "CREATE".to_owned(),
@@ -170,7 +170,7 @@ impl Judge {
                 !self.known.contains_key(&key) && under_way.insert(key)
             };
             // Where all of its images are judged together, none of them says anything without the others.
-            let new: Vec<_> = if place.together.is_empty() {
+            let new: Vec<_> = if place.together.is_none() {
                 images.iter().filter(|image| is_new(image, &mut under_way)).cloned().collect()
             } else if images.iter().filter(|image| is_new(image, &mut under_way)).count() > 0 {
                 under_way.extend(workload.images.iter().map(|image| place.key(image)));
@@ -220,16 +220,16 @@ impl Judge {
 struct Place<'a> {
     namespace: &'a str,
     workload: &'a Workload,
-    /// The other images, where they are so many that they may keep each other from being looked at.
-    together: Vec<&'a str>,
+    /// All images of the object, where they are so many that they may keep each other from being looked at.
+    together: Option<String>,
 }
 
 impl<'a> Place<'a> {
     fn of(head: &'a Head, workload: &'a Workload) -> Self {
-        let mut together = Vec::new();
-        if workload.images.len() > FEW {
-            together = workload.images.iter().map(|image| image.image.as_str()).collect();
-        }
+        let together = (workload.images.len() > FEW).then(|| {
+            let images: Vec<_> = workload.images.iter().map(|image| image.image.as_str()).collect();
+            Sha256::of(json!(images).to_string().as_bytes()).to_string()
+        });
         Self { namespace: &head.namespace, workload, together }
     }
 

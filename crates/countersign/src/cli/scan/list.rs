@@ -19,6 +19,10 @@ use crate::config::FurtherKind;
 /// How long the API server may take for one page.
 const PAGE_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many pages are asked for: more than there are objects in any cluster, so that an API server that never ends its list does not keep
+/// us.
+const MAX_PAGES: usize = 1_000_000;
+
 /// How often a page is asked for that the API server was too busy for.
 const TRIES: u32 = 5;
 
@@ -37,7 +41,7 @@ impl Listed {
     /// A kind by the plural name of its resource.
     pub(super) fn new(group: &str, version: &str, kind: &str, plural: &str) -> Self {
         let resource = cluster::resource(group, version, kind, plural);
-        Self { kind: Kind { group: group.to_owned(), version: version.to_owned(), kind: kind.to_owned() }, resource }
+        Self { kind: Kind { group: group.to_owned(), version: version.to_owned(), name: kind.to_owned() }, resource }
     }
 
     /// `deployments.apps`, as access rules and kubectl name it.
@@ -153,6 +157,8 @@ pub(super) struct List {
     /// Where the next page begins; nothing at the beginning.
     token: Option<String>,
     is_done: bool,
+    /// How many pages came.
+    pages: usize,
     /// The objects that came, so that none comes twice where the list begins anew.
     seen: HashSet<Sha256>,
     /// How many had come when the API server last forgot where the list was.
@@ -176,7 +182,7 @@ impl List {
             Some(namespace) => Api::namespaced_with(client.clone(), namespace, &listed.resource),
             None => Api::all_with(client.clone(), &listed.resource),
         };
-        Self { api, page, token: None, is_done: false, seen: HashSet::new(), seen_when_forgotten: None }
+        Self { api, page, token: None, is_done: false, pages: 0, seen: HashSet::new(), seen_when_forgotten: None }
     }
 
     /// The next objects; `None` at the end.
@@ -185,6 +191,10 @@ impl List {
     /// The rest cannot be listed; there is no next page then.
     pub(super) async fn next(&mut self, client: &Client) -> Result<Option<Vec<Box<RawValue>>>, String> {
         while !self.is_done {
+            self.pages += 1;
+            if self.pages > MAX_PAGES {
+                return self.fail("the API server's list does not end");
+            }
             let page = match self.ask(client).await {
                 Ok(page) => page,
                 Err(Trouble::Forgotten(next)) if self.token.is_some() && self.brought_something() => {

@@ -14,14 +14,14 @@ pub(super) struct Kind {
     /// A version of its API.
     pub(super) version: String,
     /// Its name.
-    pub(super) kind: String,
+    pub(super) name: String,
 }
 
 impl Kind {
     /// That of an object that says so itself.
     pub(super) fn of(api_version: &str, kind: &str) -> Self {
         let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
-        Self { group: group.to_owned(), version: version.to_owned(), kind: kind.to_owned() }
+        Self { group: group.to_owned(), version: version.to_owned(), name: kind.to_owned() }
     }
 
     /// As it stands in an object.
@@ -31,7 +31,7 @@ impl Kind {
 
     /// Where it stands among those that make each other: owners come before what they make.
     pub(super) fn rank(&self) -> u8 {
-        match (self.group.as_str(), self.kind.as_str()) {
+        match (self.group.as_str(), self.name.as_str()) {
             ("", "Pod") => 3,
             ("", "ReplicationController") | ("apps" | "extensions", "ReplicaSet") | ("batch", "Job") => 2,
             (group, kind) if known_kind(group, kind).is_some() => 1,
@@ -41,7 +41,7 @@ impl Kind {
 
     /// Whether its objects are kept for somebody who goes back, and nothing runs from them.
     pub(super) fn is_history(&self) -> bool {
-        (self.group.as_str(), self.kind.as_str()) == ("apps", "ControllerRevision")
+        (self.group.as_str(), self.name.as_str()) == ("apps", "ControllerRevision")
     }
 }
 
@@ -95,7 +95,7 @@ impl Head {
             own.clone_into(&mut namespace);
         }
         let owner = controller(&object["metadata"]);
-        let is_pod = (kind.group.as_str(), kind.kind.as_str()) == ("", "Pod");
+        let is_pod = (kind.group.as_str(), kind.name.as_str()) == ("", "Pod");
         Ok(Self {
             is_mirror: is_pod && object["metadata"]["annotations"].get(MIRROR).is_some(),
             is_over: is_over(kind, &object, owner.is_some()),
@@ -109,7 +109,7 @@ impl Head {
 
     /// Kind and name.
     pub(super) fn title(&self) -> String {
-        format!("{}/{}", self.kind.kind, self.name)
+        format!("{}/{}", self.kind.name, self.name)
     }
 }
 
@@ -122,7 +122,7 @@ fn controller(metadata: &Value) -> Option<String> {
 
 fn is_over(kind: &Kind, object: &Value, is_owned: bool) -> bool {
     let status = &object["status"];
-    match (kind.group.as_str(), kind.kind.as_str()) {
+    match (kind.group.as_str(), kind.name.as_str()) {
         ("", "Pod") => matches!(status["phase"].as_str(), Some("Succeeded" | "Failed")),
         ("batch", "Job") => status["conditions"].as_array().into_iter().flatten().any(|condition| {
             condition["status"] == "True" && matches!(condition["type"].as_str(), Some("Complete" | "Failed"))

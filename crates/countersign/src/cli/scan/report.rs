@@ -64,6 +64,12 @@ impl Class {
     }
 }
 
+impl Serialize for Class {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
 /// How many images there are of each class.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts([usize; Class::ALL.len()]);
@@ -100,7 +106,6 @@ pub(super) struct Finding {
     pub(super) uid: String,
     pub(super) container: String,
     pub(super) image: String,
-    #[serde(serialize_with = "class_word")]
     pub(super) class: Class,
     /// What the webhook would say: allowed, denied, superseded or undecided.
     pub(super) verdict: &'static str,
@@ -110,10 +115,6 @@ pub(super) struct Finding {
     pub(super) policy: Option<EntryRef>,
     /// How many further objects of the same owner have it at the same place.
     pub(super) alike: usize,
-}
-
-fn class_word<S: serde::Serializer>(class: &Class, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(class.word())
 }
 
 /// Something that could not be listed or read, and so was not judged.
@@ -146,6 +147,8 @@ pub(super) struct Report {
     pub(super) folded: usize,
     /// How many were over.
     pub(super) over: usize,
+    /// How often the gate was asked.
+    pub(super) reviews: usize,
     /// What is to be told.
     pub(super) findings: Vec<Finding>,
     /// What was not read.
@@ -184,7 +187,7 @@ impl Report {
         self.findings.push(Finding {
             namespace: head.namespace.clone(),
             api_version: head.kind.api_version(),
-            kind: head.kind.kind.clone(),
+            kind: head.kind.name.clone(),
             name: head.name.clone(),
             uid: head.uid.clone(),
             container: image.path.clone(),
@@ -259,12 +262,11 @@ impl Report {
                 Class::Denied | Class::Undecided => verdict_word(class.word(), false),
                 _ => class.word().to_owned(),
             };
-            let said = match (&finding.cause, &finding.reason) {
-                (Some(cause), Some(reason)) => format!("{cause}: {reason}"),
-                _ => {
-                    let digest = finding.pinned.as_deref().and_then(|pinned| pinned.rsplit_once('@'));
-                    format!("never-pinned: {} is signed", digest.map_or("", |(_, digest)| digest))
-                }
+            let said = if let (Some(cause), Some(reason)) = (&finding.cause, &finding.reason) {
+                format!("{cause}: {reason}")
+            } else {
+                let digest = finding.pinned.as_deref().and_then(|pinned| pinned.rsplit_once('@'));
+                format!("never-pinned: {} is signed", digest.map_or("", |(_, digest)| digest))
             };
             vec![
                 shown(&finding.namespace),
@@ -301,9 +303,9 @@ impl Report {
             text.push('\n');
             text += &table(&["CAUSE", "CLASS", "IMAGES"], &causes.iter().map(row).collect::<Vec<_>>());
         }
-        let Self { objects, folded, over, .. } = self;
+        let Self { objects, folded, over, reviews, .. } = self;
         text += &format!(
-            "\n{objects} objects were looked at; {folded} of them have what their owners have, and {over} more are over.\n{}\n",
+            "\n{objects} objects were looked at, in {reviews} reviews; {folded} of them have what their owners have, and {over} more are over.\n{}\n",
             self.exempt.told()
         );
         text
@@ -319,6 +321,7 @@ impl Report {
         let cause = |(cause, class, count): (&str, Class, usize)| serde_json::json!({"cause": cause, "class": class.word(), "images": count});
         serde_json::json!({
             "objects": {"seen": self.objects, "folded": self.folded, "over": self.over},
+            "reviews": self.reviews,
             "images": self.counts().words(),
             "byNamespace": namespaces,
             "byCause": self.causes().into_iter().map(cause).collect::<Vec<_>>(),
@@ -331,6 +334,6 @@ impl Report {
 
 fn alike(head: &Head, image: &ContainerImage) -> Sha256 {
     let owner = head.owner.as_deref().unwrap_or_default();
-    let key = serde_json::json!([head.namespace, head.kind.kind, owner, image.path, image.image]);
+    let key = serde_json::json!([head.namespace, head.kind.name, owner, image.path, image.image]);
     Sha256::of(key.to_string().as_bytes())
 }
