@@ -146,7 +146,7 @@ fn by_token(folder: &tempfile::TempDir, ca: &Ca) -> Result<(), Problem> {
             None => assert_eq!(response["allowed"], true, "{secrets:?} {account:?}: {response}"),
             Some(refusal) => {
                 assert!(message(&response).contains(refusal.as_str()), "{secrets:?} {account:?}: {response}");
-                assert!(served.get("/metrics")?.1.contains("outcome=\"undecided\"} 1"));
+                assert!(served.get("/metrics")?.1.contains("verdict=\"undecided\",mode=\"enforce\"} 1"));
             }
         }
         said.push(response.to_string());

@@ -224,6 +224,7 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
         ("trust accept", &["trust", "accept", "--help"]),
         ("doctor", &["doctor", "--help"]),
         ("bridge", &["bridge", "--help"]),
+        ("help", &["help", "--help"]),
         ("version", &["version", "--help"]),
         ("completions", &["completions", "--help"]),
         ("man", &["man", "--help"]),
@@ -237,14 +238,23 @@ fn generated_files_are_up_to_date() -> Result<(), Problem> {
         assert!(top.contains(&format!("\n  {word} ")), "{name} is not in the help");
         let help = Countersign::run(arguments)?;
         assert_eq!(help.code, 0, "{help:?}");
+        assert!(help.stdout.contains("\nExample"), "the help of {name} has no example");
         let lines: Vec<_> = help.stdout.lines().map(str::trim_end).collect();
         reference.push_str(&format!("\n## countersign {name}\n\n```text\n{}\n```\n", lines.join("\n")));
     }
     let listed =
         top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| line.starts_with("  ")).count();
-    assert_eq!(listed, 15 + 1, "a command of the help is not in the reference:\n{top}");
+    assert_eq!(listed, 16, "a command of the help is not in the reference:\n{top}");
     let definitions = Countersign::run(&["manifests", "--only", "crds"])?.stdout;
-    for (path, text) in [("docs/command-line.md", reference), ("charts/countersign/crds/policies.yaml", definitions)] {
+    let metrics = Countersign::run(&["help", "metrics"])?.stdout;
+    let log = Countersign::run(&["help", "log"])?.stdout;
+    let generated = [
+        ("docs/command-line.md", reference),
+        ("docs/metrics.md", metrics),
+        ("docs/log.md", log),
+        ("charts/countersign/crds/policies.yaml", definitions),
+    ];
+    for (path, text) in generated {
         let file = root().join(path);
         if std::env::var_os("UPDATE_GENERATED").is_some() {
             fs::write(&file, &text)?;

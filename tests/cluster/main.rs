@@ -5,6 +5,7 @@ mod definitions;
 mod injector;
 mod lifecycle;
 mod memory;
+mod modes;
 mod registration;
 mod scan;
 mod story;
@@ -84,6 +85,8 @@ const KUBERNETES: &[Scenario] = &[
     scenario("doctor", today::doctor),
     scenario("doctor of the installation", lifecycle::doctor),
     scenario("all nodes new", lifecycle::all_nodes_new),
+    scenario("from audit to enforce", modes::from_audit_to_enforce),
+    scenario("break glass", modes::break_glass),
     scenario("replicas of two releases", memory::two_releases),
     scenario("another key of a signer", memory::another_key_of_a_signer),
     scenario("before the trust server is down", trouble::before_it_is_down),

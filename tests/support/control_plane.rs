@@ -206,6 +206,23 @@ impl ControlPlane {
         if done.code == 0 { Ok(()) } else { Err(done.stderr.into()) }
     }
 
+    /// The audit annotations that the API server wrote for what was asked of an object of this name, of each request some.
+    ///
+    /// # Errors
+    /// There is no audit log.
+    pub fn audit_annotations(&self, resource: &str, name: &str) -> Result<Vec<Value>, Problem> {
+        let mut found = Vec::new();
+        for line in fs::read_to_string(self.folder.join("audit.log"))?.lines() {
+            // The last line may not be there in full yet.
+            let event: Value = serde_json::from_str(line).unwrap_or_default();
+            let about = &event["objectRef"];
+            if about["resource"] == resource && about["name"] == name && event["annotations"].is_object() {
+                found.push(event["annotations"].clone());
+            }
+        }
+        Ok(found)
+    }
+
     /// A kubeconfig for a user: `admin`, `developer`, or one of [`Self::service_account`].
     #[must_use]
     pub fn kubeconfig(&self, user: &str) -> PathBuf {
@@ -373,6 +390,10 @@ fn start_api_server(
         "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
     ]);
+    let policy = folder.join("audit-policy.yaml");
+    let rules = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]});
+    fs::write(&policy, rules.to_string())?;
+    command.arg("--audit-policy-file").arg(&policy).arg("--audit-log-path").arg(folder.join("audit.log"));
     command.args(release.api_server_flags()).args(more);
     let mut part = Part::start("kube-apiserver", &mut command, folder)?;
     part.listening_on(port)?;

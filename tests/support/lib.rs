@@ -25,5 +25,21 @@ pub use registry::{Answer, Pushed, Registry};
 pub use serve::FileServer;
 pub use tokens::{TokenServer, User};
 
+/// A denial without what stands behind its fixed words in each line: the entry, if one applied, and where to read on, which must be there.
+///
+/// # Panics
+/// A line does not say where to read on.
+#[must_use]
+pub fn fixed_words(denial: &str) -> String {
+    let fixed = |line: &str| {
+        let (words, section) =
+            line.rsplit_once(" (see docs/messages.md#").unwrap_or_else(|| panic!("no section: {line}"));
+        assert!(section.ends_with(')'), "{line}");
+        let entry = if words.ends_with(']') { words.rfind(" [") } else { None };
+        words[..entry.unwrap_or(words.len())].to_owned()
+    };
+    denial.lines().map(fixed).collect::<Vec<_>>().join("\n")
+}
+
 /// What a test fails with.
 pub type Problem = Box<dyn std::error::Error>;

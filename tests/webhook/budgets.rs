@@ -332,13 +332,16 @@ fn answers_that_nobody_reads_take_little() -> Result<(), Problem> {
         unread.push(stream);
     }
     world.answers()?;
-    let reviews = |outcome| {
-        let line = format!("countersign_reviews_total{{webhook=\"mutate\",outcome=\"{outcome}\"}}");
+    let reviews = |kind, verdict| {
+        let labels = format!("webhook=\"mutate\",kind=\"{kind}\",verdict=\"{verdict}\",mode=\"enforce\"");
+        let line = format!("countersign_reviews_total{{{labels}}}");
         world.metric(&line).unwrap_or_default()
     };
     // Those that found no room for their body count as no reviews, and who shares a busy machine may be late with the head.
     let gone = || world.closed("reviews", &["crowded", "late"]).unwrap_or_default();
-    wait_for("all of them to be judged", || reviews("verified") + reviews("bad-request") + gone() > 500)?;
+    wait_for("all of them to be judged", || {
+        reviews("Pod", "verified") + reviews("other", "bad-request") + gone() > 500
+    })?;
     world.answers()?;
     assert!(world.memory("VmHWM:")? <= MOST_MEMORY, "{} KiB", world.memory("VmHWM:")?);
     drop(unread);

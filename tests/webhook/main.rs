@@ -107,9 +107,19 @@ fn any_body_gets_an_answer() -> Result<(), Problem> {
     }
     // All that time, and after it, a sound review is answered.
     let response = served.admit(&pod("nginx"), "developer")?;
-    assert_eq!(response, json!({"uid": "test", "allowed": true, "auditAnnotations": {"verdict": "unchecked"}}));
+    assert_eq!(
+        response,
+        json!({"uid": "test", "allowed": true, "auditAnnotations": {
+            "verdict": "unchecked", "mode": "enforce", "images": "containers/web nginx unchecked - [ClusterImagePolicy p, entry 1]",
+        }})
+    );
     let (_, metrics) = served.get("/metrics")?;
-    assert!(metrics.contains("countersign_reviews_total{webhook=\"mutate\",outcome=\"bad-request\"} 12"), "{metrics}");
+    assert!(
+        metrics.contains(
+            "countersign_reviews_total{webhook=\"mutate\",kind=\"other\",verdict=\"bad-request\",mode=\"enforce\"} 12"
+        ),
+        "{metrics}"
+    );
     Ok(())
 }
 
@@ -205,7 +215,9 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&format!("{gun}:v2")), "developer")?;
     assert_eq!(
         message(&denied),
-        format!("Deny \"{gun}:v2\", failed to get content trust information: no signed target v2 in {gun}")
+        format!(
+            "Deny \"{gun}:v2\", failed to get content trust information: no signed target v2 in {gun} [ClusterImagePolicy p, entry 1] (see docs/messages.md#not-signed)"
+        )
     );
     sign(&server, &ca, &folder.path().join("owner"), gun, "v2")?;
     assert_eq!(served.admit(&pod(&format!("{gun}:v2")), "developer")?["allowed"], true);
@@ -215,9 +227,9 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&image), "developer")?;
     assert_eq!(denied["allowed"], false);
     assert!(message(&denied).contains(&format!("cannot reach 127.0.0.1:{port}")), "{denied}");
-    assert!(
-        served.get("/metrics")?.1.contains("countersign_reviews_total{webhook=\"mutate\",outcome=\"undecided\"} 1")
-    );
+    assert!(served.get("/metrics")?.1.contains(
+        "countersign_reviews_total{webhook=\"mutate\",kind=\"Pod\",verdict=\"undecided\",mode=\"enforce\"} 1"
+    ));
     // …but an update that changes no image passes, and one that changes one does not.
     let update = |old: &Value, new: &Value| -> Result<Value, Problem> {
         let review = json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview", "request": {
@@ -246,7 +258,8 @@ fn trust_server_gone_swapped_and_remembered() -> Result<(), Problem> {
     let denied = served.admit(&pod(&image), "developer")?;
     assert_eq!(denied["allowed"], false);
     assert!(message(&denied).contains("without a signature by the former root key"), "{denied}");
-    assert!(message(&denied).ends_with("an administrator accepts it with countersign trust accept"), "{denied}");
+    assert!(message(&denied).contains("an administrator accepts it with countersign trust accept ["), "{denied}");
+    assert!(message(&denied).ends_with(" (see docs/messages.md#root-changed)"), "{denied}");
     let trust = |arguments: &[&str]| -> Result<countersign_tests::Finished, Problem> {
         let finished = Countersign::run(&[&["trust"], arguments, &["--state-dir", state_text]].concat())?;
         assert_eq!(finished.code, 0, "{finished:?}");
@@ -410,7 +423,9 @@ fn the_command_line() -> Result<(), Problem> {
     let finished = review(&unsigned, "json")?;
     let report: Value = serde_json::from_str(&finished.stdout)?;
     assert_eq!((finished.code, &report["allowed"]), (1, &json!(false)));
-    let reason = format!("Deny \"{gun}:v9\", failed to get content trust information: no signed target v9 in {gun}");
+    let reason = format!(
+        "Deny \"{gun}:v9\", failed to get content trust information: no signed target v9 in {gun} [ClusterImagePolicy p, entry 1] (see docs/messages.md#not-signed)"
+    );
     assert_eq!(report["objects"][0]["images"][0]["reason"], reason);
 
     let finished = review(&signed, "yaml")?;
@@ -495,12 +510,20 @@ fn what_is_stored_is_what_was_judged() -> Result<(), Problem> {
     let before = looks(&server);
     let judged = one.validate(&pinned, "developer")?;
     assert!(judged["allowed"] == true && judged["patch"].is_null(), "{judged}");
-    assert_eq!(judged["auditAnnotations"], json!({"validate-verdict": "verified"}));
+    assert_eq!(judged["auditAnnotations"]["validate-verdict"], "verified");
+    assert!(
+        judged["auditAnnotations"]["validate-images"].as_str().unwrap().ends_with(" [ClusterImagePolicy p, entry 1]")
+    );
     assert_eq!(looks(&server), before);
     assert_eq!(other.validate(&pinned, "developer")?["allowed"], true);
     assert_eq!(looks(&server), before + 1);
     let metrics = one.get("/metrics")?.1;
-    assert!(metrics.contains("countersign_reviews_total{webhook=\"validate\",outcome=\"verified\"} 1"), "{metrics}");
+    assert!(
+        metrics.contains(
+            "countersign_reviews_total{webhook=\"validate\",kind=\"Pod\",verdict=\"verified\",mode=\"enforce\"} 1"
+        ),
+        "{metrics}"
+    );
     assert!(one.part.log_text().contains("webhook=\"validate\""), "{}", one.part.log_text());
 
     // What lost its pin on the way is refused, with the cure; what needs none passes.

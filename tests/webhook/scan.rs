@@ -115,11 +115,11 @@ fn every_class_is_told_apart() -> Result<(), Problem> {
     let report = json_of(&finished)?;
     assert_eq!(finished.code, 1, "{finished:?}");
     let expected = [
-        "kube-system Pod/dns containers/dns exempt not-listed-in-cluster",
-        "shop Pod/web-1-b containers/mesh denied not-listed-in-cluster",
-        "shop StatefulSet/unsigned containers/web denied untrusted",
-        "shop Pod/superseded containers/web superseded untrusted",
-        "shop Pod/static-node containers/a static not-listed-in-cluster",
+        "kube-system Pod/dns containers/dns exempt no-match",
+        "shop Pod/web-1-b containers/mesh denied no-match",
+        "shop StatefulSet/unsigned containers/web denied not-signed",
+        "shop Pod/superseded containers/web superseded digest-differs",
+        "shop Pod/static-node containers/a static no-match",
         "shop Pod/unpinned containers/web unpinned -",
     ];
     assert_eq!(findings(&report), expected, "{report:#}");
@@ -188,7 +188,7 @@ fn scan_judges_as_the_webhook_does() -> Result<(), Problem> {
                 finding["image"].as_str().unwrap_or_default(),
                 finding["reason"].as_str().unwrap_or_default()
             );
-            assert!(message(&answer).lines().any(|said| said == line), "{line}\n{answer}");
+            assert!(message(&answer).lines().any(|said| said.starts_with(&line)), "{line}\n{answer}");
         }
     }
     Ok(())
@@ -231,10 +231,8 @@ fn nothing_is_lost_in_silence() -> Result<(), Problem> {
     let finished = scan(&bench, &["-f", &dump, "-o", "json"])?;
     let report = json_of(&finished)?;
     assert_eq!(finished.code, 3, "{finished:?}");
-    let expected = [
-        "shop Pod/nginx containers/web denied not-listed-in-cluster",
-        "shop Pod/sound containers/web undecided undecided",
-    ];
+    let expected =
+        ["shop Pod/nginx containers/web denied no-match", "shop Pod/sound containers/web undecided unreachable"];
     assert_eq!(findings(&report), expected, "{report:#}");
     Ok(())
 }
@@ -257,7 +255,7 @@ fn terminals_obey_nothing_of_a_dump() -> Result<(), Problem> {
 fn policy_reports_are_of_the_published_shape() -> Result<(), Problem> {
     let bench = Bench::new()?;
     let many: Vec<_> =
-        (0..400).map(|index| pod("shop", &format!("p{index}"), &[("web", "docker.io/library/nginx")])).collect();
+        (0..700).map(|index| pod("shop", &format!("p{index}"), &[("web", "docker.io/library/nginx")])).collect();
     let dump =
         bench.file("dump.json", &list(&[&many[..], &[pod("team", "signed", &[("web", &pinned())])]].concat()))?;
     bench.file("broken.yaml", "kind: [\n")?;
@@ -286,7 +284,7 @@ fn policy_reports_are_of_the_published_shape() -> Result<(), Problem> {
             assert_eq!(report["summary"]["pass"], 1);
         }
     }
-    assert_eq!(results, 401);
+    assert_eq!(results, 701);
     assert!(kinds.len() > 3 && kinds.contains(&"PolicyReport shop countersign-2".to_owned()), "{kinds:?}");
     assert!(kinds.contains(&"ClusterPolicyReport null countersign".to_owned()), "{kinds:?}");
     Ok(())

@@ -147,17 +147,6 @@ impl Error {
             Self::NoSignature { .. } => 2,
         }
     }
-
-    /// The kind of error: a closed set, for metrics.
-    #[must_use]
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::NoSignature { .. } => "no-signature",
-            Self::OnlyAttestations { .. } => "only-attestations",
-            Self::NotSignedBy { .. } => "not-signed-by",
-            Self::NotEnough { .. } => "not-enough",
-        }
-    }
 }
 
 /// `a, b and c`

@@ -14,8 +14,11 @@ use thiserror::Error;
 /// How many bytes a name in a review may have. Those of objects have 253 at most; users' names come from certificates and tokens.
 const MAX_TEXT: usize = 4096;
 
-/// How many of a user's groups are kept.
-const MAX_GROUPS: usize = 64;
+/// How many of a user's groups are kept, of those that Kubernetes itself gives and of others.
+const MAX_GROUPS: (usize, usize) = (64, 512);
+
+/// How long the name of a group of the other kind may be to be kept.
+const MAX_GROUP: usize = 256;
 
 /// Why a body is no review that can be answered. It is answered with HTTP 400.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -120,15 +123,14 @@ pub struct GroupVersionResource {
 pub struct UserInfo {
     /// The authenticated user's name.
     pub username: String,
-    /// Those of their groups that Kubernetes itself gives (`system:…`). By themselves they decide nothing: they only narrow what
-    /// a name says.
-    #[serde(deserialize_with = "system_groups")]
+    /// Their groups, as far as they are kept. Those that Kubernetes itself gives (`system:…`) only narrow what a name says; others
+    /// may break the glass, if the configuration names them.
+    #[serde(deserialize_with = "groups")]
     pub groups: Vec<String>,
 }
 
-/// Keeps the groups of Kubernetes itself; a user may be in any number of others. The API server leaves out lists that are empty,
-/// or writes null.
-fn system_groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+/// Keeps the first groups of each kind; a user may be in any number. The API server leaves out lists that are empty, or writes null.
+fn groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct Groups;
     impl<'de> Visitor<'de> for Groups {
         type Value = Vec<String>;
@@ -143,8 +145,15 @@ fn system_groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ve
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
             let mut groups = Vec::new();
+            let (mut of_kubernetes, mut others) = (0, 0);
             while let Some(group) = items.next_element::<Cow<'de, str>>()? {
-                if group.starts_with("system:") && group.len() <= MAX_TEXT && groups.len() < MAX_GROUPS {
+                let (count, most, length) = if group.starts_with("system:") {
+                    (&mut of_kubernetes, MAX_GROUPS.0, MAX_TEXT)
+                } else {
+                    (&mut others, MAX_GROUPS.1, MAX_GROUP)
+                };
+                if *count < most && group.len() <= length {
+                    *count += 1;
                     groups.push(group.into_owned());
                 }
             }
@@ -265,10 +274,6 @@ pub struct Answer {
     pub warnings: Vec<String>,
     /// For the audit log of the API server.
     pub audit: Vec<(&'static str, String)>,
-    /// Why the object is denied, or would be if the mode were another: for the log.
-    pub reason: Option<String>,
-    /// The names of those who signed the images, between commas: for the log.
-    pub signed_by: String,
 }
 
 #[derive(Serialize)]
@@ -329,12 +334,14 @@ mod tests {
     }
 
     #[test]
-    fn of_groups_those_of_kubernetes_are_kept() {
+    fn of_groups_some_of_each_kind_are_kept() {
         let read =
             |groups: &str| serde_json::from_str::<UserInfo>(&format!(r#"{{"groups":{groups}}}"#)).unwrap().groups;
         assert_eq!(read("null"), [""; 0]);
-        assert_eq!(read(r#"["a", "system:nodes", "system\u003anodes", ""]"#), ["system:nodes"; 2]);
-        assert_eq!(read(&serde_json::to_string(&vec!["system:x"; 100]).unwrap()).len(), MAX_GROUPS);
+        assert_eq!(read(r#"["a", "system:nodes", "system\u003anodes"]"#), ["a", "system:nodes", "system:nodes"]);
+        let many: Vec<_> = (0..1000).map(|_| "x").chain((0..100).map(|_| "system:x")).collect();
+        assert_eq!(read(&serde_json::to_string(&many).unwrap()).len(), MAX_GROUPS.0 + MAX_GROUPS.1);
+        assert_eq!(read(&format!(r#"["{}"]"#, "x".repeat(MAX_GROUP + 1))), [""; 0]);
         assert!(serde_json::from_str::<UserInfo>(r#"{"groups":"system:nodes"}"#).is_err());
     }
 

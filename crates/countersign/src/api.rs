@@ -209,7 +209,13 @@ pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read 
         match value.get("name").and_then(Value::as_str).map(Pattern::parse) {
             Some(Ok(pattern)) => {
                 let check = Check::Unusable(in_one_line(&found));
-                read.policy.entries.push(Entry { pattern, mutate_image: true, require_present: false, check });
+                read.policy.entries.push(Entry {
+                    pattern,
+                    mutate_image: true,
+                    require_present: false,
+                    mode: None,
+                    check,
+                });
             }
             _ => whole = true,
         }

@@ -6,6 +6,7 @@ pub(crate) mod clients;
 mod credential_helpers;
 mod doctor;
 mod explain;
+mod help;
 mod inspect;
 mod judging;
 mod lint;
@@ -37,8 +38,22 @@ pub(crate) mod exit {
 
 /// The gate that lets only trusted container images run in a Kubernetes cluster.
 #[derive(Debug, Parser)]
-#[command(name = "countersign", version, arg_required_else_help = true, max_term_width = 100)]
+#[command(
+    name = "countersign",
+    version,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
+    /// Print nothing but problems: the exit code says the rest
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+
+    /// Say on standard error what is judged by which entry, who is asked, and how long it takes
+    #[arg(short, long, global = true)]
+    verbose: bool,
+
     #[command(subcommand)]
     command: Command,
 }
@@ -57,6 +72,7 @@ enum Command {
     Trust(trust::Args),
     Doctor(doctor::Args),
     Bridge(bridge::Args),
+    Help(help::Args),
     /// Print the version
     #[command(after_help = "Example:\n  countersign version")]
     Version,
@@ -86,8 +102,18 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if cli.quiet
+        && let Err(problem) = output::silence()
+    {
+        eprintln!("error: --quiet: {problem}");
+        return ExitCode::from(exit::USAGE);
+    }
+    // The server has settings of its own for its log.
+    if cli.verbose && !matches!(cli.command, Command::Serve(_)) {
+        crate::telemetry::start_telling();
+    }
     let done = match cli.command {
-        Command::Serve(args) => serve::run(*args),
+        Command::Serve(args) => serve::run(*args, cli.quiet, cli.verbose),
         Command::Review(args) => review::run(&args),
         Command::Scan(args) => scan::run(&args),
         Command::Verify(args) => verify::run(&args),
@@ -99,6 +125,7 @@ pub fn main() -> ExitCode {
         Command::Trust(args) => trust::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bridge(args) => bridge::run(&args),
+        Command::Help(args) => help::run(&args),
         Command::Version => {
             output::print(&format!("countersign {}\n", env!("CARGO_PKG_VERSION")));
             Ok(exit::OK)

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use countersign_image::reference::check_host;
-use countersign_policy::PinStyle;
+use countersign_policy::{Mode as PolicyMode, PinStyle};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -20,6 +20,7 @@ pub(crate) use choices::{ClusterPolicySecrets, Mode, Pin};
 pub(crate) use clients::ClientCertificates;
 pub(crate) use kinds::FurtherKind;
 
+use crate::break_glass::BreakGlass;
 use crate::install::{NAME, TLS_SECRET};
 use crate::telemetry::{LogFormat, LogLevel};
 
@@ -36,7 +37,10 @@ const CONTROLLERS: [&str; 8] = [
     "ttl-after-finished-controller",
 ];
 
-/// A span of time as people write it: `30s`, `500ms`, `5m`, `2h`, `0`.
+/// The page with the messages, as its project has it.
+pub(crate) const MESSAGES: &str = "docs/messages.md";
+
+/// A span of time as people write it: `30s`, `500ms`, `5m`, `1h30m`, `90d`, `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Span(pub Duration);
 
@@ -44,20 +48,14 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 2h, 90d or 0");
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| wrong())?;
-        let millis = match unit {
-            "ms" => 1,
-            "s" => 1_000,
-            "m" => 60_000,
-            "h" => 3_600_000,
-            "d" => 86_400_000,
-            "" if number == 0 => 0,
-            _ => return Err(wrong()),
-        };
-        number.checked_mul(millis).map(|millis| Self(Duration::from_millis(millis))).ok_or_else(wrong)
+        let wrong = || format!("{text:?} is not a time span: write 500ms, 30s, 5m, 1h30m, 90d or 0");
+        if text == "0" {
+            return Ok(Self(Duration::ZERO));
+        }
+        let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+        // Months and years have no length of their own.
+        let length = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| wrong())?;
+        Duration::try_from(length).map(Self).map_err(|_| wrong())
     }
 }
 
@@ -205,6 +203,21 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MODE", env = "COUNTERSIGN_MODE")]
     pub mode: Option<Mode>,
 
+    /// User who may have an object admitted in spite of a denial, with the annotation
+    /// securityenforcement.admission.cloud.ibm.com/break-glass and a reason (repeatable) [default: nobody]
+    #[arg(long, value_name = "USER", env = "COUNTERSIGN_BREAK_GLASS_USER", value_delimiter = ',')]
+    #[serde(default)]
+    pub break_glass_user: Vec<String>,
+
+    /// Group of users who may do the same (repeatable) [default: none]
+    #[arg(long, value_name = "GROUP", env = "COUNTERSIGN_BREAK_GLASS_GROUP", value_delimiter = ',')]
+    #[serde(default)]
+    pub break_glass_group: Vec<String>,
+
+    /// Where people find the page with the messages, for denials to name its sections [default: docs/messages.md]
+    #[arg(long, value_name = "URL", env = "COUNTERSIGN_MESSAGES")]
+    pub messages: Option<String>,
+
     /// Longest time for one review; less than the webhook's timeoutSeconds [default: 8s]
     #[arg(long, value_name = "DURATION", env = "COUNTERSIGN_DEADLINE")]
     pub deadline: Option<Span>,
@@ -325,7 +338,11 @@ pub(crate) struct Config {
     /// See [`Settings::pin`].
     pub pin: PinStyle,
     /// See [`Settings::mode`].
-    pub mode: Mode,
+    pub mode: PolicyMode,
+    /// Who may break the glass.
+    pub break_glass: BreakGlass,
+    /// See [`Settings::messages`].
+    pub messages: String,
     /// See [`Settings::deadline`].
     pub deadline: Duration,
     /// See [`Settings::log_format`].
@@ -381,7 +398,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// These settings, completed by those of a file. What is given here wins.
+    /// These settings, completed by those of a file. What is given here wins. By hand, and not by a library for layers: the compiler says
+    /// if a setting is forgotten, and a fault of the file is told with its line.
     #[must_use]
     pub(crate) fn or(self, file: Self) -> Self {
         Self {
@@ -414,6 +432,17 @@ impl Settings {
             verify_children: self.verify_children.or(file.verify_children),
             pin: self.pin.or(file.pin),
             mode: self.mode.or(file.mode),
+            break_glass_user: if self.break_glass_user.is_empty() {
+                file.break_glass_user
+            } else {
+                self.break_glass_user
+            },
+            break_glass_group: if self.break_glass_group.is_empty() {
+                file.break_glass_group
+            } else {
+                self.break_glass_group
+            },
+            messages: self.messages.or(file.messages),
             deadline: self.deadline.or(file.deadline),
             log_format: self.log_format.or(file.log_format),
             log_level: self.log_level.or(file.log_level),
@@ -498,7 +527,9 @@ impl Settings {
             trusted_controllers: self.trusted_controllers.unwrap_or_else(controllers),
             verify_children: self.verify_children.unwrap_or_default(),
             pin: self.pin.unwrap_or_default().into(),
-            mode: self.mode.unwrap_or_default(),
+            mode: self.mode.unwrap_or_default().into(),
+            break_glass: BreakGlass::new(self.break_glass_user, self.break_glass_group)?,
+            messages: self.messages.unwrap_or_else(|| MESSAGES.to_owned()),
             deadline,
             log_format: self.log_format.unwrap_or_default(),
             log_level: self.log_level.unwrap_or_default(),
@@ -517,12 +548,19 @@ mod tests {
     #[test]
     fn spans() {
         let millis = |text: &str| text.parse::<Span>().map(|span| span.0.as_millis());
-        for (text, expected) in
-            [("500ms", 500), ("30s", 30_000), ("5m", 300_000), ("2h", 7_200_000), ("0", 0), ("0s", 0)]
-        {
+        for (text, expected) in [
+            ("500ms", 500),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("2h", 7_200_000),
+            ("1h30m", 5_400_000),
+            ("90d", 7_776_000_000),
+            ("0", 0),
+            ("0s", 0),
+        ] {
             assert_eq!(millis(text), Ok(expected), "{text}");
         }
-        for text in ["", "30", "s", "-1s", "1.5s", "30 s", "99999999999999999999h", "18446744073709551615h"] {
+        for text in ["", "30", "s", "-1s", "1mo", "1y", "99999999999999999999h", "18446744073709551615h"] {
             assert!(millis(text).is_err(), "{text}");
         }
     }
@@ -533,7 +571,7 @@ mod tests {
             serde_saphyr::from_str("trust-refresh: 1m\nmode: audit\nhosts: {h: {trust-ca: [a.pem]}}\n").unwrap();
         let typed = Settings { mode: Some(Mode::Warn), self_signed: Some("x".into()), ..Settings::default() };
         let config = typed.or(file).resolve().unwrap();
-        assert_eq!((config.mode, config.trust_refresh), (Mode::Warn, Duration::from_secs(60)));
+        assert_eq!((config.mode, config.trust_refresh), (PolicyMode::Warn, Duration::from_secs(60)));
         assert_eq!(config.hosts["h"].trust_ca, [PathBuf::from("a.pem")]);
         assert!(
             config.trusted_controllers.contains(&"system:serviceaccount:kube-system:replicaset-controller".to_owned())

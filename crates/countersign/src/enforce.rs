@@ -8,8 +8,8 @@ use std::time::Duration;
 use countersign_cosign::Budget;
 use countersign_image::{ImageReference, Sha256};
 use countersign_policy::{
-    Ask, ContainerImage, Defaults, DenyReason, Evidence, ImageVerdict, Need, NeededProof, Outcome, PlannedImage, Proof,
-    Refusal, Requirement, Reviewed, Verdict, Workload, plan,
+    Ask, ContainerImage, Defaults, DenialCause, DenyReason, Evidence, ImageVerdict, Mode, Need, NeededProof, Outcome,
+    PlannedImage, Proof, Refusal, Requirement, Reviewed, Verdict, Within, Workload, plan,
 };
 use countersign_remote::{Clock, Committed, CosignClient, MAX_LOOKS, NamedBy, NotaryClient, RegistryClient, Seen};
 use futures::FutureExt as _;
@@ -18,8 +18,9 @@ use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::debug;
 
-use crate::prove::{Beside, ByEntry, Digests, Found, PullSecrets, Search, named_by};
+use crate::prove::{self, Beside, ByEntry, Digests, Found, PullSecrets, Search, named_by};
 use crate::source::{Moment, Source};
 
 /// How many images of one review are proven at once.
@@ -45,6 +46,8 @@ pub(crate) struct Job<'a> {
     pub workload: &'a Workload,
     /// Those of its images that are to be judged.
     pub images: &'a [ContainerImage],
+    /// What is done with a denied image whose entry says nothing, or that no entry lists.
+    pub mode: Mode,
     /// When there must be an answer.
     pub until: Instant,
     /// How old the metadata may be that a denial rests on.
@@ -80,38 +83,72 @@ impl std::fmt::Debug for Engine {
     }
 }
 
+/// What was judged of a workload.
+#[derive(Debug, Default)]
+pub(crate) struct Judged {
+    /// What the images came to.
+    pub verdict: Verdict,
+    /// How long it took.
+    pub spent: Spent,
+}
+
+/// How long the parts of a judgement took.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Spent {
+    /// To find the entries that apply.
+    pub plan: Duration,
+    /// To ask for proofs.
+    pub prove: Duration,
+    /// To write down what was seen.
+    pub record: Duration,
+    /// To prove each image, in the order of the verdict.
+    pub images: Vec<Duration>,
+}
+
 impl Engine {
     /// Judges images of one workload. Whatever goes wrong on the way is a denial with its cause.
-    pub(crate) async fn judge(&self, job: &Job<'_>) -> Verdict {
+    pub(crate) async fn judge(&self, job: &Job<'_>) -> Judged {
+        let mut spent = Spent::default();
+        let verdict = self.judge_and_record(job, &mut spent).await;
+        Judged { verdict, spent }
+    }
+
+    async fn judge_and_record(&self, job: &Job<'_>, spent: &mut Spent) -> Verdict {
         for _ in 0..MAX_LOOKS {
-            let (mut verdict, proven) = self.judge_once(job).await;
+            let (mut verdict, proven) = self.judge_once(job, spent).await;
             if let Some(before) = job.before {
                 put_back(&mut verdict, before);
             }
-            if !job.record || !verdict.allowed() {
+            if !job.record || !verdict.admitted() {
                 return verdict;
             }
-            match self.record(&proven, job).await {
+            let began = Instant::now();
+            let recorded = self.record(&proven, job).await;
+            spent.record += began.elapsed();
+            match recorded {
                 Ok(true) => return verdict,
                 Ok(false) => {}
-                Err(cause) => return all_undecided(job.images, &cause),
+                Err((why, cause)) => return all_undecided(job, why, &cause),
             }
         }
         // Each time somebody else had seen more of a repository in the meantime.
-        all_undecided(job.images, "what is remembered of a repository changed while it was looked at; try again")
+        let changed = "what is remembered of a repository changed while it was looked at; try again";
+        all_undecided(job, DenialCause::Busy, changed)
     }
 
-    async fn judge_once(&self, job: &Job<'_>) -> (Verdict, Vec<Seen>) {
-        let now = (self.clock)();
+    async fn judge_once(&self, job: &Job<'_>, spent: &mut Spent) -> (Verdict, Vec<Seen>) {
+        let (now, began) = ((self.clock)(), Instant::now());
         let moment = match self.source.now() {
             Ok(moment) => moment,
-            Err(error) => return (all_undecided(job.images, &error.to_string()), Vec::new()),
+            Err(error) => return (all_undecided(job, DenialCause::PoliciesUnknown, &error.to_string()), Vec::new()),
         };
         let mut planned = match self.plan(moment.as_ref(), job, now).await {
             Ok(planned) => planned,
-            Err(cause) => return (all_undecided(job.images, &cause), Vec::new()),
+            Err(cause) => return (all_undecided(job, DenialCause::Busy, &cause), Vec::new()),
         };
         limit_repositories(&mut planned);
+        spent.plan += began.elapsed();
+        let began = Instant::now();
         let pull = PullSecrets::of(moment.as_ref(), job.namespace, job.workload);
         let search = &Search {
             notary: &self.notary,
@@ -130,12 +167,18 @@ impl Engine {
         };
         // One after the other: what it takes to prove an image is not made before its turn comes, and most images need no proof.
         let judged = stream::iter(planned).map(|planned| match &planned.need {
-            Need::Proof(_) => self.judge_image(planned, search, job.until).boxed(),
+            Need::Proof(_) => {
+                self.judge_image(planned, search, job.until).map(|judged| (judged, began.elapsed())).boxed()
+            }
             Need::Nothing | Need::Denied(_) => {
-                std::future::ready((ImageVerdict::judge(planned, &[]), Vec::new())).boxed()
+                std::future::ready(((ImageVerdict::judge(planned, &[]), Vec::new()), Duration::ZERO)).boxed()
             }
         });
         let judged: Vec<_> = judged.buffered(PARALLEL_IMAGES).collect().await;
+        spent.prove += began.elapsed();
+        let (judged, took): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
+        spent.images = took;
+        judged.iter().zip(&spent.images).for_each(|((image, _), took)| tell(image, *took));
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
     }
@@ -161,7 +204,10 @@ impl Engine {
         let (Some(proven), presence) = (verdict.proven(), presence) else {
             return (verdict, Vec::new());
         };
-        let seen = proven.rests_on().iter().filter_map(|index| seen.get_mut(*index)?.take()).collect();
+        // Nothing rests on an image that would be admitted in any case.
+        let remembers = verdict.is_enforced();
+        let rests_on = proven.rests_on().iter().filter(|_| remembers);
+        let seen = rests_on.filter_map(|index| seen.get_mut(*index)?.take()).collect();
         if let Some((reference, by)) = presence
             && let Err(reason) = Box::pin(self.check_present(&reference, by, proven.digest(), search, until)).await
         {
@@ -174,7 +220,8 @@ impl Engine {
     /// that is done in pieces, at the namespace's turns.
     async fn plan(&self, moment: &dyn Moment, job: &Job<'_>, now: Timestamp) -> Result<Vec<PlannedImage>, String> {
         let policies = moment.policies();
-        let plan = |images| plan(policies, job.namespace, images, &self.defaults, now.as_second());
+        let within = Within { namespace: job.namespace, mode: job.mode, now: now.as_second() };
+        let plan = |images| plan(policies, within, images, &self.defaults);
         let piece = (MATCHES_AT_ONCE / policies.entries(job.namespace).max(1)).max(1);
         if job.images.len() <= piece {
             return Ok(plan(job.images));
@@ -192,17 +239,23 @@ impl Engine {
 
     /// Writes down what an admission rests on, before it is answered: a restart right after must not forget it. False if
     /// others saw more of a repository meanwhile, so that it must be judged again.
-    async fn record(&self, seen: &[Seen], job: &Job<'_>) -> Result<bool, String> {
+    async fn record(&self, seen: &[Seen], job: &Job<'_>) -> Result<bool, (DenialCause, String)> {
         let all = async {
             for seen in seen {
-                match self.notary.commit(seen, job.namespace).await.map_err(|failure| failure.to_string())? {
+                match self
+                    .notary
+                    .commit(seen, job.namespace)
+                    .await
+                    .map_err(|failure| (prove::notary::why(&failure), failure.to_string()))?
+                {
                     Committed::Done => {}
                     Committed::Behind => return Ok(false),
                 }
             }
             Ok(true)
         };
-        let late = || Err("what was seen of a repository could not be written down in time".to_owned());
+        let late =
+            || Err((DenialCause::Busy, "what was seen of a repository could not be written down in time".to_owned()));
         tokio::time::timeout_at(job.until, all).await.unwrap_or_else(|_| late())
     }
 
@@ -220,10 +273,11 @@ impl Engine {
         match tokio::time::timeout_at(until, asked).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(DenyReason::NotPresent { digest: digest.to_string(), host }),
-            Ok(Err(error)) => Err(DenyReason::undecided(error.to_string())),
+            Ok(Err(error)) => Err(DenyReason::undecided(prove::cosign::why(&error), error.to_string())),
             Err(_) => {
                 let seconds = self.deadline.as_secs_f32();
-                Err(DenyReason::undecided(format!("{host} did not bring an answer within {seconds} s")))
+                let late = format!("{host} did not bring an answer within {seconds} s");
+                Err(DenyReason::undecided(DenialCause::Unreachable, late))
             }
         }
     }
@@ -317,10 +371,19 @@ impl Gathered {
     }
 }
 
+/// Says what an image came to, for whoever follows step by step.
+fn tell(image: &ImageVerdict, took: Duration) {
+    let entry = image.entry.as_ref();
+    let entry =
+        entry.map_or_else(|| "none".to_owned(), |entry| format!("{}, entry {}", entry.policy(), entry.position));
+    let reason = image.denial().unwrap_or_default();
+    debug!(path = ?image.image.path, image = ?image.image.image, ?entry, mode = image.mode.label(), ?took, ?reason, "judged");
+}
+
 /// Where nothing could be decided about an image whose digest an update takes away, the digest is put back: then the image
 /// stands unchanged. So applying the same file again keeps working while a trust server is down.
 fn put_back(verdict: &mut Verdict, before: &Reviewed) {
-    for image in &mut verdict.images {
+    for image in verdict.images.iter_mut().filter(|image| image.is_enforced()) {
         if matches!(&image.outcome, Outcome::Denied(reason) if reason.is_undecided())
             && let Some(with_digest) = before.with_digest(&image.image)
         {
@@ -363,9 +426,10 @@ fn limit_repositories(planned: &mut [PlannedImage]) {
     }
 }
 
-fn all_undecided(images: &[ContainerImage], cause: &str) -> Verdict {
-    let undecided = |image: &ContainerImage| ImageVerdict::denied(image.clone(), DenyReason::undecided(cause));
-    Verdict { images: images.iter().map(undecided).collect() }
+fn all_undecided(job: &Job<'_>, why: DenialCause, cause: &str) -> Verdict {
+    let undecided =
+        |image: &ContainerImage| ImageVerdict::denied(image.clone(), job.mode, DenyReason::undecided(why, cause));
+    Verdict { images: job.images.iter().map(undecided).collect() }
 }
 
 #[cfg(test)]
@@ -391,7 +455,8 @@ mod tests {
     }
 
     fn undecided() -> Found {
-        let refusal = Refusal::Undecided { format: Format::Notary, cause: "not there".into() };
+        let why = DenialCause::Unreachable;
+        let refusal = Refusal::Undecided { format: Format::Notary, why, cause: "not there".into() };
         Found { evidence: Err(refusal), seen: None }
     }
 
@@ -441,7 +506,12 @@ mod tests {
             let image = format!("h.io/app{number}:v1");
             let need = Need::Proof(Box::new(with_alternatives(&image)));
             let path = format!("containers/{number}");
-            PlannedImage { image: ContainerImage { pointer: path.clone(), path, image }, entry: None, need }
+            PlannedImage {
+                image: ContainerImage { pointer: path.clone(), path, image },
+                entry: None,
+                mode: Mode::Enforce,
+                need,
+            }
         };
         let mut planned: Vec<_> = (0..MAX_REPOSITORIES / 2 - 1).map(image).collect();
         let same = planned[0].clone();

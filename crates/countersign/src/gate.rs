@@ -3,20 +3,24 @@
 //! Everything that decides asks here: the mutating webhook, the validating webhook, and the command line. So the same object
 //! gets the same answer from all of them. `docs/security.md` argues from this file why nothing unproven can be persisted.
 
+use std::time::Duration;
+
 use countersign_image::{quoted, shown};
 use countersign_policy::{
-    ContainerImage, DenyReason, Kinds, Outcome as ImageOutcome, Reviewed, Verdict, Warning, Workload, patch,
+    ContainerImage, DenialCause, ImageVerdict, Kinds, Mode, Outcome as ImageOutcome, Reviewed, Verdict, Warning,
+    Workload, patch,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::admission_review::{Answer, Request};
+use crate::break_glass::{self, BreakGlass, Wish};
 use crate::children::{Child, Children, Note};
-use crate::config::Mode;
-use crate::decision::{Decision, ReviewOutcome, Webhook};
-use crate::enforce::{Engine, Job};
+use crate::decision::{Answered, Decision, Excuse, Owner, Webhook};
+use crate::enforce::{Engine, Job, Judged};
 use crate::journal;
+use crate::namespaces::Namespaces;
 use crate::reading::{MIRROR, Reading};
 
 /// How long a line of an admission warning may be: the API server cuts what is longer.
@@ -24,6 +28,9 @@ const MAX_WARNING: usize = 256;
 
 /// How many bytes the warnings of one answer may have together: beyond it the API server cuts every one of them short.
 const MAX_WARNINGS: usize = 4096;
+
+/// How long it may take to find out which mode counts for a review that could not be decided.
+const FAULT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Decides about objects.
 #[derive(Debug)]
@@ -38,8 +45,14 @@ pub(crate) struct Gate {
     pub trusted_controllers: Vec<String>,
     /// Whether children are judged like anything else.
     pub verify_children: bool,
-    /// What is done with what is denied.
+    /// What is done with what is denied, where neither the namespace nor the entry says more.
     pub mode: Mode,
+    /// What the namespaces say; `None` where that could not make anything stricter, or there is no cluster to ask.
+    pub namespaces: Option<Namespaces>,
+    /// Who may have an object admitted in spite of a denial.
+    pub break_glass: BreakGlass,
+    /// Where the page with the messages is, for denials to name.
+    pub messages: String,
 }
 
 /// What is needed of the objects of a request.
@@ -49,6 +62,8 @@ pub(crate) struct Submitted {
     object: Result<Reading, String>,
     /// What the old object of an UPDATE has.
     before: Reviewed,
+    /// The annotation for breaking the glass of that object.
+    reason_before: Option<String>,
     /// When it was read: what it waits for after that is part of the time that a review has.
     at: Instant,
 }
@@ -78,6 +93,7 @@ impl Submitted {
         Self {
             object: self.object.as_ref().map(only).map_err(String::clone),
             before: self.before.clone(),
+            reason_before: self.reason_before.clone(),
             at: Instant::now(),
         }
     }
@@ -89,34 +105,51 @@ impl Gate {
     pub(crate) fn read(&self, request: &Request<'_>) -> Submitted {
         match request.operation.as_str() {
             "CREATE" | "UPDATE" => {}
-            _ => return Submitted { object: Ok(Reading::default()), before: Reviewed::default(), at: Instant::now() },
+            _ => {
+                let (before, object) = (Reviewed::default(), Ok(Reading::default()));
+                return Submitted { object, before, reason_before: None, at: Instant::now() };
+            }
         }
         // An old object that cannot be read excuses nothing: then every image is judged.
         let old = (request.operation == "UPDATE").then(|| self.reading(request, request.old_object).ok()).flatten();
+        let object = self.reading(request, request.object);
+        // What stands in an old object that cannot be read may well be the same.
+        let stood = if request.operation == "UPDATE" { old.as_ref().or(object.as_ref().ok()) } else { None };
+        let reason_before = stood.and_then(|read| break_glass::reason(&read.identity)).map(str::to_owned);
         let before = old.map(|old| Reviewed::of(&old.workload)).unwrap_or_default();
-        Submitted { object: self.reading(request, request.object), before, at: Instant::now() }
+        Submitted { object, before, reason_before, at: Instant::now() }
     }
 
     /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
     pub(crate) async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> Decision {
+        let mode = self.mode;
         match request.operation.as_str() {
-            "DELETE" | "CONNECT" => return Decision::unchanged(false),
+            "DELETE" | "CONNECT" => return Decision { mode, ..Decision::unchanged(false) },
             "CREATE" | "UPDATE" => {}
-            other => return Decision::denied(format!("the operation \"{}\" is not known", shown(other))),
+            other => {
+                let message = format!("the operation \"{}\" is not known", shown(other));
+                return Decision { mode, ..Decision::denied(DenialCause::UnreadableObject, message) };
+            }
         }
-        let Submitted { object, before, at } = submitted;
+        let Submitted { object, before, reason_before, at } = submitted;
         let until = at + self.engine.deadline;
+        let namespace = request.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         let Reading { workload, identity } = match object {
             Ok(read) => read,
-            Err(message) => return Decision::denied(message),
+            Err(message) => {
+                let (mode, notes) = self.mode_in(namespace, until).await;
+                return Decision { mode, notes, ..Decision::denied(DenialCause::UnreadableObject, message) };
+            }
         };
         let mut reviewed = before.clone();
         if reviewed.changed(&workload).is_empty() {
-            return Decision::unchanged(!workload.images.is_empty());
+            return Decision { mode, ..Decision::unchanged(!workload.images.is_empty()) };
         }
-        let Some(namespace) = request.namespace.as_deref().filter(|namespace| !namespace.is_empty()) else {
-            return Decision::denied("the review names no namespace, so no policy can be found for it".to_owned());
+        let Some(namespace) = namespace else {
+            let message = "the review names no namespace, so no policy can be found for it".to_owned();
+            return Decision { mode, ..Decision::denied(DenialCause::UnreadableObject, message) };
         };
+        let began = Instant::now();
         let note = match self.excuse(request, namespace, &identity, &workload, until).await {
             Some((of_owner, note)) => {
                 reviewed.extend(&of_owner);
@@ -124,18 +157,20 @@ impl Gate {
             }
             None => None,
         };
+        let looked_at_owner = began.elapsed();
         let images = reviewed.changed(&workload);
         if images.is_empty() {
-            return Decision::unchanged(true);
+            return Decision { mode, looked_at_owner, ..Decision::unchanged(true) };
         }
-        // What a dry run or a denial saw is written nowhere, and in the other modes nothing rests on it.
-        let record = !request.dry_run.unwrap_or_default() && self.mode == Mode::Enforce;
+        let (mode, notes) = self.mode_in(Some(namespace), until).await;
+        // What a dry run or a denial saw is written nowhere.
+        let record = !request.dry_run.unwrap_or_default();
         let denial_age = webhook.denial_age();
-        // The validating webhook changes nothing, nor does a server that only warns or logs.
-        let before = (webhook == Webhook::Mutate && self.mode == Mode::Enforce).then_some(&before);
-        let job = Job { namespace, workload: &workload, images: &images, until, denial_age, before, record };
-        let mut verdict = self.engine.judge(&job).await;
-        if self.mode == Mode::Enforce && (webhook == Webhook::Validate || workload.is_revision) {
+        // The validating webhook changes nothing.
+        let before = (webhook == Webhook::Mutate).then_some(&before);
+        let job = Job { namespace, workload: &workload, images: &images, mode, until, denial_age, before, record };
+        let Judged { mut verdict, spent } = self.engine.judge(&job).await;
+        if webhook == Webhook::Validate || workload.is_revision {
             // Whoever made a revision compares it with what it should be, and would make another one for each that was
             // changed; so a revision is only looked at, by both webhooks.
             verdict = verdict.unchangeable(workload.is_revision);
@@ -143,20 +178,46 @@ impl Gate {
         if let Some(note) = note {
             explain(&mut verdict, &note);
         }
-        self.decision(verdict, is_mirror(request, &identity))
+        let mut decision = Decision {
+            verdict,
+            mode,
+            notes,
+            owner: owner(&identity),
+            has_images: true,
+            looked_at_owner,
+            spent,
+            ..Decision::default()
+        };
+        if is_mirror(request, &identity) {
+            decision.excuse = Some(Excuse::StaticPod);
+        } else if !decision.verdict.admitted() {
+            let wish = self.break_glass.wish(request, &identity, reason_before.as_deref(), &self.trusted_controllers);
+            match wish {
+                Wish::None => {}
+                Wish::Granted(reason) => decision.excuse = Some(Excuse::BreakGlass(reason)),
+                Wish::Refused(why) => decision.notes.push(why),
+            }
+        }
+        decision
     }
 
-    fn decision(&self, verdict: Verdict, runs_already: bool) -> Decision {
-        let mut decision = Decision { has_images: true, runs_already, ..Decision::default() };
-        if verdict.allowed() {
-            let pins = self.mode == Mode::Enforce && !runs_already;
-            decision.patch = if pins { patch::patch(&verdict) } else { None };
-        } else {
-            decision.undecided = verdict.denied().all(DenyReason::is_undecided);
-            decision.denied = Some(verdict.message());
-        }
-        decision.verdict = verdict;
-        decision
+    /// What a review comes to that could not be decided because of a fault of ours.
+    pub(crate) async fn fault(&self, request: &Request<'_>) -> Decision {
+        let until = Instant::now() + FAULT_TIMEOUT;
+        let (mode, notes) = self.mode_in(request.namespace.as_deref(), until).await;
+        let fault = "could not be decided because of a fault in Countersign".to_owned();
+        Decision { mode, notes, ..Decision::denied(DenialCause::Internal, fault) }
+    }
+
+    /// The mode that counts in a namespace where no entry says more, and what is to be said of that.
+    async fn mode_in(&self, namespace: Option<&str>, until: Instant) -> (Mode, Vec<String>) {
+        let (Some(namespaces), Some(namespace)) = (&self.namespaces, namespace) else {
+            return (self.mode, Vec::new());
+        };
+        let asked = tokio::time::timeout_at(until, namespaces.mode(namespace, self.mode)).await;
+        let late = || (Mode::Enforce, Some(format!("the mode of namespace {namespace} could not be read in time")));
+        let (mode, trouble) = asked.unwrap_or_else(|_| late());
+        (mode, trouble.into_iter().collect())
     }
 
     /// The images of an object of a request.
@@ -186,28 +247,48 @@ impl Gate {
         Some((excuse.reviewed, excuse.note))
     }
 
-    /// The answer that the mode makes of a decision, and what it counts as.
+    /// The answer that the mode makes of a decision.
     #[must_use]
-    pub(crate) fn answer(&self, webhook: Webhook, decision: Decision) -> (ReviewOutcome, Answer) {
-        let outcome = decision.outcome();
-        let audit = journal::annotations(webhook, outcome, decision.denied.as_deref());
-        let signed_by = decision.verdict.signers().into_iter().collect::<Vec<_>>().join(", ");
-        let mut answer = Answer { patch: decision.patch, audit, signed_by, ..Answer::default() };
-        let Some(message) = decision.denied else {
-            answer.warnings = few(decision.verdict.warnings().map(|(image, warning)| told(image, warning)).collect());
-            return (outcome, answer);
-        };
-        answer.reason = Some(message.clone());
-        match self.mode {
-            Mode::Enforce if !decision.runs_already => {
-                answer.denied = Some(message);
-                return (outcome, answer);
-            }
-            Mode::Warn => answer.warnings = few(message.lines().map(warning).collect()),
-            Mode::Enforce | Mode::Audit => {}
+    pub(crate) fn answer(&self, webhook: Webhook, decision: &Decision) -> Answer {
+        let mut answer = Answer { audit: journal::annotations(webhook, decision), ..Answer::default() };
+        let verdict = &decision.verdict;
+        let alternatives = verdict.warnings().map(|(image, warning)| told(image, warning));
+        let notes = decision.notes.iter().map(|note| short(shown(note)));
+        if decision.admits() {
+            // Of what a node runs already, or somebody admitted in spite of a denial, nothing is changed.
+            let unchanged = webhook == Webhook::Validate || decision.excuse.is_some();
+            answer.patch = if unchanged { None } else { patch::patch(verdict) };
+        } else {
+            let blocking = || verdict.message(ImageVerdict::blocks, |cause| self.help(cause));
+            let whole = decision.whole.as_ref();
+            answer.denied = Some(whole.map_or_else(blocking, |whole| whole.message.clone() + &self.help(whole.cause)));
         }
-        (ReviewOutcome::Tolerated, answer)
+        let would_be = match decision.answered() {
+            Answered::BreakGlass => verdict.message(ImageVerdict::blocks, |_| String::new()),
+            Answered::Mode(Mode::Enforce | Mode::Warn) => {
+                let whole = decision.whole.as_ref().filter(|_| decision.admits()).map(|whole| whole.message.clone());
+                whole.unwrap_or_else(|| verdict.message(|image| image.mode == Mode::Warn, |_| String::new()))
+            }
+            Answered::Mode(Mode::Audit) | Answered::StaticPod => String::new(),
+        };
+        let prefix = match decision.answered() {
+            Answered::BreakGlass => "admitted by break glass",
+            _ => "would be denied",
+        };
+        let would_be = would_be.lines().map(|line| short(format!("{prefix}: {line}"))).collect::<Vec<_>>();
+        answer.warnings = few(would_be.into_iter().chain(notes).chain(alternatives).collect());
+        answer
     }
+
+    /// What stands behind a line of a denial.
+    fn help(&self, cause: DenialCause) -> String {
+        help(&self.messages, cause)
+    }
+}
+
+/// What stands behind a line of a denial: where to read what helps. `messages` is where the page with the messages is.
+pub(crate) fn help(messages: &str, cause: DenialCause) -> String {
+    format!(" (see {messages}#{})", cause.label())
 }
 
 /// Tells why the images of a child were judged.
@@ -217,6 +298,14 @@ fn explain(verdict: &mut Verdict, note: &Note) {
             image.note = Some(note.of(&image.image.path));
         }
     }
+}
+
+/// The controller that an object names as its owner.
+fn owner(object: &Value) -> Option<Owner> {
+    let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
+    let owner = owners.iter().find(|owner| owner["controller"] == true)?;
+    let text = |member: &str| owner[member].as_str().unwrap_or_default().to_owned();
+    Some(Owner { api_version: text("apiVersion"), kind: text("kind"), name: text("name"), uid: text("uid") })
 }
 
 /// Whether a node says with this pod that it runs a static pod. It would go on running it whatever the answer is. Only the
@@ -231,11 +320,6 @@ fn is_mirror(request: &Request<'_>, object: &Value) -> bool {
         && node.is_some()
         && text("/spec/nodeName") == node
         && object.pointer("/metadata/annotations").and_then(|annotations| annotations.get(MIRROR)).is_some()
-}
-
-/// A line of a denial as a warning.
-fn warning(line: &str) -> String {
-    short(format!("would be denied: {line}"))
 }
 
 /// What is to be known of an image that is allowed, as a warning. Of a long image the end is said, which has its name and tag, so that

@@ -147,6 +147,11 @@ impl Install {
         self.platform == Platform::Kubernetes && here
     }
 
+    /// Whether the server denies; without that it only warns or logs where nobody says more.
+    fn enforces(&self) -> bool {
+        self.config.get("mode").and_then(Value::as_str).is_none_or(|mode| mode == "enforce")
+    }
+
     /// The namespaces that are not reviewed. Its own pods must come up when no other is left to review them, and on Kubernetes what
     /// nodes need before any pod of it can run is in `kube-system`.
     fn exempt(&self) -> Vec<String> {
@@ -210,6 +215,12 @@ impl Install {
             // One by one, by name: never a list of what a cluster keeps secret.
             rule("", &["secrets", "serviceaccounts"], &["get"]),
         ];
+        // Of denials; the log has them in any case.
+        own.push(rule("", &["events"], &["create", "patch"]));
+        if !self.enforces() {
+            // Their labels may make the mode stricter.
+            own.push(rule("", &["namespaces"], &read));
+        }
         // Whether they drop what they do not know.
         let mut definitions = rule("apiextensions.k8s.io", &["customresourcedefinitions"], &["get"]);
         definitions["resourceNames"] = json!(both.map(|plural| format!("{plural}.{GROUP}")));
@@ -419,12 +430,11 @@ impl Install {
     /// A webhook entry of one of the configurations, without rules: the API server asks nobody before a replica that serves has
     /// filled them in (`registration.rs`).
     fn webhook(&self, name: &str, path: &str) -> Value {
-        let enforces = self.config.get("mode").and_then(Value::as_str).is_none_or(|mode| mode == "enforce");
         let mut webhook = json!({
             "name": name,
             "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": path}},
             // A server that only warns or logs must not stop anything by being away.
-            "failurePolicy": if enforces { "Fail" } else { "Ignore" },
+            "failurePolicy": if self.enforces() { "Fail" } else { "Ignore" },
         });
         if self.platform == Platform::Kubernetes {
             webhook["admissionReviewVersions"] = json!(["v1", "v1beta1"]);

@@ -7,6 +7,7 @@
 
 mod admission_review;
 mod api;
+mod break_glass;
 mod children;
 mod cli;
 mod cluster;
@@ -15,11 +16,13 @@ mod crd;
 mod decision;
 mod documents;
 mod enforce;
+mod events;
 mod gate;
 mod install;
 mod journal;
 mod master_config;
 mod metrics;
+mod namespaces;
 mod policy_review;
 mod prove;
 mod reading;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use countersign_cosign::{Budget, Demand};
 use countersign_image::Wanted;
-use countersign_policy::{Ask, Evidence, Format, Refusal, SecretRef, SecretUse};
+use countersign_policy::{Ask, DenialCause, Evidence, Format, Refusal, SecretRef, SecretUse};
 use countersign_remote::{CosignClient, NamedBy, NotaryClient, RegistryClient, Seen};
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -81,13 +81,13 @@ impl Search<'_> {
             self.deadline.as_secs_f32(),
             self.namespace
         );
-        Refusal::Undecided { format, cause }
+        Refusal::Undecided { format, why: DenialCause::Busy, cause }
     }
 
     /// The same if the server did not bring everything in time.
     fn late(&self, format: Format, server: &str) -> Refusal {
         let cause = format!("{server} did not bring an answer within {} s", self.deadline.as_secs_f32());
-        Refusal::Undecided { format, cause }
+        Refusal::Undecided { format, why: DenialCause::Unreachable, cause }
     }
 }
 

@@ -11,6 +11,8 @@ use countersign_policy::{Kinds, Workload};
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::break_glass::ANNOTATION;
+
 /// The annotation of a pod that a node made for a static pod of its own.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 
@@ -231,7 +233,10 @@ fn size_of_value(value: &Value) -> usize {
 fn is_of_use(kinds: &Kinds, name: &str) -> bool {
     let lower: Cow<'_, str> =
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() };
-    kinds.looks_at(&lower) || name == MIRROR || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
+    kinds.looks_at(&lower)
+        || name == MIRROR
+        || name == ANNOTATION
+        || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
 }
 
 /// The part of an object that tells its owner.

@@ -11,6 +11,8 @@ use countersign_policy::{PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use thiserror::Error;
 
+use crate::metrics::Metrics;
+
 /// The keys of a secret's data that are read, besides that of a pull secret: a secret may hold anything else.
 const KEYS: [&str; 3] = ["name", "publicKey", "cosign.pub"];
 
@@ -167,6 +169,9 @@ pub(crate) trait Source: Send + Sync {
     /// # Errors
     /// Nothing was loaded yet.
     fn now(&self) -> Result<Arc<dyn Moment>, SourceError>;
+
+    /// Brings metrics up to date that follow from what it knows now.
+    fn tell(&self, _metrics: &Metrics) {}
 
     /// Why others should be asked instead of this process, if so.
     fn unready(&self) -> Option<String> {

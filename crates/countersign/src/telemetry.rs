@@ -1,10 +1,11 @@
 //! Logs, and the wall clock: the two things that a whole process shares.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::sync::Arc;
 
 use countersign_remote::Clock;
-use tracing_subscriber::filter::LevelFilter;
+use serde::Serialize;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -62,6 +63,32 @@ pub(crate) fn start_logging(format: LogFormat, level: LogLevel) {
             .try_init(),
     };
     drop(started);
+}
+
+/// Sends what a command does to standard error, for people: our own lines alone, and not those of libraries.
+pub(crate) fn start_telling() {
+    let ours = Targets::new().with_target(env!("CARGO_CRATE_NAME"), LevelFilter::DEBUG);
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(false);
+    drop(tracing_subscriber::registry().with(ours).with(lines).try_init());
+}
+
+/// A line of the log as one JSON object, with the members that the other lines have.
+#[derive(Serialize)]
+struct JsonLine<'a, T> {
+    timestamp: String,
+    level: &'static str,
+    message: &'static str,
+    #[serde(flatten)]
+    fields: &'a T,
+}
+
+/// Writes a decision to standard error, as one line of JSON: what `tracing` writes has no values within values.
+pub(crate) fn write_line(fields: &impl Serialize) {
+    let line = JsonLine { timestamp: format!("{:.6}", wall_clock()()), level: "INFO", message: "review", fields };
+    let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
+    bytes.push(b'\n');
+    // A log that nobody takes must not keep reviews from being answered.
+    let _ = std::io::stderr().lock().write_all(&bytes);
 }
 
 /// The clock of the machine. Tests pass one of their own instead.

@@ -184,8 +184,8 @@ pub(crate) fn server_config(
     Ok(config)
 }
 
-/// Serves new files when they change; files that cannot be used leave the certificate that is in use. Ends when the
-/// returned task is dropped or aborted.
+/// Serves new files when they change; files that cannot be used leave the certificate that is in use. Goes on until the returned task is
+/// aborted; to drop its handle does not end it.
 pub(crate) fn watch(
     serving: Arc<ServingCertificate>,
     certificate: PathBuf,

@@ -156,6 +156,7 @@ async fn sweep(server: Server) {
             server.closed(reason);
         }
         server.metrics.connections(server.name, server.seats.count());
+        server.metrics.connections_max(server.name, seats::SEATS);
     }
 }
 

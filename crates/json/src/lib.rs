@@ -368,7 +368,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The canonical form of a value: the bytes that a signature covers in TUF as Notary has it (`docker/go` `canonical/json`).
+/// The canonical form of a value: the bytes that a signature covers in TUF as Notary has it (`docs/notary-v1.md#canonical-json`;
+/// `docker/go` `canonical/json`).
 ///
 /// # Errors
 /// A number without a canonical form.

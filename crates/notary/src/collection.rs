@@ -1,4 +1,6 @@
 //! A verified repository, and the questions that it answers.
+//!
+//! `docs/notary-v1.md#answers` has the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -9,7 +11,7 @@ use jiff::Timestamp as Time;
 use crate::error::Error;
 use crate::key::{KeyId, Signer};
 use crate::memory::Memory;
-use crate::metadata::{Delegation, FileMeta, Snapshot, Target, Targets, Timestamp};
+use crate::metadata::{Delegation, FileMeta, Metadata as _, Snapshot, Target, Targets, Timestamp};
 use crate::role::RoleName;
 use crate::root::KnownRoot;
 use crate::signed::Trusted;
@@ -223,6 +225,18 @@ impl Repository {
         self.targets.check_expiry(now)
     }
 
+    /// When the first of the files expires that every answer rests on; nothing, where one of them names no time.
+    #[must_use]
+    pub fn expires(&self) -> Option<Time> {
+        let top = [
+            self.root.trusted().body().expires(),
+            self.timestamp.body().expires(),
+            self.snapshot.body().expires(),
+            self.targets.body().expires(),
+        ];
+        top.into_iter().collect::<Option<Vec<_>>>()?.into_iter().min()
+    }
+
     /// A delegation's file that was verified before and would verify just the same: the same bytes under the same keys.
     pub(crate) fn unchanged(&self, delegation: &Delegation, meta: &FileMeta) -> Option<Arc<Trusted<Targets>>> {
         let state = self.roles.get(&delegation.name)?;
@@ -347,7 +361,7 @@ impl Repository {
     }
 
     /// The role of a required signer: delegated, published, valid now, and signed with the key that is asked for. That
-    /// the role lists the key is not enough, as another of its keys may have signed.
+    /// the role lists the key is not enough, as another of its keys may have signed (`docs/notary-v1.md#signers`).
     fn signer_role(&self, signer: &Signer, now: Time) -> Result<&RoleState, Error> {
         let name = || signer.name().to_owned();
         let invalid = |cause: Error| Error::SignerInvalid { signer: name(), cause: Box::new(cause) };

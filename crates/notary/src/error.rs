@@ -465,7 +465,7 @@ impl Error {
     }
 
     /// Whether the failure leaves only its own delegation out, rather than condemning the whole repository
-    /// (as in `client/tufclient.go` of Notary: an unmet threshold and an expiry are soft).
+    /// (`docs/notary-v1.md#delegations`; in `client/tufclient.go` of Notary an unmet threshold and an expiry are soft).
     pub(crate) fn is_soft(&self) -> bool {
         matches!(self, Self::ThresholdNotMet { .. } | Self::Expired { .. } | Self::Withdrawn { .. })
     }

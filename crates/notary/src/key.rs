@@ -1,4 +1,6 @@
 //! Keys as metadata files list them, their ids, and the signers that a policy asks for.
+//!
+//! `docs/notary-v1.md#keys` and `#signers` have the rules.
 
 use std::fmt;
 

@@ -5,7 +5,7 @@
 //! image reference stands for with a [`Proof`].
 //!
 //! The rules are those of the protocol as real servers and signers speak it, which is not quite TUF; where the Go client
-//! is careless this crate is strict. Each check names its reason.
+//! is careless this crate is strict (`docs/notary-v1.md#differences`). Each check names its reason.
 
 #![forbid(unsafe_code)]
 

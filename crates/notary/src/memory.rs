@@ -1,4 +1,6 @@
 //! What is remembered of a repository, so that it cannot go backwards or be swapped unnoticed.
+//!
+//! `docs/notary-v1.md#memory` has the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,4 +1,6 @@
 //! Root, timestamp, snapshot and targets as they stand in the files (`tuf/data` of Notary).
+//!
+//! `docs/notary-v1.md#documents` has the form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -68,8 +68,8 @@ impl RoleName {
         &self.0
     }
 
-    /// The name of a delegation, if it is legal and directly below this role: `^[-a-z0-9_/]+$`, no empty part, under
-    /// 256 bytes.
+    /// The name of a delegation, if it is legal and directly below this role: one more part of `[-a-z0-9_]+`, under 256 bytes in all
+    /// (`docs/notary-v1.md#names`).
     pub(crate) fn child(&self, name: &str) -> Option<Self> {
         let legal = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
         let last = name.strip_prefix(self.as_str())?.strip_prefix('/')?;

@@ -148,7 +148,8 @@ impl KnownRoot {
 
     /// Believes the next root: signed by a threshold of this root's keys, and by a threshold of its own. A jump over a
     /// version is never accepted, though the Go client takes one. The expiry of a root that is
-    /// itself replaced (`Link::Intermediate`) is not held against it; its certificates must be in time, as for the Go client.
+    /// itself replaced (`Link::Intermediate`) is not held against it; its certificates must be in time, as for the Go client
+    /// (`docs/notary-v1.md#rotation`).
     pub(crate) fn next(&self, gun: &str, bytes: &[u8], link: Link, now: Time) -> Result<Self, Error> {
         let offered = Offered::<Root>::read(&RoleName::root(), bytes, MAX_ROOT_BYTES)?;
         let held = self.trusted.body();
@@ -180,7 +181,7 @@ impl KnownRoot {
     }
 
     /// Whether a pinned key signed this root, or one before it on the chain: for some root of the chain, as many pinned
-    /// keys signed it as its threshold asks for.
+    /// keys signed it as its threshold asks for (`docs/notary-v1.md#pins`).
     #[must_use]
     pub fn satisfies(&self, pins: &RootPins) -> bool {
         pins.is_empty()
@@ -226,7 +227,7 @@ pub(crate) enum Link {
 }
 
 /// The root keys that count: certificates made for the repository, one leaf each, and in time if a time is given. The
-/// others are left out, and an error says what is wrong with the first of them if none is left.
+/// others are left out, and an error says what is wrong with the first of them if none is left (`docs/notary-v1.md#root`).
 fn usable_root_keys(gun: &str, root: &RoleKeys, at: Option<Time>) -> Result<RoleKeys, Error> {
     let mut first_problem = None;
     let mut usable = Vec::new();

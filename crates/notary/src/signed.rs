@@ -204,7 +204,7 @@ impl<T: Metadata> Offered<T> {
     }
 
     /// The keys of `among` that made a valid signature: each once, whatever forms it is listed in. This is the one place
-    /// where signatures are counted. With a time, certificates that are not valid then do not count.
+    /// where signatures are counted (`docs/notary-v1.md#signatures`). With a time, certificates that are not valid then do not count.
     fn signers(
         &self,
         among: &[Arc<PublicKey>],

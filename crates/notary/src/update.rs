@@ -1,8 +1,9 @@
 //! The update of a repository, as a machine without input or output: it says which files it needs, is given their bytes,
 //! and ends with a verified [`Repository`] or an error.
 //!
-//! The order is Notary's: the root that is trusted already is used until something does not fit, and only then is a newer
-//! root looked for, once. What differs is said at each place; every difference is stricter.
+//! The order is Notary's (`docs/notary-v1.md#order-of-an-update`): the root that is trusted already is used until something does not
+//! fit, and only then is a newer root looked for, once. What differs is said at each place; all of it is stricter, but for pins, which hold
+//! for a root before the present one too.
 
 mod delegations;
 mod roots;

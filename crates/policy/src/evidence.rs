@@ -5,6 +5,7 @@ use countersign_image::{Sha256, shown};
 use countersign_notary::{Error as NotaryError, Proof as NotaryProof, Remedy, SignerError};
 use thiserror::Error;
 
+use crate::cause::DenialCause;
 use crate::secret::{SecretProblem, SecretRef};
 
 /// What one ask came to.
@@ -245,6 +246,8 @@ pub enum Refusal {
     Undecided {
         /// What was asked for.
         format: Format,
+        /// The kind of reason.
+        why: DenialCause,
         /// Why not.
         cause: String,
     },
@@ -263,32 +266,28 @@ impl Refusal {
         Self::NotTrusted { at: registry.to_owned(), cause: Cause::Cosign(Box::new(error)) }
     }
 
-    /// The kind of refusal: a closed set, so that a hostile image name cannot mint new time series.
+    /// The kind of refusal.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn cause(&self) -> DenialCause {
         match self {
-            Self::NotTrusted { cause: Cause::Notary(error), .. } => match **error {
-                NotaryError::NoTrustData { .. } => "no-trust-data",
-                _ => "untrusted",
-            },
-            Self::NotTrusted { cause: Cause::Cosign(error), .. } => error.label(),
-            Self::SignerSecret { .. } => "signer-secret",
-            Self::SignerKey { .. } | Self::CosignKey { .. } | Self::CosignDemand { .. } => "signer-key",
-            Self::RegistryNotAllowed { .. } => "registry-not-allowed",
-            Self::NoImage { .. } => "no-image",
-            Self::OnlyPartsSigned { .. } => "only-parts-signed",
-            Self::RootKey { .. } => "root-key",
-            Self::Retired { .. } | Self::NoTrustServer { .. } => "no-trust-server",
-            Self::TrustServerNotAllowed { .. } => "trust-server-not-allowed",
-            Self::TooManyRepositories { .. } => "too-many-repositories",
-            Self::Undecided { .. } => "undecided",
+            Self::NotTrusted { cause: Cause::Notary(error), .. } => DenialCause::of_notary(error),
+            Self::NotTrusted { cause: Cause::Cosign(error), .. } => DenialCause::of_cosign(error),
+            Self::SignerSecret { .. } => DenialCause::SecretMissing,
+            Self::SignerKey { .. } | Self::CosignKey { .. } | Self::RootKey { .. } => DenialCause::KeyUnusable,
+            Self::CosignDemand { .. } => DenialCause::PolicyUnusable,
+            Self::RegistryNotAllowed { .. } | Self::TrustServerNotAllowed { .. } => DenialCause::NotAllowed,
+            Self::NoImage { .. } => DenialCause::NotInRegistry,
+            Self::OnlyPartsSigned { .. } => DenialCause::OnlyPartsSigned,
+            Self::Retired { .. } | Self::NoTrustServer { .. } => DenialCause::TrustServerRetired,
+            Self::TooManyRepositories { .. } => DenialCause::Limit,
+            Self::Undecided { why, .. } => *why,
         }
     }
 
     /// Whether nothing was decided.
     #[must_use]
     pub fn is_undecided(&self) -> bool {
-        matches!(self, Self::Undecided { .. })
+        matches!(self, Self::Undecided { why, .. } if !why.is_decided())
     }
 
     /// Whether what was found contradicts what was seen before, so that an administrator should look at it even if the image is allowed.

@@ -2,6 +2,7 @@
 
 use countersign_image::{ImageReference, Sha256, Wanted};
 
+use crate::cause::DenialCause;
 use crate::evidence::{Evidence, Proof};
 use crate::reason::{DenyReason, Reason};
 use crate::requirement::Requirement;
@@ -158,7 +159,7 @@ fn reason(failed: Failed) -> DenyReason {
     let Failed { mut reasons, undecided } = failed;
     match reasons.pop() {
         Some(Reason::Part(refusal)) if reasons.is_empty() => DenyReason::Refused(refusal),
-        Some(Reason::Fault(cause)) if reasons.is_empty() => DenyReason::Undecided { cause },
+        Some(Reason::Fault(cause)) if reasons.is_empty() => DenyReason::undecided(DenialCause::Internal, cause),
         last => DenyReason::Several { reasons: reasons.into_iter().chain(last).collect(), undecided },
     }
 }

@@ -5,9 +5,11 @@
 
 #![forbid(unsafe_code)]
 
+mod cause;
 mod evidence;
 mod judge;
 mod kinds;
+mod mode;
 pub mod patch;
 mod pattern;
 pub mod plan;
@@ -21,13 +23,15 @@ mod superseded;
 mod verdict;
 mod workload;
 
+pub use cause::DenialCause;
 pub use evidence::{Cause, Evidence, Format, Identity, Proof, Refusal};
 pub use judge::{Proven, Warning};
 pub use kinds::{KNOWN_KINDS, KindError, Kinds, KnownKind, is_revision, known_kind};
+pub use mode::Mode;
 pub use pattern::{Pattern, PatternError};
 pub use plan::cosign::CosignAsk;
 pub use plan::notary::NotaryAsk;
-pub use plan::{Ask, ClusterSecrets, Defaults, NamedBy, Need, NeededProof, PinStyle, PlannedImage, plan};
+pub use plan::{Ask, ClusterSecrets, Defaults, NamedBy, Need, NeededProof, PinStyle, PlannedImage, Within, plan};
 pub use policies::{Applies, Check, Entry, EntryRef, Match, Policy, PolicyKind, PolicySet};
 pub use proof_policy::{CosignPolicy, ProofPolicy, TrustPolicy};
 pub use reason::{DenyReason, Reason};

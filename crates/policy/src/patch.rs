@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use crate::verdict::{Outcome, Verdict};
 
-/// Which texts are to be replaced: pointer and pinned image. Those that stand pinned already are left out.
+/// Which texts are to be replaced: pointer and pinned image. Those that stand pinned already are left out, and those of images that
+/// are not enforced.
 pub fn pins(verdict: &Verdict) -> impl Iterator<Item = (&str, &str)> {
-    verdict.images.iter().filter_map(|image| match &image.outcome {
+    verdict.images.iter().filter(|image| image.is_enforced()).filter_map(|image| match &image.outcome {
         Outcome::Proven(proof) => {
             let pinned = proof.pinned().filter(|pinned| *pinned != image.image.image)?;
             Some((image.image.pointer.as_str(), pinned))
@@ -16,11 +17,11 @@ pub fn pins(verdict: &Verdict) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
-/// The patch of a verdict: a `replace` for each image that is to be pinned. `None` where there is nothing to do, or the verdict
-/// denies.
+/// The patch of a verdict: a `replace` for each image that is to be pinned. `None` where there is nothing to do, or the object
+/// is denied.
 #[must_use]
 pub fn patch(verdict: &Verdict) -> Option<Vec<u8>> {
-    if !verdict.allowed() {
+    if !verdict.admitted() {
         return None;
     }
     let operations: Vec<Value> =

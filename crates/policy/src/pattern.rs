@@ -125,7 +125,7 @@ impl Pattern {
     /// Whether an image falls under the entry.
     ///
     /// An entry without tag and digest stands for all of its repository. One with a tag is matched against the image's tag;
-    /// an image that has a digest only matches just `name:*`. One with a digest stands for that digest only.
+    /// an image with a digest and no tag matches `name:*` alone. One with a digest stands for that digest only.
     #[must_use]
     pub fn matches(&self, image: &ImageReference) -> bool {
         let repository = self

@@ -11,6 +11,7 @@ use countersign_notary::TrustServer;
 use self::cosign::CosignAsk;
 use self::notary::NotaryAsk;
 use crate::evidence::Refusal;
+use crate::mode::Mode;
 use crate::policies::{Applies, Check, EntryRef, Match, PolicyKind, PolicySet};
 use crate::proof_policy::ProofPolicy;
 use crate::reason::DenyReason;
@@ -56,6 +57,8 @@ pub struct PlannedImage {
     pub image: ContainerImage,
     /// The entry that applies, if one does.
     pub entry: Option<EntryRef>,
+    /// What is done with it if it is denied.
+    pub mode: Mode,
     /// What is needed before it can be judged.
     pub need: Need,
 }
@@ -108,31 +111,35 @@ pub enum Ask {
     Cosign(Box<CosignAsk>),
 }
 
-/// Says what each image of a workload in a namespace needs. `now` is in seconds since 1970; only the retirement of trust servers
-/// depends on it.
+/// Whose policies count for an image, and when.
+#[derive(Debug, Clone, Copy)]
+pub struct Within<'a> {
+    /// The namespace.
+    pub namespace: &'a str,
+    /// What is done with a denied image whose entry says nothing, or that no entry lists.
+    pub mode: Mode,
+    /// Seconds since 1970; only the retirement of trust servers depends on it.
+    pub now: i64,
+}
+
+/// Says what each image of a workload in a namespace needs.
 #[must_use]
 pub fn plan(
     policies: &PolicySet,
-    namespace: &str,
+    within: Within<'_>,
     images: &[ContainerImage],
     defaults: &Defaults,
-    now: i64,
 ) -> Vec<PlannedImage> {
-    images.iter().map(|image| plan_image(policies, namespace, image, defaults, now)).collect()
+    images.iter().map(|image| plan_image(policies, within, image, defaults)).collect()
 }
 
-fn plan_image(
-    policies: &PolicySet,
-    namespace: &str,
-    image: &ContainerImage,
-    defaults: &Defaults,
-    now: i64,
-) -> PlannedImage {
-    let planned = |entry, need| PlannedImage { image: image.clone(), entry, need };
+fn plan_image(policies: &PolicySet, within: Within<'_>, image: &ContainerImage, defaults: &Defaults) -> PlannedImage {
+    let Within { namespace, mode, now } = within;
+    let planned = |entry, need| PlannedImage { image: image.clone(), entry, mode, need };
     let Ok(reference) = ImageReference::parse(&image.image) else {
         return planned(None, Need::Denied(DenyReason::InvalidName));
     };
-    let found = match policies.applies(namespace, &reference) {
+    let found = match policies.applies(namespace, &reference, mode) {
         Applies::Entry(found) => found,
         Applies::Unusable(policy, problem) => {
             return planned(None, Need::Denied(DenyReason::unusable(policy, problem)));
@@ -146,7 +153,7 @@ fn plan_image(
     };
     let asking = Asking { found, namespace, reference: &reference, defaults, now };
     let need = need_of(&asking).unwrap_or_else(Need::Denied);
-    planned(Some(EntryRef::of(&found)), need)
+    PlannedImage { mode: found.entry.mode_under(mode), ..planned(Some(EntryRef::of(&found)), need) }
 }
 
 /// What an ask is made from.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use countersign_image::ImageReference;
 
+use crate::mode::Mode;
 use crate::pattern::Pattern;
 use crate::proof_policy::ProofPolicy;
 use crate::requirement::Requirement;
@@ -76,6 +77,8 @@ pub struct Entry {
     pub mutate_image: bool,
     /// Whether the registry must have the signed content too.
     pub require_present: bool,
+    /// What is done with what it denies; where it says nothing, what the server and the namespace say.
+    pub mode: Option<Mode>,
     /// What it asks of a matching image.
     pub check: Check,
 }
@@ -83,12 +86,20 @@ pub struct Entry {
 impl Entry {
     /// Whether an image falls under the entry.
     ///
-    /// Runtimes ignore the tag of a reference that has a digest. So where nothing is checked, an entry about some tags would admit any
-    /// content of the repository under one of them; it is about references without a digest only.
+    /// Runtimes ignore the tag of a reference that has a digest. So where nothing is checked, or a denial stops nothing, an entry about
+    /// some tags would admit any content of the repository under one of them; it is about references without a digest only. `mode` is
+    /// what counts where the entry says nothing.
     #[must_use]
-    pub fn matches(&self, image: &ImageReference) -> bool {
-        let by_tag_alone = self.check == Check::Nothing && self.pattern.is_about_tags();
+    pub fn matches(&self, image: &ImageReference, mode: Mode) -> bool {
+        let admits_all = self.check == Check::Nothing || self.mode_under(mode) != Mode::Enforce;
+        let by_tag_alone = admits_all && self.pattern.is_about_tags();
         self.pattern.matches(image) && !(by_tag_alone && image.digest().is_some())
+    }
+
+    /// What is done with what it denies, where the server and the namespace say `mode`.
+    #[must_use]
+    pub fn mode_under(&self, mode: Mode) -> Mode {
+        self.mode.unwrap_or(mode)
     }
 }
 
@@ -170,6 +181,9 @@ pub struct EntryRef {
     pub name: String,
     /// The name of the entry.
     pub entry: String,
+    /// Which of the policy's entries it is, from 1.
+    #[serde(skip)]
+    pub position: usize,
 }
 
 impl EntryRef {
@@ -181,6 +195,16 @@ impl EntryRef {
             namespace: found.policy.kind.namespace().map(str::to_owned),
             name: found.policy.name.clone(),
             entry: found.entry.pattern.written().to_owned(),
+            position: found.index + 1,
+        }
+    }
+
+    /// Kind, namespace and name of the policy, for messages.
+    #[must_use]
+    pub fn policy(&self) -> String {
+        match &self.namespace {
+            Some(namespace) => format!("{} {namespace}/{}", self.kind, self.name),
+            None => format!("{} {}", self.kind, self.name),
         }
     }
 }
@@ -247,15 +271,16 @@ impl PolicySet {
     }
 
     /// Which entry applies to an image in a namespace: of the namespace's own policies if it has any, else of the cluster's; the
-    /// most exact that matches; of equals the one whose policy's name sorts first, and then the first in it.
+    /// most exact that matches; of equals the one whose policy's name sorts first, and then the first in it. `mode` is that of entries
+    /// that say nothing.
     #[must_use]
-    pub fn applies(&self, namespace: &str, image: &ImageReference) -> Applies<'_> {
+    pub fn applies(&self, namespace: &str, image: &ImageReference, mode: Mode) -> Applies<'_> {
         let own = self.namespaces.get(namespace);
         let scope = own.unwrap_or(&self.cluster);
         if let Some(unusable) = scope.unusable() {
             return unusable;
         }
-        match scope.matches(image).min_by(Match::rank) {
+        match scope.matches(image, mode).min_by(Match::rank) {
             Some(best) => Applies::Entry(best),
             None if own.is_some() => Applies::NotInNamespace,
             None if self.count == 0 => Applies::NoPolicies,
@@ -263,11 +288,11 @@ impl PolicySet {
         }
     }
 
-    /// All entries that match an image in a namespace, the one that applies first.
+    /// All entries that match an image in a namespace, the one that applies first. `mode` is that of entries that say nothing.
     #[must_use]
-    pub fn matching(&self, namespace: &str, image: &ImageReference) -> Vec<Match<'_>> {
+    pub fn matching(&self, namespace: &str, image: &ImageReference, mode: Mode) -> Vec<Match<'_>> {
         let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
-        let mut matches: Vec<_> = scope.matches(image).collect();
+        let mut matches: Vec<_> = scope.matches(image, mode).collect();
         matches.sort_by(Match::rank);
         matches
     }
@@ -307,13 +332,13 @@ impl Scope {
         Some(Applies::Unusable(policy, policy.unusable.as_deref()?))
     }
 
-    fn matches(&self, image: &ImageReference) -> impl Iterator<Item = Match<'_>> {
+    fn matches(&self, image: &ImageReference, mode: Mode) -> impl Iterator<Item = Match<'_>> {
         let exact = self.exact.get(&format!("{}/{}", image.matched_host(), image.matched_path()));
         let found = |place: &Place| {
             let policy = self.policies[place.policy].as_ref();
             Match { policy, index: place.entry, entry: &policy.entries[place.entry] }
         };
-        exact.into_iter().flatten().chain(&self.wild).map(found).filter(|found| found.entry.matches(image))
+        exact.into_iter().flatten().chain(&self.wild).map(found).filter(move |found| found.entry.matches(image, mode))
     }
 }
 
@@ -331,15 +356,16 @@ mod tests {
             pattern: Pattern::parse(pattern).unwrap(),
             mutate_image: true,
             require_present: false,
+            mode: None,
             check: Check::Nothing,
         };
         Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect(), unusable: None }
     }
 
     fn answer(set: &PolicySet, namespace: &str, image: &str) -> String {
-        match set.applies(namespace, &ImageReference::parse(image).unwrap()) {
+        match set.applies(namespace, &ImageReference::parse(image).unwrap(), Mode::Enforce) {
             Applies::Entry(found) => {
-                let all = set.matching(namespace, &ImageReference::parse(image).unwrap());
+                let all = set.matching(namespace, &ImageReference::parse(image).unwrap(), Mode::Enforce);
                 assert_eq!(all[0], found, "the first that matches is the one that applies");
                 let (kind, others) = (found.policy.kind.kind(), all.len() - 1);
                 format!("{kind} {} {} (+{others})", found.policy.name, found.entry.pattern)
@@ -401,6 +427,33 @@ mod tests {
         checked.entries[0].check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::default())));
         let checked = PolicySet::new([checked]);
         assert_eq!(answer(&checked, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app:v1 (+0)");
+    }
+
+    /// An entry for some tags that only warns would, by its mode, admit any content of the repository under one of them.
+    #[test]
+    fn a_tag_that_is_not_enforced_is_no_pass_for_a_digest() {
+        let image = |digest: &str| ImageReference::parse(&format!("h.io/app:v1{digest}")).unwrap();
+        let digest = image("@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        let proof = || Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::default())));
+        let set = |mode: Option<Mode>| {
+            let mut set = policy(None, "a", &["h.io/app:v1", "h.io/app"]);
+            set.entries.iter_mut().for_each(|entry| entry.check = proof());
+            (set.entries[0].mode, set.entries[1].mode) = (mode, Some(Mode::Enforce));
+            PolicySet::new([set])
+        };
+        let index = |set: &PolicySet, image: &ImageReference, mode: Mode| match set.applies("n", image, mode) {
+            Applies::Entry(found) => found.index,
+            other => panic!("{other:?}"),
+        };
+        for (entry, elsewhere, expected) in [
+            (None, Mode::Enforce, 0),
+            (Some(Mode::Enforce), Mode::Audit, 0),
+            (Some(Mode::Warn), Mode::Enforce, 1),
+            (None, Mode::Audit, 1),
+        ] {
+            assert_eq!(index(&set(entry), &digest, elsewhere), expected, "{entry:?} {elsewhere:?}");
+            assert_eq!(index(&set(entry), &image(""), elsewhere), 0);
+        }
     }
 
     #[test]

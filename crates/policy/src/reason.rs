@@ -3,6 +3,7 @@
 use countersign_image::{quoted, shown};
 use thiserror::Error;
 
+use crate::cause::DenialCause;
 use crate::evidence::Refusal;
 use crate::policies::Policy;
 
@@ -46,6 +47,8 @@ pub enum DenyReason {
     /// It could not be decided, before anybody was asked or after.
     #[error("failed to get content trust information: {}", shown(cause))]
     Undecided {
+        /// The kind of reason.
+        why: DenialCause,
         /// Why not.
         cause: String,
     },
@@ -128,7 +131,7 @@ impl std::fmt::Display for Reason {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Part(refusal) => refusal.fmt(f),
-            Self::Fault(what) => DenyReason::undecided(what.as_str()).fmt(f),
+            Self::Fault(what) => DenyReason::undecided(DenialCause::Internal, what.as_str()).fmt(f),
             Self::Alternative { number, of, refusal } => {
                 write!(f, "{refusal} (alternative {number} of {of}; one of them is enough)")
             }
@@ -140,33 +143,58 @@ impl std::fmt::Display for Reason {
     }
 }
 
+impl Reason {
+    fn is_undecided(&self) -> bool {
+        matches!(self, Self::Part(refusal) | Self::Alternative { refusal, .. } if refusal.is_undecided())
+    }
+
+    /// The kind of reason.
+    fn kind(&self) -> DenialCause {
+        match self {
+            Self::Part(refusal) | Self::Alternative { refusal, .. } => refusal.cause(),
+            Self::Fault(_) => DenialCause::Internal,
+            Self::Differ { .. } => DenialCause::SignersDisagree,
+        }
+    }
+}
+
+/// What several reasons come to, where they are of one kind.
+fn together(mut causes: impl Iterator<Item = DenialCause>) -> DenialCause {
+    match causes.next() {
+        Some(first) if causes.all(|cause| cause == first) => first,
+        _ => DenialCause::Several,
+    }
+}
+
 fn joined(reasons: &[Reason]) -> String {
     reasons.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 impl DenyReason {
-    /// The kind of reason: a closed set, so that a hostile image name cannot mint new time series.
+    /// The kind of reason.
     #[must_use]
-    pub fn label(&self) -> &'static str {
+    pub fn cause(&self) -> DenialCause {
         match self {
-            Self::NotListedInCluster { .. } => "not-listed-in-cluster",
-            Self::NotListedInNamespace => "not-listed-in-namespace",
-            Self::NoPolicies => "no-policies",
-            Self::PolicyUnusable { .. } => "policy-unusable",
-            Self::DigestAlgorithm { .. } => "digest-algorithm",
-            Self::Refused(refusal) => refusal.label(),
-            Self::Undecided { .. } | Self::Several { undecided: true, .. } => "undecided",
-            Self::Several { undecided: false, .. } => "several",
-            Self::NotPresent { .. } => "not-present",
-            Self::RevisionNotPinned { .. } | Self::LostPin { .. } => "not-pinned",
-            Self::InvalidName => "invalid-name",
+            Self::NotListedInCluster { .. } | Self::NotListedInNamespace => DenialCause::NoMatch,
+            Self::NoPolicies => DenialCause::NoPolicies,
+            Self::PolicyUnusable { .. } => DenialCause::PolicyUnusable,
+            Self::Refused(refusal) => refusal.cause(),
+            Self::Undecided { why, .. } => *why,
+            // What could not be decided is what there is to mend.
+            Self::Several { reasons, undecided: true } => {
+                together(reasons.iter().filter(|reason| reason.is_undecided()).map(Reason::kind))
+            }
+            Self::Several { reasons, .. } => together(reasons.iter().map(Reason::kind)),
+            Self::NotPresent { .. } => DenialCause::NotInRegistry,
+            Self::RevisionNotPinned { .. } | Self::LostPin { .. } => DenialCause::NotPinned,
+            Self::InvalidName | Self::DigestAlgorithm { .. } => DenialCause::BadReference,
         }
     }
 
     /// It could not be decided, for this reason.
     #[must_use]
-    pub fn undecided(cause: impl Into<String>) -> Self {
-        Self::Undecided { cause: cause.into() }
+    pub fn undecided(why: DenialCause, cause: impl Into<String>) -> Self {
+        Self::Undecided { why, cause: cause.into() }
     }
 
     /// What a policy that is at fault comes to.
@@ -186,12 +214,12 @@ impl DenyReason {
         }
     }
 
-    /// A text for each reason.
+    /// A text for each reason, with its kind.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<(DenialCause, String)> {
         match self {
-            Self::Several { reasons, .. } => reasons.iter().map(ToString::to_string).collect(),
-            other => vec![other.to_string()],
+            Self::Several { reasons, .. } => reasons.iter().map(|reason| (reason.kind(), reason.to_string())).collect(),
+            other => vec![(other.cause(), other.to_string())],
         }
     }
 }

@@ -44,6 +44,7 @@ impl DenyReason {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DenialCause;
 
     fn differs() -> Refusal {
         let (gun, tag) = ("h.io/app".to_owned(), "v1".to_owned());
@@ -62,7 +63,10 @@ mod tests {
         for refusal in [unsigned(), Refusal::notary("h.io:4443", digest_alone)] {
             assert!(!DenyReason::from(refusal).is_superseded());
         }
-        assert!(!DenyReason::NoPolicies.is_superseded() && !DenyReason::undecided("x").is_superseded());
+        assert!(
+            !DenyReason::NoPolicies.is_superseded()
+                && !DenyReason::undecided(DenialCause::Internal, "x").is_superseded()
+        );
     }
 
     /// Of parts that must all hold, each; of alternatives, one.

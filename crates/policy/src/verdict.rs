@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use countersign_image::{ImageReference, Sha256, quoted, shown};
 
+use crate::cause::DenialCause;
 use crate::evidence::{Evidence, Proof};
 use crate::judge::{Proven, Warning};
+use crate::mode::Mode;
 use crate::plan::{Need, NeededProof, PinStyle, PlannedImage};
 use crate::policies::EntryRef;
 use crate::reason::DenyReason;
@@ -18,6 +20,8 @@ pub struct ImageVerdict {
     pub image: ContainerImage,
     /// The entry that applied, if one did.
     pub entry: Option<EntryRef>,
+    /// What is done with it if it is denied.
+    pub mode: Mode,
     /// Whether it may run.
     pub outcome: Outcome,
     /// What a reader of the denial must know beside the reason, if anything: why this image was judged at all.
@@ -71,13 +75,34 @@ impl ImageVerdict {
                 Err(reason) => Outcome::Denied(reason),
             },
         };
-        Self { image: planned.image, entry: planned.entry, outcome, note: None }
+        Self { image: planned.image, entry: planned.entry, mode: planned.mode, outcome, note: None }
     }
 
-    /// An image that is denied, whatever its policy says.
+    /// An image that is denied, whatever its policy says. `mode` is what is done with it then.
     #[must_use]
-    pub fn denied(image: ContainerImage, reason: DenyReason) -> Self {
-        Self { image, entry: None, outcome: Outcome::Denied(reason), note: None }
+    pub fn denied(image: ContainerImage, mode: Mode, reason: DenyReason) -> Self {
+        Self { image, entry: None, mode, outcome: Outcome::Denied(reason), note: None }
+    }
+
+    /// Why it may not run, if so, whatever the mode makes of it.
+    #[must_use]
+    pub fn reason(&self) -> Option<&DenyReason> {
+        match &self.outcome {
+            Outcome::Denied(reason) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// Whether the object may not be admitted because of it.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        self.mode == Mode::Enforce && self.reason().is_some()
+    }
+
+    /// Whether what is proven of it is written into the object, and remembered: nothing rests on an image that is not enforced.
+    #[must_use]
+    pub fn is_enforced(&self) -> bool {
+        self.mode == Mode::Enforce
     }
 
     /// What is proven of it, if anything is.
@@ -95,16 +120,21 @@ impl ImageVerdict {
         self.proven().map_or(&[], Proven::warnings)
     }
 
-    /// The text of a denial: `Deny "IMAGE", REASON`, a line for each reason.
+    /// The text of a denial: `Deny "IMAGE", REASON [POLICY, ENTRY]`, a line for each reason.
     #[must_use]
     pub fn denial(&self) -> Option<String> {
-        match &self.outcome {
-            Outcome::Denied(reason) => {
-                let note = self.note.as_deref().map_or_else(String::new, |note| format!(" ({})", shown(note)));
-                Some(denied(&self.image.image, reason, &note))
-            }
-            _ => None,
-        }
+        let lines: Vec<_> = self.denials().into_iter().map(|(_, line)| line).collect();
+        self.reason().map(|_| lines.join("\n"))
+    }
+
+    /// The lines of a denial, each with its cause.
+    #[must_use]
+    pub fn denials(&self) -> Vec<(DenialCause, String)> {
+        let Some(reason) = self.reason() else { return Vec::new() };
+        let note = self.note.as_deref().map_or_else(String::new, |note| format!(" ({})", shown(note)));
+        let entry = self.entry.as_ref();
+        let entry = entry.map(|entry| format!(" [{}, entry {}]", shown(&entry.policy()), entry.position));
+        denied(&self.image.image, reason, &(note + &entry.unwrap_or_default()))
     }
 }
 
@@ -126,13 +156,14 @@ fn pinned(reference: &ImageReference, style: PinStyle, digest: Sha256) -> String
 /// The text of a denial of an image: `Deny "IMAGE", REASON`, a line for each reason.
 #[must_use]
 pub fn denial(image: &str, reason: &DenyReason) -> String {
-    denied(image, reason, "")
+    let lines: Vec<_> = denied(image, reason, "").into_iter().map(|(_, line)| line).collect();
+    lines.join("\n")
 }
 
-fn denied(image: &str, reason: &DenyReason, note: &str) -> String {
+fn denied(image: &str, reason: &DenyReason, tail: &str) -> Vec<(DenialCause, String)> {
     let image = quoted(image);
-    let lines: Vec<_> = reason.lines().into_iter().map(|reason| format!("Deny {image}, {reason}{note}")).collect();
-    lines.join("\n")
+    let line = |(cause, reason)| (cause, format!("Deny {image}, {reason}{tail}"));
+    reason.lines().into_iter().map(line).collect()
 }
 
 /// What a review comes to.
@@ -143,18 +174,28 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    /// Whether every image may run.
+    /// Whether every image may run, whatever the modes make of it.
     #[must_use]
     pub fn allowed(&self) -> bool {
         self.denied().next().is_none()
     }
 
+    /// Whether the object may be admitted: every image may run that is enforced.
+    #[must_use]
+    pub fn admitted(&self) -> bool {
+        !self.images.iter().any(ImageVerdict::blocks)
+    }
+
+    /// The same verdict where nothing of it is enforced: `mode` is that of images that would be enforced.
+    #[must_use]
+    pub fn only(mut self, mode: Mode) -> Self {
+        self.images.iter_mut().for_each(|image| image.mode = image.mode.min(mode));
+        self
+    }
+
     /// The reasons of the images that may not run.
     pub fn denied(&self) -> impl Iterator<Item = &DenyReason> {
-        self.images.iter().filter_map(|image| match &image.outcome {
-            Outcome::Denied(reason) => Some(reason),
-            _ => None,
-        })
+        self.images.iter().filter_map(ImageVerdict::reason)
     }
 
     /// What should be known of images although they are allowed, with the image as it was written.
@@ -172,10 +213,10 @@ impl Verdict {
     }
 
     /// The verdict on an object that is only to be looked at: a proven image that has no digest, and should have one, is
-    /// denied. `is_revision` says that the object is one that cannot be changed at all.
+    /// denied, unless it is not enforced and so was never to be pinned. `is_revision` says that the object is one that cannot be changed at all.
     #[must_use]
     pub fn unchangeable(mut self, is_revision: bool) -> Self {
-        for image in &mut self.images {
+        for image in self.images.iter_mut().filter(|image| image.is_enforced()) {
             let Outcome::Proven(proven) = &image.outcome else {
                 continue;
             };
@@ -193,19 +234,20 @@ impl Verdict {
         self
     }
 
-    /// The message of a denial: a line for each denied image, the same line only once. Of so many that nobody reads them, the last
-    /// line says how many are left out.
+    /// The message of a denial: a line for each denied image that `told` takes, the same line only once. Of so many that nobody reads
+    /// them, the last line says how many are left out. `help` gives what stands behind a line for its cause.
     #[must_use]
-    pub fn message(&self) -> String {
+    pub fn message(&self, told: impl Fn(&ImageVerdict) -> bool, help: impl Fn(DenialCause) -> String) -> String {
         let mut lines: Vec<String> = Vec::new();
         let (mut length, mut left_out) = (0, 0);
-        for denial in self.images.iter().filter_map(ImageVerdict::denial) {
+        for image in self.images.iter().filter(|image| told(image)) {
             let mut whole = true;
-            for line in denial.lines() {
-                if lines.iter().any(|told| told == line) {
+            for (cause, line) in image.denials() {
+                let line = line + &help(cause);
+                if lines.contains(&line) {
                     continue;
                 }
-                let line = cut(line);
+                let line = cut(&line);
                 if length > 0 && length + line.len() > MAX_MESSAGE {
                     whole = false;
                     break;

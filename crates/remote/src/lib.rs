@@ -30,7 +30,7 @@ pub use credentials::{AuthError, Authenticator, CredentialHelper, LoginError};
 pub use docker_config::{Credential, DockerConfig, DockerConfigError};
 pub use failure::Failure;
 pub use http::{Cures, HttpClient, HttpError, RedirectProblem, Redirects, Request, Response, Retry, TlsProblem};
-pub use load::Load;
+pub use load::{Load, Outcomes};
 pub use login::{Login, NamedBy};
 pub use notary::record;
 pub use notary::{Ask, Clock, Committed, DENIAL_AGE, MAX_LOOKS, NotaryClient, OnTrouble, Options, Seen, Sharing};

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::failure::Failure;
 use crate::turns::Turns;
 
 /// How many flights there may be at once, and how many of them for one namespace. Most take some milliseconds; those to servers
@@ -32,6 +33,10 @@ pub(crate) struct AllTurns {
     pub(crate) heavy: Turns,
     /// How often a turn did not come in time.
     late: AtomicU64,
+    verified: AtomicU64,
+    untrusted: AtomicU64,
+    unreachable: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl AllTurns {
@@ -45,6 +50,10 @@ impl AllTurns {
             light: Turns::new(processors, processors),
             heavy: Turns::new(heavy, heavy),
             late: AtomicU64::new(0),
+            verified: AtomicU64::new(0),
+            untrusted: AtomicU64::new(0),
+            unreachable: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
         }
     }
 
@@ -53,11 +62,29 @@ impl AllTurns {
         self.late.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// A look at a repository ended; `failure` is why it brought nothing.
+    pub(crate) fn count_outcome(&self, failure: Option<&Failure>) {
+        let counter = match failure {
+            None => &self.verified,
+            Some(Failure::Untrusted(_) | Failure::TooMuch { .. } | Failure::Contradicted { .. }) => &self.untrusted,
+            Some(Failure::Http(_) | Failure::TimedOut { .. }) => &self.unreachable,
+            Some(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How many have turns and how many wait.
     pub(crate) fn load(&self) -> Load {
         let (flights, waiting) = self.flights.load();
         let unverified = self.light.load().1 + self.heavy.load().1;
-        Load { flights, waiting, unverified, late: self.late.load(Ordering::Relaxed) }
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let outcomes = Outcomes {
+            verified: count(&self.verified),
+            untrusted: count(&self.untrusted),
+            unreachable: count(&self.unreachable),
+            failed: count(&self.failed),
+        };
+        Load { flights, waiting, unverified, late: count(&self.late), outcomes, ..Load::default() }
     }
 }
 
@@ -72,4 +99,23 @@ pub struct Load {
     pub unverified: usize,
     /// How often since the start a turn did not come in time.
     pub late: u64,
+    /// How looks at repositories ended since the start.
+    pub outcomes: Outcomes,
+    /// Verified repositories that are kept in memory.
+    pub kept: usize,
+    /// When the first file of those expires that every answer rests on, in seconds since 1970.
+    pub expires: Option<i64>,
+}
+
+/// How looks at repositories ended, since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Outcomes {
+    /// The repository was verified.
+    pub verified: u64,
+    /// It was looked at, and is not trusted.
+    pub untrusted: u64,
+    /// Its server could not be asked, or did not answer in time.
+    pub unreachable: u64,
+    /// Something else was in the way: no turn, no login, no memory.
+    pub failed: u64,
 }

@@ -187,7 +187,8 @@ impl NotaryClient {
     /// What it is at.
     #[must_use]
     pub fn load(&self) -> Load {
-        self.turns.load()
+        let (kept, expires) = self.slots().kept();
+        Load { kept, expires, ..self.turns.load() }
     }
 
     /// Whether a repository that was asked for still waits for its turn to be looked at, or for a turn at something that it takes. To
@@ -326,6 +327,7 @@ impl NotaryClient {
                 // Ends it whatever happens, a panic in the verifier included.
                 let _end = Landing { client: &client, key: &key, id };
                 let outcome = client.take_off(&key, &terms, &ticket, &wanted).await;
+                client.turns.count_outcome(outcome.as_ref().err());
                 client.land(&key, outcome)
             }
         });

@@ -1,7 +1,7 @@
 //! Registries: which content a tag or digest has there now, and manifests, blobs and lists of referrers.
 //!
-//! What a registry says is believed of nothing but presence: bytes are compared with the digest that was asked for, documents
-//! are read strictly, and tokens are for reading the one repository.
+//! What a registry says is believed of presence, and of which digest a tag names now: nothing else. Bytes are compared with the digest
+//! that was asked for, documents are read strictly, and tokens are for reading the one repository.
 
 mod blob;
 mod document;

@@ -1,4 +1,4 @@
-//! The canonical form that Notary signs, written from the protocol notes and not from the verifier.
+//! The canonical form that Notary signs, written from the protocol and not from the verifier.
 
 use std::collections::BTreeMap;
 

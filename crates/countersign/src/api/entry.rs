@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countersign_policy::{Check, Entry, Pattern, ProofPolicy, Requirement};
+use countersign_policy::{Check, Entry, Mode, Pattern, ProofPolicy, Requirement};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
@@ -38,6 +38,9 @@ pub(crate) struct EntryPolicy {
     /// Whether the registry must have the signed content; goes with trust or cosign alone.
     #[serde(default)]
     pub require_present: Option<bool>,
+    /// What is done with what the entry denies: `enforce`, `warn` or `audit`; absent: what the server and the namespace say.
+    #[serde(default)]
+    pub mode: Option<String>,
     /// Content trust, needed in any case.
     #[serde(default, deserialize_with = "not_null")]
     pub trust: Option<Trust>,
@@ -105,11 +108,23 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
         let problem = "says which signed content must be there, so it needs trust.enabled or cosign".to_owned();
         problems.push(("policy.requirePresent".to_owned(), problem));
     }
+    let mode = match asked.mode.as_deref().map(|mode| Mode::parse(mode).ok_or(mode)) {
+        None => None,
+        Some(Ok(mode)) => Some(mode),
+        Some(Err(mode)) => {
+            problems.push(("policy.mode".to_owned(), format!("is {mode:?}; write enforce, warn or audit")));
+            None
+        }
+    };
+    if mode.is_some() && requirement.is_none() && problems.is_empty() {
+        let problem = "says what is done with what the entry denies, and it denies nothing; it needs trust.enabled, cosign or anyOf";
+        problems.push(("policy.mode".to_owned(), problem.to_owned()));
+    }
     match pattern {
         Ok(pattern) if problems.is_empty() => {
             let check = requirement.map_or(Check::Nothing, Check::Proof);
             let mutate_image = asked.mutate_image.unwrap_or(true);
-            Ok((Entry { pattern, mutate_image, require_present, check }, ignored))
+            Ok((Entry { pattern, mutate_image, require_present, mode, check }, ignored))
         }
         pattern => Err(pattern.err().into_iter().chain(problems).collect()),
     }
@@ -249,6 +264,10 @@ pub(crate) fn schema() -> Value {
                     "requirePresent": {
                         "type": "boolean", "nullable": true,
                         "description": "Whether the registry must have the signed content as well. False if absent: then it is the kubelet that finds it missing.",
+                    },
+                    "mode": {
+                        "type": "string", "nullable": true,
+                        "description": "What is done with an image that the entry denies: enforce, it is denied; warn, it is admitted as it is and the user is warned; audit, it is admitted as it is, logged and counted. Absent: what the server and the namespace say.",
                     },
                     "trust": trust::schema(),
                     "cosign": cosign::schema(),

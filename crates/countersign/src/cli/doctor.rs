@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::bail;
 use countersign_image::{ImageReference, NotSha256, Wanted, shown};
 use countersign_notary::TrustServer;
-use countersign_policy::{Ask, ContainerImage, Defaults, DenyReason, Need, NotaryAsk, Refusal, Requirement, plan};
+use countersign_policy::{
+    Ask, ContainerImage, Defaults, DenyReason, Need, NotaryAsk, Refusal, Requirement, Within, plan,
+};
 use countersign_remote::{AuthError, Failure, HttpError, Login, Request, Retry};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -18,7 +20,7 @@ use url::Url;
 
 use super::judging::{From, Origin, SettingsFile, Unreachable};
 use super::output::print;
-use super::{arguments, clients, exit};
+use super::{arguments, clients, exit, help};
 use crate::cluster::Cluster;
 use crate::config::Settings;
 use crate::prove::notary::{Demands, Question};
@@ -81,6 +83,15 @@ struct Trouble {
     cause: String,
     cure: String,
     code: u8,
+}
+
+impl Trouble {
+    /// What a refusal comes to, with what the page with the messages says that helps. `here` is what helps in this case, ready to paste.
+    fn of(refusal: &Refusal, here: Option<String>) -> Self {
+        let code = if refusal.is_undecided() { exit::UNDECIDED } else { exit::DENIED };
+        let here = here.map(|here| format!("{here}\n\n")).unwrap_or_default();
+        Self { cause: refusal.to_string(), cure: here + &help::cure(refusal.cause()), code }
+    }
 }
 
 fn trouble(cause: impl Into<String>, cure: impl Into<String>) -> Trouble {
@@ -268,7 +279,9 @@ async fn examine(
     }
     let container = ContainerImage { pointer: "/".into(), path: "doctor".into(), image: image.as_written().to_owned() };
     let now = (telemetry::wall_clock())().as_second();
-    let planned = plan(moment.policies(), &args.namespace, std::slice::from_ref(&container), &defaults, now).remove(0);
+    let mode = settings.mode.unwrap_or_default().into();
+    let within = Within { namespace: &args.namespace, mode, now };
+    let planned = plan(moment.policies(), within, std::slice::from_ref(&container), &defaults).remove(0);
     let need = match planned.need {
         Need::Nothing => return Ok(Ok(None)),
         Need::Denied(reason) => return Ok(Err(of_the_policy(&reason))),
@@ -289,8 +302,8 @@ async fn examine(
 
 /// Nobody need be asked: the policies deny.
 fn of_the_policy(reason: &DenyReason) -> Trouble {
-    let cure = "countersign explain shows which entries there are, and which would match.".to_owned();
-    Trouble { cause: reason.to_string(), cure, code: exit::DENIED }
+    let code = if reason.is_undecided() { exit::UNDECIDED } else { exit::DENIED };
+    Trouble { cause: reason.to_string(), cure: help::cure(reason.cause()), code }
 }
 
 async fn examine_notary(
@@ -303,18 +316,18 @@ async fn examine_notary(
         Ok(demands) => demands,
         Err(Refusal::Undecided { cause, .. }) => bail!(cause),
         Err(refusal) => {
-            let cure = match &refusal {
-                Refusal::SignerSecret { secret, .. } | Refusal::SignerKey { secret, .. }
-                    if !ask.root_secrets().any(|root| root == *secret) =>
-                {
-                    format!(
-                        "kubectl create secret generic {} -n {} --from-literal=name=SIGNER --from-file=publicKey=SIGNER.pub",
+            let here = match &refusal {
+                Refusal::SignerSecret { secret, .. } | Refusal::SignerKey { secret, .. } => {
+                    let root = ask.root_secrets().any(|root| root == *secret);
+                    let name = if root { "" } else { " --from-literal=name=SIGNER" };
+                    Some(format!(
+                        "kubectl create secret generic {} -n {}{name} --from-file=publicKey=KEY.pub",
                         secret.name, secret.namespace
-                    )
+                    ))
                 }
-                _ => "Put the root's key or certificate into publicKey, as PEM.".to_owned(),
+                _ => None,
             };
-            return Ok(Err(Trouble { cause: refusal.to_string(), cure, code: exit::DENIED }));
+            return Ok(Err(Trouble::of(&refusal, here)));
         }
     };
     let said = format!("{entry}: {} signers, trust server {}", demands.signers.len(), ask.server);
@@ -413,11 +426,8 @@ async fn verify<'a>(
             return Err(("login", trouble(error.to_string(), cure)));
         }
         Err(failure) => {
-            let denied = !failure.is_undecided();
-            let reason = question.refusal(failure).to_string();
-            let code = if denied { exit::DENIED } else { exit::UNDECIDED };
-            let cure = "countersign inspect shows what a repository holds; docs/messages.md says what helps with each message.".to_owned();
-            return Err(("metadata", Trouble { cause: reason, cure, code }));
+            let here = format!("countersign inspect {gun} shows what the repository holds.");
+            return Err(("metadata", Trouble::of(&question.refusal(failure), Some(here))));
         }
     };
     let root = repository.root().trusted().body();
@@ -429,16 +439,10 @@ async fn verify<'a>(
             repository.roles().count()
         ),
     );
-    let wanted = Wanted::of(&patient.image).map_err(|NotSha256 { algorithm }| {
-        let cause = DenyReason::DigestAlgorithm { algorithm }.to_string();
-        ("signatures", Trouble { cause, cure: String::new(), code: exit::DENIED })
-    })?;
+    let wanted = Wanted::of(&patient.image)
+        .map_err(|NotSha256 { algorithm }| ("signatures", of_the_policy(&DenyReason::DigestAlgorithm { algorithm })))?;
     let resolved = question.resolve(&repository, &wanted, (telemetry::wall_clock())()).map_err(|refusal| {
-        let reason = refusal.to_string();
-        let cure = format!(
-            "countersign inspect {gun} shows who signed what. To sign: docker trust sign IMAGE, as each of the signers."
-        );
-        ("signatures", Trouble { cause: reason, cure, code: exit::DENIED })
+        ("signatures", Trouble::of(&refusal, Some(format!("countersign inspect {gun} shows who signed what."))))
     })?;
     let signers: Vec<_> = resolved.by().iter().map(|by| by.signer.as_str()).collect();
     Ok(format!(

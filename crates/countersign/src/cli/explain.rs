@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use countersign_image::{ImageReference, shown};
 use countersign_policy::{
-    Applies, Check, CosignPolicy, EntryRef, Match, PolicyKind, PolicySet, ProofPolicy, Requirement, TrustPolicy,
+    Applies, Check, CosignPolicy, EntryRef, Match, Mode, PolicyKind, PolicySet, ProofPolicy, Requirement, TrustPolicy,
 };
 use serde::Serialize;
 
@@ -87,7 +87,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
     let runtime = clients::runtime()?;
     let _inside = runtime.enter();
     let moment = runtime.block_on(source(&from, &own_namespace))?;
-    let report = report(moment.policies(), args, &image, &own_namespace);
+    let mode = settings.mode.unwrap_or_default().into();
+    let report = report(moment.policies(), args, &image, &own_namespace, mode);
     match args.output {
         Format::Text => print(&as_text(&report)),
         Format::Json => print(&(serde_json::to_string_pretty(&report)? + "\n")),
@@ -99,7 +100,13 @@ async fn source(from: &From, own_namespace: &str) -> anyhow::Result<std::sync::A
     Ok(from.source(own_namespace).await?.now()?)
 }
 
-fn report<'a>(policies: &PolicySet, args: &'a Args, image: &ImageReference, own_namespace: &str) -> Report<'a> {
+fn report<'a>(
+    policies: &PolicySet,
+    args: &'a Args,
+    image: &ImageReference,
+    own_namespace: &str,
+    mode: Mode,
+) -> Report<'a> {
     let namespace = args.namespace.as_str();
     let mut report = Report {
         image: &args.image,
@@ -110,7 +117,7 @@ fn report<'a>(policies: &PolicySet, args: &'a Args, image: &ImageReference, own_
         matches: Vec::new(),
         nearest: Vec::new(),
     };
-    match policies.applies(namespace, image) {
+    match policies.applies(namespace, image, mode) {
         Applies::Unusable(policy, problem) => {
             report.denied = Some(format!("{} cannot be used: {problem}", policy.title()));
         }
@@ -131,10 +138,10 @@ fn report<'a>(policies: &PolicySet, args: &'a Args, image: &ImageReference, own_
             if let Check::Unusable(problem) = &best.entry.check {
                 report.denied = Some(format!("the entry that applies cannot be used: {problem}"));
             }
-            let all = policies.matching(namespace, image);
+            let all = policies.matching(namespace, image, mode);
             let others = all.get(1..).unwrap_or_default();
             let why = reason(&best, others.first());
-            report.applies = Some(found(&best, why, asks(&best, own_namespace)));
+            report.applies = Some(found(&best, why, asks(&best, own_namespace, mode)));
             report.matches = others.iter().map(|other| found(other, loses(&best, other), None)).collect();
         }
     }
@@ -185,13 +192,21 @@ fn as_text(report: &Report<'_>) -> String {
 }
 
 /// What an entry asks; nothing if it cannot be used.
-fn asks(best: &Match<'_>, own_namespace: &str) -> Option<String> {
+fn asks(best: &Match<'_>, own_namespace: &str, mode: Mode) -> Option<String> {
     match &best.entry.check {
         Check::Unusable(_) => None,
         Check::Nothing => Some("It asks nothing: the image is allowed with no further check.\n".to_owned()),
         Check::Proof(requirement) => {
             let pinned = if best.entry.mutate_image { "yes" } else { "no (mutateImage: false)" };
-            Some(format!("{}  pinned          {pinned}\n", asks_for(requirement, best, own_namespace)))
+            let mode = match (best.entry.mode, mode) {
+                (Some(mode), _) => format!("{} (the entry says so)", mode.label()),
+                (None, Mode::Enforce) => "enforce".to_owned(),
+                (None, mode) => {
+                    format!("{}, or what the label of the namespace says if that is stricter", mode.label())
+                }
+            };
+            let asked = asks_for(requirement, best, own_namespace);
+            Some(format!("{asked}  pinned          {pinned}\n  mode            {mode}\n"))
         }
     }
 }

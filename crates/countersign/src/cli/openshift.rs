@@ -27,6 +27,9 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Say whether the API server calls webhooks, and which default policies the file holds; exit 1 if it does not
+    #[command(
+        after_help = "Examples, on a master:\n  countersign openshift check /etc/origin/master/master-config.yaml\n  countersign openshift check -o policy /etc/origin/master/master-config.yaml | oc apply -f -"
+    )]
     Check {
         /// The file, usually /etc/origin/master/master-config.yaml
         master_config: PathBuf,
@@ -36,6 +39,9 @@ enum Command {
         output: Format,
     },
     /// Print the file with both admission plugins on, and everything else as it is
+    #[command(
+        after_help = "Examples, on a master:\n  countersign openshift enable /etc/origin/master/master-config.yaml | diff /etc/origin/master/master-config.yaml -\n  countersign openshift enable --write /etc/origin/master/master-config.yaml"
+    )]
     Enable {
         /// The file, usually /etc/origin/master/master-config.yaml
         master_config: PathBuf,

@@ -16,6 +16,15 @@ pub(crate) fn print(text: &str) {
     }
 }
 
+/// Sends everything that is printed from here on nowhere; what goes to standard error is still read.
+///
+/// # Errors
+/// The system does not let it be done.
+pub(crate) fn silence() -> std::io::Result<()> {
+    let nowhere = std::fs::File::options().write(true).open("/dev/null")?;
+    Ok(rustix::stdio::dup2_stdout(nowhere)?)
+}
+
 /// Whether standard output is a terminal that wants colours.
 pub(crate) fn colours() -> bool {
     let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
@@ -31,7 +40,8 @@ pub(crate) fn verdict_word(word: &str, good: bool) -> String {
     format!("\u{1b}[{colour}m{word}\u{1b}[0m")
 }
 
-/// Columns aligned by their widest cell; the last one is left as long as it is.
+/// Columns aligned by their widest cell; the last one is left as long as it is. By hand, and not by a library: nothing stands in the cells but
+/// escaped texts and our own colours, and nothing is to be wrapped or framed.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let visible = |cell: &str| {
         let mut inside = false;

@@ -5,18 +5,19 @@ mod junit;
 use std::path::PathBuf;
 
 use countersign_image::shown;
-use countersign_policy::{EntryRef, ImageVerdict, Outcome, Verdict, patch};
+use countersign_policy::{EntryRef, ImageVerdict, Mode, Outcome, Verdict, patch};
 use serde::Serialize;
 
 use super::judging::{self, From, Origin, SettingsFile};
 use super::output::{print, table, verdict_word};
 use super::{clients, exit};
 use crate::admission_review::{GroupVersionKind, Request};
-use crate::config::{Mode, Settings};
+use crate::break_glass::BreakGlass;
+use crate::config::{MESSAGES, Settings};
 use crate::decision::Webhook;
 use crate::documents::{self, Document, Names, Text};
 use crate::enforce::Engine;
-use crate::gate::Gate;
+use crate::gate::{Gate, help};
 
 /// Review manifests as the webhook would: files, folders or standard input
 #[derive(Debug, clap::Args)]
@@ -90,6 +91,9 @@ struct ImageReport {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     undecided: bool,
     pinned: Option<String>,
+    /// What the entry says is done with a denied image, where that is not to deny it; then the reason may stand beside `allowed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     reason: Option<String>,
     policy: Option<EntryRef>,
 }
@@ -128,19 +132,25 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
             "no object of the input holds an image, so nothing was reviewed; give --allow-empty if that is as it should be"
         );
     }
-    let report = report(&reviewed, &args.namespace);
+    let messages = messages(&settings);
+    let report = report(&reviewed, &args.namespace, messages);
     match args.output {
         Format::Table => print(&as_table(&report)),
         Format::Json => print(&(serde_json::to_string_pretty(&report)? + "\n")),
         Format::Junit => print(&junit::report(&report)?),
         Format::Yaml if report.allowed => print(&as_yaml(&texts, &reviewed)?),
-        Format::Yaml => eprint!("{}", denials(&reviewed)),
+        Format::Yaml => eprint!("{}", denials(&reviewed, messages)),
     }
     Ok(match word(report.allowed, report.undecided) {
         ALLOWED => exit::OK,
         UNDECIDED => exit::UNDECIDED,
         _ => exit::DENIED,
     })
+}
+
+/// Where the page with the messages is.
+fn messages(settings: &Settings) -> &str {
+    settings.messages.as_deref().unwrap_or(MESSAGES)
 }
 
 /// The gate of the server, without a cluster's owners and in the mode that denies: what is asked is what would be denied.
@@ -169,6 +179,9 @@ pub(super) async fn gate(
         trusted_controllers: Vec::new(),
         verify_children: false,
         mode: Mode::Enforce,
+        namespaces: None,
+        break_glass: BreakGlass::default(),
+        messages: messages(settings).to_owned(),
     })
 }
 
@@ -198,10 +211,10 @@ async fn judge(gate: &Gate, document: &Document, namespace: &str) -> Option<Resu
         ..Request::default()
     };
     let decision = gate.decide(Webhook::Mutate, &request, gate.read(&request)).await;
-    match decision.denied {
-        // The object as a whole: its images cannot be told.
-        Some(message) if decision.verdict.images.is_empty() => Some(Err(message)),
-        _ => decision.has_images.then_some(Ok(decision.verdict)),
+    match decision.whole {
+        // Its images cannot be told.
+        Some(whole) => Some(Err(whole.message)),
+        None => decision.has_images.then_some(Ok(decision.verdict)),
     }
 }
 
@@ -216,11 +229,13 @@ fn namespace_of(document: &Document, default: &str) -> String {
     if named.is_empty() { default.to_owned() } else { named.to_owned() }
 }
 
-fn denials(reviewed: &[Reviewed]) -> String {
+fn denials(reviewed: &[Reviewed], messages: &str) -> String {
     let mut text = String::new();
     for reviewed in reviewed {
         let message = match &reviewed.outcome {
-            Some(Ok(verdict)) if !verdict.allowed() => verdict.message(),
+            Some(Ok(verdict)) if !verdict.admitted() => {
+                verdict.message(ImageVerdict::blocks, |cause| help(messages, cause))
+            }
             Some(Err(message)) => message.clone(),
             _ => continue,
         };
@@ -237,11 +252,11 @@ fn denials(reviewed: &[Reviewed]) -> String {
     text
 }
 
-fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
+fn report(reviewed: &[Reviewed], namespace: &str, messages: &str) -> Report {
     let object = |reviewed: &Reviewed| {
         let document = &reviewed.document;
         let images: Vec<_> = match reviewed.outcome.as_ref()? {
-            Ok(verdict) => verdict.images.iter().map(image_report).collect(),
+            Ok(verdict) => verdict.images.iter().map(|image| image_report(image, messages)).collect(),
             Err(message) => {
                 let unreadable = ImageReport {
                     path: String::new(),
@@ -249,6 +264,7 @@ fn report(reviewed: &[Reviewed], namespace: &str) -> Report {
                     allowed: false,
                     undecided: false,
                     pinned: None,
+                    mode: None,
                     reason: Some(message.clone()),
                     policy: None,
                 };
@@ -289,8 +305,12 @@ fn word(allowed: bool, undecided: bool) -> &'static str {
     }
 }
 
-fn image_report(verdict: &ImageVerdict) -> ImageReport {
+fn image_report(verdict: &ImageVerdict, messages: &str) -> ImageReport {
+    let denials = verdict.denials().into_iter().map(|(cause, line)| line + &help(messages, cause));
+    let reason = denials.collect::<Vec<_>>().join("\n");
     let pinned = match &verdict.outcome {
+        // Of what is not enforced nothing is changed.
+        _ if !verdict.is_enforced() => None,
         Outcome::Proven(proof) => proof.pinned().map(str::to_owned),
         Outcome::PutBack(before) => Some(before.clone()),
         Outcome::Unchecked | Outcome::Denied(_) => None,
@@ -298,10 +318,11 @@ fn image_report(verdict: &ImageVerdict) -> ImageReport {
     ImageReport {
         path: verdict.image.path.clone(),
         image: verdict.image.image.clone(),
-        allowed: !matches!(verdict.outcome, Outcome::Denied(_)),
-        undecided: matches!(&verdict.outcome, Outcome::Denied(reason) if reason.is_undecided()),
+        allowed: !verdict.blocks(),
+        undecided: verdict.blocks() && verdict.reason().is_some_and(countersign_policy::DenyReason::is_undecided),
+        mode: Some(verdict.mode).filter(|mode| *mode != Mode::Enforce).map(Mode::label),
         pinned,
-        reason: verdict.denial(),
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
         policy: verdict.entry.clone(),
     }
 }
@@ -315,7 +336,10 @@ fn as_table(report: &Report) -> String {
         for image in &object.images {
             let verdict = verdict_word(word(image.allowed, image.undecided), image.allowed);
             let details = match (&image.reason, &image.pinned) {
-                (Some(reason), _) => reason.clone(),
+                (Some(reason), _) => match image.mode {
+                    Some(mode) => format!("would be denied, and the mode is {mode}: {reason}"),
+                    None => reason.clone(),
+                },
                 (None, Some(pinned)) => {
                     format!("pinned to {}", pinned.rsplit_once('@').map_or("", |(_, digest)| digest))
                 }

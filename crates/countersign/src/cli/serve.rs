@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use countersign_notary::TrustServer;
-use countersign_policy::{Defaults, Kinds};
+use countersign_policy::{Defaults, Kinds, Mode};
 use countersign_remote::{Clock, NotaryClient, Options, Sharing, StateDir, StateError, StateStore};
 use tokio::sync::watch;
 use tracing::{error, info, warn};
@@ -17,15 +17,18 @@ use crate::children::{Children, ClusterOwners};
 use crate::cluster::Cluster;
 use crate::config::{ClusterPolicySecrets, Config, Settings, TlsSource};
 use crate::enforce::Engine;
+use crate::events::Events;
 use crate::gate::Gate;
+use crate::journal::Journal;
 use crate::metrics::{Metrics, SharedMetrics};
+use crate::namespaces::Namespaces;
 use crate::records::Records;
 use crate::registration;
 use crate::source::Source;
 use crate::source::cluster::{ClusterHandle, ClusterSource};
 use crate::source::files::FileSource;
 use crate::status;
-use crate::telemetry;
+use crate::telemetry::{self, LogLevel};
 use crate::tls::clients::Clients;
 use crate::tls::managed::{self, Wanted};
 use crate::tls::{self, ServingCertificate};
@@ -49,9 +52,13 @@ pub(crate) struct Args {
     settings: Settings,
 }
 
-pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+/// `quiet` and `verbose` count where the settings do not say which lines are written.
+pub(crate) fn run(args: Args, quiet: bool, verbose: bool) -> anyhow::Result<u8> {
     let file = args.config.as_deref().map(Settings::from_file).transpose()?.unwrap_or_default();
-    let config = args.settings.or(file).resolve()?;
+    let mut settings = args.settings.or(file);
+    let default = if quiet { LogLevel::Warn } else { LogLevel::Debug };
+    settings.log_level = settings.log_level.or((quiet || verbose).then_some(default));
+    let config = settings.resolve()?;
     telemetry::start_logging(config.log_format, config.log_level);
     clients::runtime()?.block_on(serve(config))?;
     Ok(exit::OK)
@@ -93,24 +100,14 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         clock: Arc::clone(&clock),
         deadline: config.deadline,
     };
-    // With policies from files there is no cluster to ask for owners.
-    let owners = around.as_ref().filter(|_| config.policies.is_none());
-    let gate = Gate {
-        engine,
-        kinds: kinds(&config)?,
-        children: owners.map(|cluster| Children::new(Arc::new(ClusterOwners::new(cluster.client.clone())))),
-        trusted_controllers: config.trusted_controllers.clone(),
-        verify_children: config.verify_children,
-        mode: config.mode,
-    };
-    let reviewer = Reviewer::new(gate, Arc::clone(&metrics));
-    let refresh = refresh(notary, state.clone(), Arc::clone(&reviewer), Arc::clone(&metrics));
+    let (reviewer, namespaces) = reviewer(&config, around.as_ref(), engine, &metrics)?;
+    let refresh = refresh(notary, Arc::clone(&source), state.clone(), Arc::clone(&reviewer), Arc::clone(&metrics));
     let (serving, authorities) = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let api_servers = api_servers(&config, &metrics)?;
     let tls = tls::server_config(Arc::clone(&serving), api_servers.clone())?;
     let reviews = web::listen(config.listen, "--listen").await?;
     let operations = web::listen(config.ops_listen, "--ops-listen").await?;
-    info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = ?config.mode, "serving");
+    info!(reviews = %reviews.local_addr()?, operations = %operations.local_addr()?, mode = config.mode.label(), "serving");
     let (asked_to_stop, stop) = web::stop_on_signals(config.shutdown_delay)?;
     let ready_source = Arc::clone(&source);
     let asked = asked_to_stop.clone();
@@ -123,6 +120,9 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         }
         // That there are no definitions says more than that one of them is missing.
         if let Some(cause) = ready_source.unready() {
+            return Some(cause);
+        }
+        if let Some(cause) = namespaces.as_ref().and_then(Namespaces::unready) {
             return Some(cause);
         }
         let unread = state.as_ref().is_some_and(|state| !state.is_ready());
@@ -155,16 +155,45 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Who answers reviews, and what the namespaces say of modes where that counts. With policies from files there is no cluster to ask for
+/// owners and labels, nor to tell of denials.
+fn reviewer(
+    config: &Config,
+    around: Option<&Cluster>,
+    engine: Engine,
+    metrics: &SharedMetrics,
+) -> anyhow::Result<(Arc<Reviewer>, Option<Namespaces>)> {
+    let client = || around.map(|cluster| cluster.client.clone());
+    let events = client().map(|client| Arc::new(Events::start(client, Arc::clone(&engine.clock), Arc::clone(metrics))));
+    // A label can only make the mode stricter.
+    let namespaces = client().filter(|_| config.mode != Mode::Enforce).map(Namespaces::follow);
+    let gate = Gate {
+        engine,
+        kinds: kinds(config)?,
+        children: client().map(|client| Children::new(Arc::new(ClusterOwners::new(client)))),
+        trusted_controllers: config.trusted_controllers.clone(),
+        verify_children: config.verify_children,
+        mode: config.mode,
+        namespaces: namespaces.clone(),
+        break_glass: config.break_glass.clone(),
+        messages: config.messages.clone(),
+    };
+    let journal = Journal::new(Arc::clone(metrics), config.log_format, events);
+    Ok((Reviewer::new(gate, journal, Arc::clone(metrics)), namespaces))
+}
+
 /// Brings metrics up to date that are counted elsewhere.
 fn refresh(
     notary: NotaryClient,
+    source: Arc<dyn Source>,
     state: Option<Arc<dyn StateStore>>,
     reviewer: Arc<Reviewer>,
     metrics: SharedMetrics,
 ) -> health::Refresh {
     Arc::new(move || {
         reviewer.refresh_metrics();
-        metrics.verifying(notary.load());
+        metrics.verifying(&notary.load());
+        source.tell(&metrics);
         if let Some(count) = state.as_ref().and_then(|state| state.count()) {
             metrics.remembered(count);
         }

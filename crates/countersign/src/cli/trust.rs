@@ -40,6 +40,9 @@ enum Format {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// List what is remembered
+    #[command(
+        after_help = "Examples:\n  countersign trust list --state-dir /var/lib/countersign\n  countersign trust list --kubeconfig ~/.kube/config -o json"
+    )]
     List {
         #[command(flatten)]
         place: Place,
@@ -49,6 +52,9 @@ enum Command {
         output: Format,
     },
     /// Verify a repository as if it were new, and remember it as it is now
+    #[command(
+        after_help = "Example:\n  countersign trust accept registry.example.com/team/app --kubeconfig admin.conf \\\n    --trust-server https://notary.example.com:4443"
+    )]
     Accept(Box<Accept>),
 }
 

@@ -1,6 +1,6 @@
 //! Settings that are one of a few words.
 
-use countersign_policy::PinStyle;
+use countersign_policy::{Mode as PolicyMode, PinStyle};
 use serde::Deserialize;
 
 /// What is done with a workload that would be denied.
@@ -14,6 +14,16 @@ pub(crate) enum Mode {
     Warn,
     /// Admitted; logged and counted only.
     Audit,
+}
+
+impl From<Mode> for PolicyMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Enforce => Self::Enforce,
+            Mode::Warn => Self::Warn,
+            Mode::Audit => Self::Audit,
+        }
+    }
 }
 
 /// Where the signer secrets of cluster policies are read.

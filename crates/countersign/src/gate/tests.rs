@@ -76,6 +76,9 @@ fn gate(mode: Mode, verify_children: bool) -> Gate {
         trusted_controllers: vec![CONTROLLER.to_owned()],
         verify_children,
         mode,
+        namespaces: None,
+        break_glass: BreakGlass::new(vec!["root".to_owned()], vec!["sre".to_owned()]).unwrap(),
+        messages: "docs/messages.md".to_owned(),
     }
 }
 
@@ -152,9 +155,14 @@ async fn ask(gate: &Gate, webhook: Webhook, case: &Case) -> (String, Answer) {
         ..Request::default()
     };
     let decision = gate.decide(webhook, &request, gate.read(&request)).await;
-    let (outcome, answer) = gate.answer(webhook, decision);
-    let admitted = if answer.denied.is_some() { "refused" } else { "admitted" };
-    (format!("{} {admitted}", outcome.label()), answer)
+    let answer = gate.answer(webhook, &decision);
+    assert_eq!(decision.admits(), answer.denied.is_none());
+    let admitted = match (answer.denied.is_some(), decision.answered()) {
+        (true, _) => "refused",
+        (false, Answered::Mode(Mode::Enforce)) => "admitted",
+        (false, answered) => answered.label(),
+    };
+    (format!("{} {admitted}", decision.outcome().label()), answer)
 }
 
 fn pinned(image: &str) -> String {
@@ -211,7 +219,7 @@ async fn who_is_judged_for_what() {
         ("an injected sidecar", by(CONTROLLER, with_sidecar(child("h.io/evil/a:1"), "h.io/evil/b")), "denied refused"),
         ("an open sidecar", by(CONTROLLER, with_sidecar(child("h.io/evil/a:1"), "h.io/open/b")), "unchecked admitted"),
         // A mirror pod runs already, whatever is answered.
-        ("a mirror pod", node("system:node:node-1", NODES, mirror("h.io/evil/a:1")), "tolerated admitted"),
+        ("a mirror pod", node("system:node:node-1", NODES, mirror("h.io/evil/a:1")), "denied static-pod"),
         ("of another node", node("system:node:node-2", NODES, mirror("h.io/evil/a:1")), "denied refused"),
         ("of no node", node("system:node:node-1", &[], mirror("h.io/evil/a:1")), "denied refused"),
         ("of a user", node("alice", NODES, mirror("h.io/evil/a:1")), "denied refused"),
@@ -234,11 +242,9 @@ async fn children_are_judged_where_that_is_configured() {
 
 #[tokio::test]
 async fn what_the_mode_makes_of_a_denial() {
-    for (mode, expected) in [
-        (Mode::Enforce, ("denied refused", 0)),
-        (Mode::Warn, ("tolerated admitted", 1)),
-        (Mode::Audit, ("tolerated admitted", 0)),
-    ] {
+    for (mode, expected) in
+        [(Mode::Enforce, ("denied refused", 0)), (Mode::Warn, ("denied warn", 1)), (Mode::Audit, ("denied audit", 0))]
+    {
         let case = Case { object: pod(&format!("h.io/evil/{}:1", "a".repeat(200))), ..Case::default() };
         for (webhook, annotation) in [(Webhook::Mutate, "verdict"), (Webhook::Validate, "validate-verdict")] {
             let (outcome, answer) = ask(&gate(mode, false), webhook, &case).await;
@@ -293,7 +299,7 @@ async fn a_digest_is_put_back_where_nothing_can_be_decided() {
     // A server that changes nothing puts nothing back, and says what it would do.
     for mode in [Mode::Warn, Mode::Audit] {
         let (outcome, answer) = ask(&gate(mode, false), Webhook::Mutate, &same).await;
-        assert!(outcome == "tolerated admitted" && answer.patch.is_none(), "{outcome}");
+        assert!(outcome == format!("undecided {}", mode.label()) && answer.patch.is_none(), "{outcome}");
     }
     for (old, new, expected) in [
         (pinned("h.io/signed/a:1"), "h.io/signed/a:2", "undecided refused"),
@@ -325,4 +331,67 @@ async fn one_review_asks_for_64_repositories_at_most() {
     let (outcome, answer) = ask(&gate, Webhook::Mutate, &with(66)).await;
     assert_eq!(outcome, "denied refused");
     assert_eq!(answer.denied.unwrap().matches("more than 64 signed repositories").count(), 2);
+}
+
+/// Somebody who may, and gives a reason that is new, has an object admitted as it is, by both webhooks; nobody else has.
+#[tokio::test]
+async fn who_breaks_the_glass() {
+    let annotated = |reason: &str| {
+        let mut pod = with_sidecar(pod("h.io/evil/a:1"), "h.io/signed/a:1");
+        pod["metadata"]["annotations"] = json!({break_glass::ANNOTATION: reason});
+        pod
+    };
+    let gate = gate(Mode::Enforce, false);
+    for (user, groups, object, old, expected) in [
+        ("root", &[][..], annotated("INC-1"), Value::Null, "denied break-glass"),
+        ("alice", &["sre"][..], annotated("INC-1"), Value::Null, "denied break-glass"),
+        ("alice", &[][..], annotated("INC-1"), Value::Null, "denied refused"),
+        ("root", &[][..], annotated(""), Value::Null, "denied refused"),
+        ("root", &[][..], annotated("INC-1"), pod("h.io/evil/b:1"), "denied break-glass"),
+        // Somebody may have left it behind for the next person who changes the object.
+        ("root", &[][..], annotated("INC-1"), annotated("INC-1"), "unchecked admitted"),
+    ] {
+        let operation = if old.is_null() { "CREATE" } else { "UPDATE" };
+        let case = Case { operation, object, old, user, groups, ..Case::default() };
+        for webhook in [Webhook::Mutate, Webhook::Validate] {
+            let (outcome, answer) = ask(&gate, webhook, &case).await;
+            assert_eq!(outcome, expected, "{user}");
+            assert!(answer.patch.is_none());
+            let broken = outcome.ends_with("break-glass");
+            assert_eq!(
+                answer.audit.iter().any(|(name, value)| name.ends_with("break-glass") && value == "INC-1"),
+                broken
+            );
+            assert_eq!(answer.warnings.iter().any(|line| line.starts_with("admitted by break glass: Deny")), broken);
+            if outcome.ends_with("refused") {
+                assert!(answer.warnings.iter().any(|line| line.contains("does not count")), "{:?}", answer.warnings);
+            }
+        }
+    }
+    let (mut object, mut old) = (annotated("INC-1"), annotated("INC-1"));
+    object["spec"]["containers"][0]["image"] = json!("h.io/evil/c:1");
+    for old in [old.take(), json!(["no pod"])] {
+        let operation = "UPDATE";
+        let case = Case { operation, object: object.clone(), old, user: "root", ..Case::default() };
+        assert_eq!(ask(&gate, Webhook::Mutate, &case).await.0, "denied refused");
+    }
+    // Where nothing is denied, it changes nothing.
+    let mut open = pod("h.io/open/a:1");
+    open["metadata"]["annotations"] = json!({break_glass::ANNOTATION: "INC-1"});
+    let case = Case { object: open, user: "root", ..Case::default() };
+    assert_eq!(ask(&gate, Webhook::Mutate, &case).await.0, "unchecked admitted");
+    // A controller copies what somebody else wrote.
+    let case = Case { object: annotated("INC-1"), user: CONTROLLER, groups: &["sre"], ..Case::default() };
+    assert_eq!(ask(&gate, Webhook::Mutate, &case).await.0, "denied refused");
+}
+
+/// A denial says which entry asked, and where to read on.
+#[tokio::test]
+async fn a_denial_says_where_to_read_on() {
+    let gate = gate(Mode::Enforce, false);
+    let case = Case { object: with_sidecar(pod("h.io/evil/a:1"), "h.io/signed/a:1"), ..Case::default() };
+    let denied = ask(&gate, Webhook::Mutate, &case).await.1.denied.unwrap();
+    let lines: Vec<_> = denied.lines().collect();
+    assert!(lines[0].ends_with("namespace (see docs/messages.md#no-match)"), "{denied}");
+    assert!(lines[1].ends_with(" [ClusterImagePolicy p, entry 2] (see docs/messages.md#unreachable)"), "{denied}");
 }

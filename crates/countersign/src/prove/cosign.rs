@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_cosign::{Demand, Error as CosignError, Key, Proof as CosignProof};
 use countersign_image::{ImageReference, Sha256, Wanted, shown};
-use countersign_policy::{CosignAsk, Format, Proof, Refusal, SecretProblem, SecretRef};
+use countersign_policy::{CosignAsk, DenialCause, Format, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{RegistryClient, RegistryError, Repository, SignatureFailure, SignaturesAsk, Which};
 use futures::future::Shared;
 use tokio::sync::{OnceCell, oneshot};
@@ -161,16 +161,26 @@ pub(crate) fn refusal(host: &str, failure: SignatureFailure) -> Refusal {
     match failure {
         SignatureFailure::NotProven(error) => Refusal::cosign(host, *error),
         SignatureFailure::Undecided(error) => not_asked(host, &error),
-        other => undecided(other.to_string()),
+        other => undecided(DenialCause::Busy, other.to_string()),
     }
 }
 
 fn not_asked(host: &str, error: &RegistryError) -> Refusal {
-    undecided(format!("{host} could not be asked: {error} (trying again may help)"))
+    undecided(why(error), format!("{host} could not be asked: {error} (trying again may help)"))
 }
 
-fn undecided(cause: String) -> Refusal {
-    Refusal::Undecided { format: Format::Cosign, cause }
+/// The kind of reason for which a registry gave no answer.
+pub(crate) fn why(error: &RegistryError) -> DenialCause {
+    match error {
+        RegistryError::Auth(_) => DenialCause::LoginFailed,
+        RegistryError::NotSha256(_) => DenialCause::BadReference,
+        RegistryError::Broken { .. } => DenialCause::Internal,
+        _ => DenialCause::Unreachable,
+    }
+}
+
+fn undecided(why: DenialCause, cause: String) -> Refusal {
+    Refusal::Undecided { format: Format::Cosign, why, cause }
 }
 
 /// Reads what an entry demands: the keys of its secrets, and its own.
@@ -180,7 +190,8 @@ fn undecided(cause: String) -> Refusal {
 pub(crate) async fn read_demand(moment: &dyn Moment, ask: &CosignAsk) -> Result<Demand, Refusal> {
     let mut keys = Vec::new();
     for secret in ask.signer_secrets() {
-        let data = moment.secret(&secret).await.map_err(|error| undecided(error.to_string()))?;
+        let data =
+            moment.secret(&secret).await.map_err(|error| undecided(DenialCause::PoliciesUnknown, error.to_string()))?;
         keys.push(read_key(&secret, data.as_ref())?);
     }
     let policy = &ask.policy;

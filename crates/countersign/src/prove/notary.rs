@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use countersign_image::Wanted;
 use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
-use countersign_policy::{Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
+use countersign_policy::{DenialCause, Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
 use jiff::Timestamp;
 use tokio::time::Instant;
+use tracing::debug;
 
 use super::{Found, Search, named_by};
 use crate::source::{Moment, SecretData};
@@ -52,7 +53,7 @@ impl Demands {
         }
         let certificate =
             ask.policy.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
-        let certificate = certificate.map_err(|error| undecided(error.to_string()))?;
+        let certificate = certificate.map_err(|error| undecided(DenialCause::PoliciesUnknown, error.to_string()))?;
         Ok(Self { signers, pins, certificate })
     }
 }
@@ -112,7 +113,7 @@ impl Question<'_> {
     pub(crate) fn refusal(&self, failure: Failure) -> Refusal {
         match failure {
             Failure::Untrusted(error) => Refusal::notary(self.server.host_port(), *error),
-            other => undecided(other.to_string()),
+            other => undecided(why(&other), other.to_string()),
         }
     }
 }
@@ -191,7 +192,18 @@ impl Search<'_> {
                 other => named_by(other),
             };
             let login = login.at(named_by);
-            self.notary.repository(question.ask(&login, self.namespace, max_age)).await
+            let began = Instant::now();
+            let asked = self.notary.repository(question.ask(&login, self.namespace, max_age)).await;
+            let (server, repository, took) = (ask.server.host_port(), &ask.gun, began.elapsed());
+            debug!(
+                server,
+                ?repository,
+                with_login = !login.is_empty(),
+                answered = asked.is_ok(),
+                ?took,
+                "asked a trust server"
+            );
+            asked
         };
         if self.notary.sharing() == Sharing::Everybody {
             let asked = send(&Login::none()).await;
@@ -208,11 +220,26 @@ impl Search<'_> {
 /// # Errors
 /// It cannot be told now.
 async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, Refusal> {
-    moment.secret(secret).await.map_err(|error| undecided(error.to_string()))
+    moment.secret(secret).await.map_err(|error| undecided(DenialCause::PoliciesUnknown, error.to_string()))
 }
 
-fn undecided(cause: String) -> Refusal {
-    Refusal::Undecided { format: Format::Notary, cause }
+/// The kind of reason for which the client has no answer.
+pub(crate) fn why(failure: &Failure) -> DenialCause {
+    match failure {
+        Failure::Http(_) | Failure::TimedOut { .. } => DenialCause::Unreachable,
+        Failure::Auth(_) => DenialCause::LoginFailed,
+        Failure::State(_) => DenialCause::MemoryUnreadable,
+        Failure::TooMuch { .. } => DenialCause::Limit,
+        Failure::BadName { .. } => DenialCause::BadReference,
+        Failure::Contradicted { .. } => DenialCause::Rollback,
+        Failure::Busy { .. } | Failure::Abandoned { .. } => DenialCause::Busy,
+        // An untrusted repository is told by its own error.
+        _ => DenialCause::Internal,
+    }
+}
+
+fn undecided(why: DenialCause, cause: String) -> Refusal {
+    Refusal::Undecided { format: Format::Notary, why, cause }
 }
 
 fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {

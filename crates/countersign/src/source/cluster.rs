@@ -25,7 +25,7 @@ use super::definitions::{self, CURE};
 use super::{Moment, SecretData, Source, SourceError};
 use crate::api::{self, GROUP, Problem};
 use crate::cluster::{self, MAX_BLIND, News};
-use crate::metrics::SharedMetrics;
+use crate::metrics::{Metrics, SharedMetrics};
 
 /// For how long a secret of another namespace is not read again: a burst of pods costs one request.
 const SECRET_FRESH: Duration = Duration::from_secs(1);
@@ -102,6 +102,8 @@ pub(crate) struct ClusterSource {
     silent: Mutex<Option<Instant>>,
     /// Whether all policies were known once.
     loaded: AtomicBool,
+    /// When this began.
+    began: Instant,
     /// The secrets of the own namespace, while they can be followed.
     own_secrets: Mutex<Option<HashMap<String, SecretData>>>,
     other_secrets: Mutex<HashMap<SecretRef, (Instant, Option<SecretData>)>>,
@@ -134,6 +136,7 @@ impl ClusterSource {
             set: ArcSwap::default(),
             silent: Mutex::default(),
             loaded: AtomicBool::new(false),
+            began: Instant::now(),
             own_secrets: Mutex::new(None),
             other_secrets: Mutex::default(),
             prunes: Mutex::default(),
@@ -201,7 +204,7 @@ impl ClusterSource {
             let policies = kinds.iter().flat_map(|followed| followed.policies.values());
             let set = PolicySet::new(policies.map(|stored| stored.policy.clone()));
             if kinds.iter().all(|followed| followed.sight == Sight::Clear) {
-                self.metrics.policies_loaded(set.len());
+                self.metrics.policies_loaded();
             }
             self.set.store(Arc::new(set));
             self.loaded.store(true, Ordering::Relaxed);
@@ -431,6 +434,20 @@ impl Source for ClusterHandle {
             return Err(SourceError::Policies { cause });
         }
         Ok(Arc::new(ClusterMoment { set: self.0.set.load_full(), source: Arc::clone(&self.0) }))
+    }
+
+    fn tell(&self, metrics: &Metrics) {
+        for (followed, (kind, plural)) in lock(&self.0.kinds).iter().zip(KINDS) {
+            let faulty = followed.policies.values().filter(|stored| !stored.problems.is_empty()).count();
+            metrics.policies(kind, followed.policies.len(), faulty);
+            let blind = match &followed.sight {
+                Sight::Blind(since, _) => since.elapsed(),
+                Sight::Clear => Duration::ZERO,
+                // It was never listed, or is not known to the API server any more.
+                Sight::Never(_) | Sight::Unknown(_) => self.0.began.elapsed(),
+            };
+            metrics.blind(plural, blind.as_secs_f64());
+        }
     }
 
     fn unready(&self) -> Option<String> {

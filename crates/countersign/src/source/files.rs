@@ -303,7 +303,12 @@ fn say_loaded(loaded: &Loaded, metrics: &SharedMetrics) {
     for (place, warning) in &loaded.warnings {
         warn!(%place, "{warning}");
     }
-    metrics.policies_loaded(loaded.policies.len());
+    metrics.policies_loaded();
+    let of = |kind: &str| loaded.policies.policies().filter(|policy| policy.kind.kind() == kind).count();
+    // A folder with a faulty policy is not used at all.
+    for kind in ["ImagePolicy", "ClusterImagePolicy"] {
+        metrics.policies(kind, of(kind), 0);
+    }
     info!(policies = loaded.policies.len(), secrets = loaded.secrets.len(), "policies loaded");
 }
 

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{Request as HttpRequest, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use countersign_policy::DenialCause;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use serde_json::value::RawValue;
@@ -22,7 +23,7 @@ use super::bodies::{Bodies, NoRoom, Room, SMALL};
 use super::bytes::Bytes;
 use super::seats::Seat;
 use crate::admission_review::{Answer, Request, Review};
-use crate::decision::{Decision, ReviewOutcome, Webhook};
+use crate::decision::{Decision, Webhook};
 use crate::gate::{Gate, Submitted};
 use crate::journal::{Journal, Record};
 use crate::metrics::SharedMetrics;
@@ -60,11 +61,10 @@ pub(crate) struct Reviewer {
 }
 
 impl Reviewer {
-    /// Answers what the gate decides.
+    /// Answers what the gate decides, and writes it down.
     #[must_use]
-    pub(crate) fn new(gate: Gate, metrics: SharedMetrics) -> Arc<Self> {
+    pub(crate) fn new(gate: Gate, journal: Journal, metrics: SharedMetrics) -> Arc<Self> {
         let readers = Semaphore::new(LARGE_READERS);
-        let journal = Journal::new(Arc::clone(&metrics));
         Arc::new(Self { gate, journal, metrics, bodies: Bodies::default(), readers })
     }
 
@@ -129,19 +129,20 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     let (review, asking, room) = match reviewer.read(asked, body, seat.as_ref()).await {
         Ok(read) => read,
         Err((status, problem)) => {
-            reviewer.journal.bad_request(webhook, started.elapsed().as_secs_f64());
+            reviewer.journal.bad_request(webhook, started.elapsed());
             warn!(webhook, problem = ?problem, "refused a request that is no review");
             return (status, problem + "\n").into_response();
         }
     };
-    let (outcome, answer) = match asking {
+    let read = started.elapsed();
+    let (decision, answer) = match asking {
         Asking::Object(webhook, submitted) => reviewer.decide(webhook, &review.request, submitted).await,
         Asking::Policy(reviewed) => policy_answer(reviewed),
     };
-    let seconds = started.elapsed().as_secs_f64();
-    reviewer.journal.review(&Record { webhook, request: &review.request, outcome, answer: &answer, seconds });
     let bytes = review.answer(&answer);
-    drop((review, answer));
+    let (pinned, total) = (answer.patch.is_some(), started.elapsed());
+    reviewer.journal.review(&Record { webhook, request: &review.request, decision: &decision, pinned, read, total });
+    drop((review, answer, decision));
     let body = match reviewer.answer_body(bytes, room, seat).await {
         Ok(body) => body,
         Err((status, problem)) => return (status, problem + "\n").into_response(),
@@ -240,15 +241,16 @@ impl Reviewer {
     }
 
     /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
-    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (ReviewOutcome, Answer) {
+    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (Decision, Answer) {
         let decided = AssertUnwindSafe(self.gate.decide(webhook, request, submitted)).catch_unwind().await;
-        let decision = decided.unwrap_or_else(|_| {
+        let decision = if let Ok(decision) = decided {
+            decision
+        } else {
             error!(uid = ?request.uid, "a review ended in a panic");
-            let fault = Decision::denied("could not be decided because of a fault in Countersign".to_owned());
-            Decision { undecided: true, ..fault }
-        });
-        self.journal.images(&decision);
-        self.gate.answer(webhook, decision)
+            self.gate.fault(request).await
+        };
+        let answer = self.gate.answer(webhook, &decision);
+        (decision, answer)
     }
 }
 
@@ -262,12 +264,12 @@ fn review_policy(request: &Request<'_>) -> Result<Vec<String>, String> {
     policy_review::review_write(&object.unwrap_or_default(), read(request.old_object).unwrap_or_default().as_ref())
 }
 
-fn policy_answer(reviewed: Result<Vec<String>, String>) -> (ReviewOutcome, Answer) {
+fn policy_answer(reviewed: Result<Vec<String>, String>) -> (Decision, Answer) {
     match reviewed {
-        Ok(warnings) => (ReviewOutcome::Unchecked, Answer { warnings, ..Answer::default() }),
+        Ok(warnings) => (Decision::default(), Answer { warnings, ..Answer::default() }),
         Err(message) => {
-            let answer = Answer { denied: Some(message.clone()), reason: Some(message), ..Answer::default() };
-            (ReviewOutcome::Denied, answer)
+            let answer = Answer { denied: Some(message.clone()), ..Answer::default() };
+            (Decision::denied(DenialCause::PolicyUnusable, message), answer)
         }
     }
 }

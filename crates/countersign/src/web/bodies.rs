@@ -442,10 +442,10 @@ impl Bodies {
         self.judged.room(Party::Namespace(namespace.into()), bytes, behind).await
     }
 
-    /// How many bytes are taken of each lane.
-    pub(crate) fn used(&self) -> [(&'static str, usize); 3] {
+    /// How many bytes are taken of each lane, and how many it has.
+    pub(crate) fn used(&self) -> [(&'static str, usize, usize); 3] {
         [("small", &self.small), ("large", &self.large), ("judged", &self.judged)]
-            .map(|(name, lane)| (name, lane.state().used))
+            .map(|(name, lane)| (name, lane.state().used, lane.size))
     }
 }
 
@@ -594,7 +594,8 @@ mod tests {
         assert!(large.iter().all(Option::is_some));
         assert!(bodies.room(address(1), SMALL + 1, || ()).now_or_never().is_none());
         assert!(bodies.room(address(1), SMALL, || ()).now_or_never().is_some());
-        assert_eq!(bodies.used(), [("small", 0), ("large", LARGE_LANE), ("judged", 0)]);
+        assert_eq!(bodies.used().map(|(_, used, _)| used), [0, LARGE_LANE, 0]);
+        assert_eq!(bodies.used().map(|(_, _, most)| most), [SMALL_LANE, LARGE_LANE, JUDGED_LANE.0]);
     }
 
     /// However many large reviews of one namespace are judged, another one's finds room at once.
@@ -610,9 +611,9 @@ mod tests {
         let other = bodies.judged(address(1), "other", SIZE, || ()).now_or_never().expect("room").unwrap();
         // Its answer has the same room, as long as that is enough.
         let answer = other.for_answer(SIZE / 2).expect("room");
-        assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1 + SIZE / 2));
+        assert_eq!(bodies.used()[2].1, JUDGED_LANE.1 + SIZE / 2);
         assert!(answer.for_answer(SIZE).is_none());
-        assert_eq!(bodies.used()[2], ("judged", JUDGED_LANE.1));
+        assert_eq!(bodies.used()[2].1, JUDGED_LANE.1);
     }
 
     /// Whoever names any number of namespaces has only so much waiting.

@@ -1,4 +1,6 @@
 //! The delegations of an update, level by level: which are needed, and which count.
+//!
+//! `docs/notary-v1.md#delegations` has the rules.
 
 use std::sync::Arc;
 
@@ -116,7 +118,7 @@ impl Update {
 }
 
 /// The delegations of a role, with the paths that each may speak for: those of its own that start with one of its
-/// parent's. The others are dropped (`RestrictChild` in `tuf/data/roles.go` of Notary).
+/// parent's. The others are dropped (`docs/notary-v1.md#paths`; `RestrictChild` in `tuf/data/roles.go` of Notary).
 pub(super) fn children(parent: &Trusted<Targets>, parent_paths: &[String]) -> Vec<(Delegation, Vec<String>)> {
     let allowed = |path: &&String| parent_paths.iter().any(|prefix| path.starts_with(prefix.as_str()));
     let with_paths = |delegation: &Delegation| {

@@ -21,7 +21,7 @@ impl Update {
         self.root.as_ref().ok_or_else(|| Error::NoTrustData { gun: self.gun.clone() })
     }
 
-    /// A failure with the root at hand: perhaps it was rotated. Tried once an update (step 7).
+    /// A failure with the root at hand: perhaps it was rotated. Tried once an update (`docs/notary-v1.md#order-of-an-update`).
     pub(super) fn look_for_newer_root(&mut self, failure: Error) -> Result<Step, Error> {
         if self.root_looked_for || self.root.is_none() {
             return Err(failure);

@@ -69,12 +69,17 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::mode::Mode;
     use crate::pattern::Pattern;
-    use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, plan};
+    use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, Within, plan};
     use crate::policies::{Check, Entry, Policy, PolicySet};
     use crate::proof_policy::ProofPolicy;
     use crate::requirement::Requirement;
     use crate::workload::ContainerImage;
+
+    fn within(now: i64) -> Within<'static> {
+        Within { namespace: "work", mode: Mode::Enforce, now }
+    }
 
     fn asked(kind: PolicyKind, place: Option<&str>, may_name: Option<&[&str]>) -> Result<CosignAsk, Refusal> {
         let cosign = CosignPolicy {
@@ -83,7 +88,13 @@ mod tests {
             ..CosignPolicy::default()
         };
         let check = Check::Proof(Requirement::Any(vec![Requirement::One(ProofPolicy::Cosign(Arc::new(cosign)))]));
-        let entry = Entry { pattern: Pattern::parse("*").unwrap(), mutate_image: true, require_present: false, check };
+        let entry = Entry {
+            pattern: Pattern::parse("*").unwrap(),
+            mutate_image: true,
+            require_present: false,
+            mode: None,
+            check,
+        };
         let set = PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }]);
         let defaults = Defaults {
             cluster_secrets: ClusterSecrets::OwnNamespace("countersign".into()),
@@ -92,7 +103,7 @@ mod tests {
             pin: PinStyle::default(),
         };
         let image = ContainerImage { pointer: "/x".into(), path: "x".into(), image: "reg.io:5000/team/app:v1".into() };
-        let Need::Proof(need) = plan(&set, "work", &[image], &defaults, 0).remove(0).need else { panic!() };
+        let Need::Proof(need) = plan(&set, within(0), &[image], &defaults).remove(0).need else { panic!() };
         match need.requirement.asks().next().unwrap() {
             Ok(Ask::Cosign(ask)) => Ok((**ask).clone()),
             Ok(other) => panic!("{other:?}"),

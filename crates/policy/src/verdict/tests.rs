@@ -4,11 +4,15 @@ use super::*;
 use crate::evidence::Refusal;
 use crate::secret::{SecretProblem, SecretRef};
 
+fn message(verdict: &Verdict) -> String {
+    verdict.message(ImageVerdict::blocks, |_| String::new())
+}
+
 fn check(image: &str, reason: DenyReason, expected: &str) {
     let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
-    let verdict = Verdict { images: vec![ImageVerdict::denied(image, reason)] };
+    let verdict = Verdict { images: vec![ImageVerdict::denied(image, Mode::Enforce, reason)] };
     assert!(!verdict.allowed());
-    assert_eq!(verdict.message(), expected);
+    assert_eq!(message(&verdict), expected);
 }
 
 /// The texts of the published contract, word for word.
@@ -50,7 +54,7 @@ fn published_texts() {
     check("A!", DenyReason::InvalidName, "Deny \"A!\", invalid image name");
     check(
         "a",
-        DenyReason::undecided("cannot reach n:1: refused"),
+        DenyReason::undecided(DenialCause::Unreachable, "cannot reach n:1: refused"),
         "Deny \"a\", failed to get content trust information: cannot reach n:1: refused",
     );
 }
@@ -66,17 +70,37 @@ fn nothing_in_a_name_reaches_a_terminal() {
     check(&long, DenyReason::InvalidName, &format!("Deny \"{}…\", invalid image name", "x".repeat(1024)));
 }
 
+/// What only warns or logs does not deny the object, and what denies it is told without it.
+#[test]
+fn the_mode_of_each_image_counts() {
+    let image = |mode: Mode, name: &str| {
+        let image = ContainerImage { pointer: "/x".into(), path: name.into(), image: name.into() };
+        ImageVerdict::denied(image, mode, DenyReason::NoPolicies)
+    };
+    let verdict = Verdict { images: vec![image(Mode::Audit, "a"), image(Mode::Warn, "b")] };
+    assert!(verdict.admitted() && !verdict.allowed());
+    let images = vec![image(Mode::Audit, "a"), image(Mode::Enforce, "c")];
+    let mut verdict = Verdict { images };
+    assert!(!verdict.admitted());
+    let entry =
+        EntryRef { kind: "ImagePolicy", namespace: Some("n".into()), name: "p".into(), entry: "*".into(), position: 2 };
+    verdict.images[1].entry = Some(entry);
+    let told = verdict.message(ImageVerdict::blocks, |cause| format!(" ({})", cause.label()));
+    assert_eq!(told, "Deny \"c\", no image policies or cluster polices [ImagePolicy n/p, entry 2] (no-policies)");
+    assert!(verdict.clone().only(Mode::Audit).admitted() && verdict.only(Mode::Audit).images[0].mode == Mode::Audit);
+}
+
 /// Whatever stands in a secret or at a server, a denial has an end.
 #[test]
 fn a_denial_has_an_end() {
     let image = |name: &str, cause: String| {
         let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: name.into() };
-        ImageVerdict::denied(image, DenyReason::undecided(cause))
+        ImageVerdict::denied(image, Mode::Enforce, DenyReason::undecided(DenialCause::Unreachable, cause))
     };
     let alone = Verdict { images: vec![image("a", "x".repeat(100_000))] };
-    assert!(alone.message().len() <= MAX_MESSAGE);
+    assert!(message(&alone).len() <= MAX_MESSAGE);
     let many = (0..100).map(|number| image(&format!("a{number}"), "x".repeat(500))).collect();
-    let message = Verdict { images: many }.message();
+    let message = message(&Verdict { images: many });
     assert!(message.len() <= MAX_MESSAGE + 40, "{}", message.len());
     let told = message.lines().count() - 1;
     assert!(message.ends_with(&format!("and {} more images are denied", 100 - told)), "{message}");
@@ -91,6 +115,7 @@ fn one_image_never_hides_another() {
     let image = |path: &str, need| PlannedImage {
         image: ContainerImage { pointer: path.into(), path: path.into(), image: "same".into() },
         entry: None,
+        mode: Mode::Enforce,
         need,
     };
     let verdict = Verdict {

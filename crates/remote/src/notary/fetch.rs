@@ -80,8 +80,8 @@ impl<'a> Fetcher<'a> {
         Ok(response)
     }
 
-    /// `<server>/v2/<GUN>/_trust/tuf/<file>`. The GUN goes in as it is; one that a URL would change is refused, or another
-    /// repository would be asked for.
+    /// `<server>/v2/<GUN>/_trust/tuf/<file>` (`docs/notary-v1.md#addresses`). The GUN goes in as it is; one that a URL would change is
+    /// refused, or another repository would be asked for.
     fn url(&self, file: &str) -> Result<Url, Failure> {
         let tail = format!("/v2/{}/_trust/tuf/{file}", self.key.record.gun);
         let url = Url::parse(&format!("{}{tail}", self.key.record.server)).ok();

@@ -148,6 +148,13 @@ impl Slots {
         self.by_key.get_mut(key)
     }
 
+    /// How many repositories are kept, and when the first file of them expires that every answer rests on, in seconds since 1970.
+    pub(crate) fn kept(&self) -> (usize, Option<i64>) {
+        let kept = || self.by_key.values().filter_map(|slot| slot.kept.as_ref());
+        let expires = kept().filter_map(|kept| kept.repository.expires()).min();
+        (kept().count(), expires.map(jiff::Timestamp::as_second))
+    }
+
     /// A name for a flight.
     pub(crate) fn next_flight(&mut self) -> u64 {
         self.flights += 1;

@@ -8,7 +8,7 @@ use countersign_cosign::{Budget, Key};
 use countersign_image::{ImageReference, Sha256, Wanted, shown};
 use countersign_policy::{
     Applies, Ask, Check, ContainerImage, CosignAsk, CosignPolicy, Defaults, DenyReason, EntryRef, Evidence, Match,
-    NamedBy, Need, ProofPolicy, Refusal, Requirement, plan,
+    Mode, NamedBy, Need, ProofPolicy, Refusal, Requirement, Within, plan,
 };
 use countersign_remote::{Login, RegistryClient, Repository, Which};
 use futures::FutureExt as _;
@@ -59,7 +59,9 @@ impl Looker<'_> {
         let container = ContainerImage { pointer: "/".into(), path: "bridge".into(), image: asked.image.clone() };
         let policies = self.moment.policies();
         let images = std::slice::from_ref(&container);
-        let planned = plan(policies, &asked.namespace, images, self.defaults, self.now.as_second()).remove(0);
+        // What is ready for another format is what would hold if it were enforced.
+        let within = Within { namespace: &asked.namespace, mode: Mode::Enforce, now: self.now.as_second() };
+        let planned = plan(policies, within, images, self.defaults).remove(0);
         let denied = |reason: &DenyReason| Outcome::Denied {
             reason: reason.to_string(),
             unlisted: matches!(
@@ -70,7 +72,7 @@ impl Looker<'_> {
         let Ok(reference) = ImageReference::parse(&asked.image) else {
             return Looked { asked, entry: None, outcome: denied(&DenyReason::InvalidName) };
         };
-        let found = match policies.applies(&asked.namespace, &reference) {
+        let found = match policies.applies(&asked.namespace, &reference, Mode::Enforce) {
             Applies::Entry(found) => Some(found),
             _ => None,
         };
@@ -366,7 +368,8 @@ mod tests {
         let loaded = folder(policy);
         let container = ContainerImage { pointer: "/".into(), path: "x".into(), image: "127.0.0.1:1/a:1".into() };
         let defaults = clients::defaults("c", ClusterPolicySecrets::OwnNamespace, BTreeMap::new());
-        let planned = plan(loaded.policies(), "n", std::slice::from_ref(&container), &defaults, 0).remove(0);
+        let within = Within { namespace: "n", mode: Mode::Enforce, now: 0 };
+        let planned = plan(loaded.policies(), within, std::slice::from_ref(&container), &defaults).remove(0);
         let Need::Proof(need) = planned.need else { panic!("{policy}") };
         let policies: Vec<_> = loaded.policies().policies().collect();
         let tree = tree(&policies[0].entries[0].check, &need.requirement);

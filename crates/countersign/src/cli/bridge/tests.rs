@@ -37,7 +37,8 @@ fn looked(outcome: Outcome) -> Looked {
         workload: Workload::default(),
     };
     let at = EntryAt { kind: PolicyKind::Cluster, policy: "p".into(), index: 0 };
-    let entry = EntryRef { kind: "ClusterImagePolicy", namespace: None, name: "p".into(), entry: "h.io/*".into() };
+    let entry =
+        EntryRef { kind: "ClusterImagePolicy", namespace: None, name: "p".into(), entry: "h.io/*".into(), position: 1 };
     Looked { asked, entry: Some((at, entry)), outcome }
 }
 

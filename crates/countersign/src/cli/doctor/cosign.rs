@@ -28,14 +28,14 @@ pub(super) async fn examine(
         Ok(demand) => demand,
         Err(Refusal::Undecided { cause, .. }) => bail!(cause),
         Err(refusal) => {
-            let cure = match &refusal {
-                Refusal::SignerSecret { secret, .. } | Refusal::CosignKey { secret, .. } => format!(
+            let here = match &refusal {
+                Refusal::SignerSecret { secret, .. } | Refusal::CosignKey { secret, .. } => Some(format!(
                     "cosign generate-key-pair k8s://{0}/{1} makes such a secret, and kubectl create secret generic {1} -n {0} --from-file=cosign.pub one for a key that is there.",
                     secret.namespace, secret.name
-                ),
-                _ => "countersign lint says the same of files; correct threshold, required or the keys.".to_owned(),
+                )),
+                _ => None,
             };
-            return Ok(Err(Trouble { cause: refusal.to_string(), cure, code: exit::DENIED }));
+            return Ok(Err(Trouble::of(&refusal, here)));
         }
     };
     let place = Repository::of(&ask.place);
@@ -48,8 +48,7 @@ pub(super) async fn treat(clients: &clients::Clients, patient: &Patient, walk: &
     let steps = async {
         let login = Login::none();
         let wanted = Wanted::of(&patient.image).map_err(|NotSha256 { algorithm }| {
-            let cause = DenyReason::DigestAlgorithm { algorithm }.to_string();
-            ("digest", Trouble { cause, cure: String::new(), code: exit::DENIED })
+            ("digest", super::of_the_policy(&DenyReason::DigestAlgorithm { algorithm }))
         })?;
         let digest = if let Some(digest) = wanted.digest() {
             digest
@@ -81,16 +80,6 @@ pub(super) async fn treat(clients: &clients::Clients, patient: &Patient, walk: &
 }
 
 fn trouble(refusal: &Refusal) -> Trouble {
-    let (code, cure) = if refusal.is_undecided() {
-        (
-            exit::UNDECIDED,
-            "Look at the registry, at the way to it, and at the credentials (docker login, --registry-config, pull secrets).",
-        )
-    } else {
-        (
-            exit::DENIED,
-            "countersign inspect IMAGE --cosign shows which signatures there are. To sign: cosign sign --key cosign.key IMAGE@DIGEST, as each of the signers.",
-        )
-    };
-    Trouble { cause: refusal.to_string(), cure: cure.to_owned(), code }
+    let here = "countersign inspect IMAGE --cosign shows which signatures there are.";
+    Trouble::of(refusal, (!refusal.is_undecided()).then(|| here.to_owned()))
 }

@@ -51,6 +51,7 @@ mod tests {
             allowed,
             undecided,
             pinned: None,
+            mode: None,
             reason: reason.map(str::to_owned),
             policy: None,
         };

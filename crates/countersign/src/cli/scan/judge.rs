@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use countersign_image::{ImageReference, Sha256};
-use countersign_policy::{ContainerImage, EntryRef, ImageVerdict, Outcome, Workload};
+use countersign_policy::{ContainerImage, DenialCause, EntryRef, ImageVerdict, Outcome, Workload};
 use futures::stream::{self, StreamExt as _};
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -90,15 +90,15 @@ impl Judged {
                     reason if reason.is_superseded() => Verdict::Superseded,
                     _ => Verdict::Denied,
                 };
-                judged.cause = Some(reason.label());
-                judged.reason = Some(reason.lines().join("; "));
+                judged.cause = Some(reason.cause().label());
+                judged.reason = Some(reason.lines().into_iter().map(|(_, line)| line).collect::<Vec<_>>().join("; "));
             }
         }
         judged
     }
 
     fn unanswered(cause: String) -> Self {
-        let (cause, reason) = (Some("undecided"), Some(cause));
+        let (cause, reason) = (Some(DenialCause::Internal.label()), Some(cause));
         Self { verdict: Verdict::Undecided, cause, reason, pinned: None, policy: None }
     }
 }
@@ -197,7 +197,7 @@ impl Judge {
                 found.push((place.key(&verdict.image), Judged::of(verdict)));
             }
             if decision.verdict.images.is_empty() {
-                let cause = decision.denied.unwrap_or_else(|| "the gate said nothing".to_owned());
+                let cause = decision.whole.map_or_else(|| "the gate said nothing".to_owned(), |whole| whole.message);
                 found.extend(images.iter().map(|image| (place.key(image), Judged::unanswered(cause.clone()))));
             }
         }

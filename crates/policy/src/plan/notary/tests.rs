@@ -1,6 +1,7 @@
 use super::*;
+use crate::mode::Mode;
 use crate::pattern::Pattern;
-use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, plan};
+use crate::plan::{Ask, ClusterSecrets, Need, PinStyle, Within, plan};
 use crate::policies::{Check, Entry, Policy, PolicySet};
 use crate::proof_policy::ProofPolicy;
 use crate::reason::DenyReason;
@@ -16,6 +17,10 @@ fn asked(need: &Need) -> &NotaryAsk {
     }
 }
 
+fn within(now: i64) -> Within<'static> {
+    Within { namespace: "work", mode: Mode::Enforce, now }
+}
+
 fn trust(kind: PolicyKind, server: Option<&str>) -> PolicySet {
     trust_for(kind, "*", server)
 }
@@ -27,7 +32,13 @@ fn trust_for(kind: PolicyKind, pattern: &str, server: Option<&str>) -> PolicySet
         ..TrustPolicy::default()
     };
     let check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::new(trust))));
-    let entry = Entry { pattern: Pattern::parse(pattern).unwrap(), mutate_image: true, require_present: false, check };
+    let entry = Entry {
+        pattern: Pattern::parse(pattern).unwrap(),
+        mutate_image: true,
+        require_present: false,
+        mode: None,
+        check,
+    };
     PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
 }
 
@@ -35,7 +46,7 @@ fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now:
     let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
     let defaults =
         Defaults { cluster_secrets, trust_servers: BTreeMap::new(), tenants_may_name: None, pin: PinStyle::default() };
-    plan(policies, "work", &[image], &defaults, now).remove(0).need
+    plan(policies, within(now), &[image], &defaults).remove(0).need
 }
 
 fn own() -> ClusterSecrets {
@@ -87,7 +98,7 @@ fn tenants_name_only_what_they_may() {
             tenants_may_name: Some(hosts),
             pin: PinStyle::default(),
         };
-        let planned = plan(&trust(kind, server), "work", std::slice::from_ref(&image), &defaults, 0).remove(0);
+        let planned = plan(&trust(kind, server), within(0), std::slice::from_ref(&image), &defaults).remove(0);
         matches!(planned.need, Need::Proof(_))
     };
     let tenant = || PolicyKind::Image { namespace: "work".into() };
@@ -127,7 +138,7 @@ fn who_names_a_server() {
             Defaults { cluster_secrets: own(), trust_servers: configured, tenants_may_name, pin: PinStyle::default() };
         let named_by = |image: &str| {
             let image = ContainerImage { pointer: "/x".into(), path: "containers/x".into(), image: image.into() };
-            let planned = plan(&trust_for(kind.clone(), pattern, server), "work", &[image], &defaults, 0).remove(0);
+            let planned = plan(&trust_for(kind.clone(), pattern, server), within(0), &[image], &defaults).remove(0);
             asked(&planned.need).named_by
         };
         assert_eq!(named_by("h.io/a"), expected, "{said}");
