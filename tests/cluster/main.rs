@@ -7,6 +7,7 @@ mod lifecycle;
 mod memory;
 mod modes;
 mod registration;
+mod scan;
 mod story;
 mod today;
 mod trouble;
@@ -56,9 +57,11 @@ fn run_all(platform: &'static str, release: Release, scenarios: &[Scenario]) -> 
 
 const KUBERNETES: &[Scenario] = &[
     scenario("before anything is installed", today::nothing_installed),
+    scenario("what runs before the install", scan::before_the_install),
     scenario("an install whose image cannot be pulled", registration::nobody_serves),
     scenario("the manifests apply, and the first replica serves", today::install),
     scenario("rights", today::rights),
+    scenario("a scan of what ran before", scan::what_ran_before),
     scenario("the words of the documentation", story::messages),
     scenario("the schema", today::schema),
     scenario("misspelt policies are refused", definitions::refused),

@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 
 use super::{message, pod, policy, sign};
 
-const GUN: &str = "registry.example.com/team/app";
+pub(crate) const GUN: &str = "registry.example.com/team/app";
 
 /// A trust server with a signed tag, policies that ask for it, and a folder.
-struct Bench {
-    folder: tempfile::TempDir,
-    ca: Ca,
-    server: NotaryServer,
-    policies: String,
+pub(crate) struct Bench {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) ca: Ca,
+    pub(crate) server: NotaryServer,
+    pub(crate) policies: String,
 }
 
 impl Bench {
-    fn new() -> Result<Self, Problem> {
+    pub(crate) fn new() -> Result<Self, Problem> {
         let folder = tempfile::tempdir()?;
         let ca = Ca::make(folder.path())?;
         let policies = folder.path().join("policies");
@@ -31,7 +31,7 @@ impl Bench {
         Ok(Self { folder, ca, server, policies })
     }
 
-    fn file(&self, name: &str, text: &str) -> Result<String, Problem> {
+    pub(crate) fn file(&self, name: &str, text: &str) -> Result<String, Problem> {
         let path = self.folder.path().join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
@@ -47,7 +47,7 @@ impl Bench {
     }
 }
 
-fn pinned() -> String {
+pub(crate) fn pinned() -> String {
     format!("{GUN}:v1@sha256:{}", forge::hex(&forge::digest_of("v1")))
 }
 

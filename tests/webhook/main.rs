@@ -2,6 +2,7 @@
 
 mod alternatives;
 mod command_line;
+mod scan;
 
 use std::fs;
 use std::path::Path;

@@ -14,6 +14,7 @@ mod manifests;
 mod openshift;
 mod output;
 mod review;
+mod scan;
 mod serve;
 mod trust;
 mod verify;
@@ -61,6 +62,7 @@ pub(crate) struct Cli {
 enum Command {
     Serve(Box<serve::Args>),
     Review(review::Args),
+    Scan(scan::Args),
     Verify(verify::Args),
     Inspect(inspect::Args),
     Explain(explain::Args),
@@ -113,6 +115,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Serve(args) => serve::run(*args, cli.quiet, cli.verbose),
         Command::Review(args) => review::run(&args),
+        Command::Scan(args) => scan::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use countersign_image::{quoted, shown};
 use countersign_policy::{
-    DenialCause, ImageVerdict, Kinds, Mode, Outcome as ImageOutcome, Reviewed, Verdict, Warning, Workload, patch,
+    ContainerImage, DenialCause, ImageVerdict, Kinds, Mode, Outcome as ImageOutcome, Reviewed, Verdict, Warning,
+    Workload, patch,
 };
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -72,6 +73,29 @@ impl Submitted {
     #[must_use]
     pub(crate) fn size(&self) -> usize {
         self.object.as_ref().map_or_else(String::len, Reading::size) + self.before.size()
+    }
+
+    /// The images of the object.
+    ///
+    /// # Errors
+    /// Why they cannot be told.
+    pub(crate) fn workload(&self) -> Result<&Workload, &str> {
+        self.object.as_ref().map(|object| &object.workload).map_err(String::as_str)
+    }
+
+    /// The same object as if it had these images alone, and as if it were read now: for whoever has asked about the others before.
+    #[must_use]
+    pub(crate) fn with_only(&self, images: Vec<ContainerImage>) -> Self {
+        let only = |object: &Reading| Reading {
+            workload: Workload { images, ..object.workload.clone() },
+            identity: object.identity.clone(),
+        };
+        Self {
+            object: self.object.as_ref().map(only).map_err(String::clone),
+            before: self.before.clone(),
+            reason_before: self.reason_before.clone(),
+            at: Instant::now(),
+        }
     }
 }
 

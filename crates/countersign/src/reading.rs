@@ -164,6 +164,15 @@ pub(crate) fn read_all(json: &str) -> Result<Value, String> {
     read(json, &Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: false })
 }
 
+/// Reads members of these names alone, wherever they stand below one another, within bounds.
+///
+/// # Errors
+/// What is no JSON, or has too many values.
+pub(crate) fn read_members(json: &str, names: &[&str]) -> Result<Value, String> {
+    let members = |name: &str| names.contains(&name);
+    read(json, &Reader { members: Some(&members), left: Cell::new(MAX_VALUES), cuts: true })
+}
+
 /// The images of an object, and what tells its owner.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {

@@ -19,6 +19,7 @@ mod reason;
 mod requirement;
 mod reviewed;
 mod secret;
+mod superseded;
 mod verdict;
 mod workload;
 

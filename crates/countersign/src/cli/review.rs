@@ -122,7 +122,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<u8> {
         }
     }
     let reviewed = clients::runtime()?.block_on(async {
-        let gate = gate(args, &settings, &from).await?;
+        let gate = gate(&args.origin, &args.reach, &settings, &from).await?;
         let documents = texts.iter().flat_map(|text| text.documents.iter().cloned()).collect();
         anyhow::Ok(review_all(&gate, documents, &args.namespace).await)
     })?;
@@ -154,10 +154,15 @@ fn messages(settings: &Settings) -> &str {
 }
 
 /// The gate of the server, without a cluster's owners and in the mode that denies: what is asked is what would be denied.
-async fn gate(args: &Args, settings: &Settings, from: &From) -> anyhow::Result<Gate> {
-    let defaults = args.origin.secrets.defaults(from, settings)?;
-    let source = from.source(&args.origin.secrets.namespace(from, settings)).await?;
-    let clients = args.reach.clients(settings)?;
+pub(super) async fn gate(
+    origin: &Origin,
+    reach: &clients::Reach,
+    settings: &Settings,
+    from: &From,
+) -> anyhow::Result<Gate> {
+    let defaults = origin.secrets.defaults(from, settings)?;
+    let source = from.source(&origin.secrets.namespace(from, settings)).await?;
+    let clients = reach.clients(settings)?;
     let engine = Engine {
         source,
         notary: clients.notary,
@@ -165,7 +170,7 @@ async fn gate(args: &Args, settings: &Settings, from: &From) -> anyhow::Result<G
         cosign: clients.cosign,
         defaults,
         clock: crate::telemetry::wall_clock(),
-        deadline: args.reach.timeout.0,
+        deadline: reach.timeout.0,
     };
     Ok(Gate {
         engine,
