@@ -2,6 +2,7 @@
 //! what the program generates now.
 //! `UPDATE_GENERATED=1 cargo test -p countersign-tests --test chart` brings those up to date.
 
+mod alerts;
 mod architecture;
 mod fields;
 mod links;
