@@ -24,7 +24,8 @@ pub(crate) struct Alert {
     annotations: Value,
 }
 
-fn file() -> std::path::PathBuf {
+/// Where they stand.
+pub(crate) fn file() -> std::path::PathBuf {
     root().join("charts/countersign/files/alerts.yaml")
 }
 

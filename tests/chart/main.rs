@@ -4,8 +4,11 @@
 
 mod alerts;
 mod architecture;
+mod dashboard;
+mod expressions;
 mod fields;
 mod links;
+mod scrape;
 
 use std::collections::BTreeMap;
 use std::fs;
