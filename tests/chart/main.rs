@@ -2,11 +2,15 @@
 //! what the program generates now.
 //! `UPDATE_GENERATED=1 cargo test -p countersign-tests --test chart` brings those up to date.
 
+mod alerts;
 mod architecture;
+mod dashboard;
+mod expressions;
 mod fields;
 mod links;
 mod parity;
 mod values;
+mod scrape;
 
 use std::collections::BTreeMap;
 use std::fs;
