@@ -9,8 +9,8 @@ mod expressions;
 mod fields;
 mod links;
 mod parity;
-mod values;
 mod scrape;
+mod values;
 
 use std::collections::BTreeMap;
 use std::fs;

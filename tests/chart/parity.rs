@@ -47,6 +47,8 @@ fn documents() -> Vec<(&'static str, Value)> {
         "metrics": {
             "service": {"enabled": true, "annotations": {"a.io/b": "c"}},
             "serviceMonitor": {"enabled": true, "labels": {"release": "p", "team": "metrics"}, "interval": "30s", "scrapeTimeout": "5s"},
+            "rules": {"enabled": true, "labels": {"release": "p"}},
+            "dashboard": {"enabled": true, "labels": {"dashboards": "yes"}},
         },
         "resources": {"requests": {"cpu": 1}, "limits": {"cpu": "1500m"}},
         "runAsUser": 1_234_567,
@@ -84,7 +86,10 @@ fn documents() -> Vec<(&'static str, Value)> {
         ("1.20", for_1_20),
         ("1.16", json!({"mode": "warn", "image": {"digest": digest}, "metrics": {"service": {"enabled": true}}})),
         ("1.17", json!({"resources": null, "image-security-enforcement": null, "config": {"shutdown-delay": "2m"}})),
-        ("1.18", json!({"replicas": 1, "metrics": {"serviceMonitor": {"enabled": true}}})),
+        (
+            "1.18",
+            json!({"replicas": 1, "metrics": {"serviceMonitor": {"enabled": true}, "dashboard": {"enabled": true}}}),
+        ),
         ("1.26", json!({"affinity": {}, "config": {"shutdown-delay": 0}})),
         ("1.27", json!({"timeoutSeconds": 30, "config": {"deadline": "29s", "trust-ca": []}})),
         ("openshift-3.11", json!({"runAsUser": 7, "config": {"deadline": "29s"}, "podLabels": {"a": "b"}})),

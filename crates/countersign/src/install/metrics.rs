@@ -2,10 +2,25 @@
 
 use serde_json::{Value, json};
 
+use super::values::Names;
 use super::{Install, NAME, OPERATIONS_PORT};
 
 /// The label by which the Service of the metrics is told from that of the webhooks.
 const COMPONENT: &str = "app.kubernetes.io/component";
+
+/// The alerts, in the form that Prometheus reads.
+const ALERTS: &str = include_str!("../../../../charts/countersign/files/alerts.yaml");
+
+/// The dashboard, as Grafana imports it.
+const DASHBOARD: &str = include_str!("../../../../charts/countersign/files/dashboard.json");
+
+/// An object with further labels.
+fn labelled(mut object: Value, labels: &Names) -> Value {
+    for (name, value) in labels {
+        object["metadata"]["labels"][name] = json!(value);
+    }
+    object
+}
 
 impl Install {
     /// A Service for metrics, and for the Prometheus operator what it is to ask.
@@ -38,10 +53,20 @@ impl Install {
             }
             let spec = json!({"spec": {"selector": {"matchLabels": selector}, "endpoints": [endpoint]}});
             let mut monitor = self.object("monitoring.coreos.com/v1", "ServiceMonitor", spec);
-            for (name, value) in &wanted.service_monitor.labels {
-                monitor["metadata"]["labels"][name] = json!(value);
-            }
+            monitor = labelled(monitor, &wanted.service_monitor.labels);
             objects.push(monitor);
+        }
+        if wanted.rules.enabled {
+            let spec: Value = serde_saphyr::from_str(ALERTS).unwrap_or_default();
+            let rules = self.object("monitoring.coreos.com/v1", "PrometheusRule", json!({"spec": spec}));
+            objects.push(labelled(rules, &wanted.rules.labels));
+        }
+        if wanted.dashboard.enabled {
+            let mut map = self.object("v1", "ConfigMap", json!({"data": {"countersign.json": DASHBOARD}}));
+            map["metadata"]["name"] = json!(format!("{NAME}-dashboard"));
+            let usual = Names::from([("grafana_dashboard".to_owned(), "1".to_owned())]);
+            let labels = if wanted.dashboard.labels.is_empty() { &usual } else { &wanted.dashboard.labels };
+            objects.push(labelled(map, labels));
         }
         objects
     }

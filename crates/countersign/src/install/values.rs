@@ -179,6 +179,20 @@ pub(crate) struct Metrics {
     pub service: MetricsService,
     #[serde(default)]
     pub service_monitor: ServiceMonitor,
+    #[serde(default)]
+    pub rules: Labelled,
+    #[serde(default)]
+    pub dashboard: Labelled,
+}
+
+/// An object that others select by its labels.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Labelled {
+    #[serde(default)]
+    pub enabled: bool,
+    #[serde(default)]
+    pub labels: Names,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
