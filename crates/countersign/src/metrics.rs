@@ -311,6 +311,17 @@ impl Metrics {
         for reason in ["no-room", "error"] {
             let _ = self.state_failures.get_or_create(&ReasonLabels { reason });
         }
+        for reason in ["behind", "line", "wait"] {
+            let _ = self.refused_bodies.get_or_create(&ReasonLabels { reason });
+        }
+        for reason in ["no-certificate", "other-name", "not-trusted"] {
+            let _ = self.refused_clients.get_or_create(&ReasonLabels { reason });
+        }
+        for reason in ["late", "crowded", "displaced", "refused", "idle"] {
+            for port in ["reviews", "operations"] {
+                let _ = self.closed_connections.get_or_create(&ClosedLabels { port, reason });
+            }
+        }
         self.verifying(&Load::default());
     }
 
@@ -518,6 +529,8 @@ mod tests {
             "countersign_repositories{state=\"verified\"} 2",
             "countersign_repositories{state=\"kept\"} 7",
             "countersign_trust_fetches_total{outcome=\"untrusted\"} 0",
+            "countersign_refused_bodies_total{reason=\"wait\"} 0",
+            "countersign_closed_connections_total{port=\"reviews\",reason=\"late\"} 0",
             "countersign_trust_metadata_expiry_timestamp_seconds 9.0",
             "countersign_late_turns_total 3",
             "countersign_records 4",
