@@ -14,6 +14,9 @@ use crate::metrics::Phases;
 /// How many images of one object a line tells; denied ones come first.
 const MAX_IMAGES: usize = 100;
 
+/// How many bytes the texts of the images of a line may have together, before the others are left out.
+const MAX_TEXTS: usize = 64 << 10;
+
 /// How many bytes of a reason a line tells.
 const MAX_REASON: usize = 2048;
 
@@ -131,6 +134,12 @@ impl<'a> Line<'a> {
             images.sort_by_key(|(image, _)| image.reason().is_none());
             images.truncate(MAX_IMAGES);
         }
+        let mut texts = 0;
+        let told = images.into_iter().map(|(image, took)| Image::of(image, took)).take_while(|image| {
+            texts += image.size();
+            texts <= MAX_TEXTS
+        });
+        let told: Vec<_> = told.collect();
         Self {
             uid: shown(&request.uid),
             webhook,
@@ -150,8 +159,8 @@ impl<'a> Line<'a> {
             causes: causes(decision).into_iter().map(countersign_policy::DenialCause::label).collect(),
             reason: decision.whole.as_ref().map(|whole| whole.message.as_str()),
             break_glass: break_glass(decision),
-            images_left_out: judged.len() - images.len(),
-            images: images.into_iter().map(|(image, took)| Image::of(image, took)).collect(),
+            images_left_out: judged.len() - told.len(),
+            images: told,
             milliseconds: Milliseconds {
                 total: milliseconds(total),
                 read: milliseconds(phases.read),
@@ -183,6 +192,14 @@ impl<'a> Image<'a> {
             reason: image.denial().map(cut),
             milliseconds: milliseconds(took),
         }
+    }
+}
+
+impl Image<'_> {
+    /// About how many bytes its texts have.
+    fn size(&self) -> usize {
+        let signers: usize = self.signers.iter().map(|signer| signer.len()).sum();
+        256 + self.path.len() + self.image.len() + signers + self.reason.as_ref().map_or(0, String::len)
     }
 }
 
@@ -254,6 +271,22 @@ mod tests {
         assert_eq!(line["images"][1]["cause"], "no-policies");
         assert_eq!(line["milliseconds"]["read"], 1.5);
         assert_eq!(line["causes"], serde_json::json!(["no-policies"]));
+    }
+
+    /// Whoever may create pods must not fill a log with a few of them.
+    #[test]
+    fn a_line_has_an_end() {
+        let long = |index: usize| {
+            let path = format!("containers/{index}");
+            let image = ContainerImage { pointer: "/x".into(), path, image: "x".repeat(1000) };
+            ImageVerdict::denied(image, Mode::Enforce, DenyReason::NotListedInCluster { namespace: "n".repeat(3000) })
+        };
+        let decision = Decision { verdict: Verdict { images: (0..1000).map(long).collect() }, ..Decision::default() };
+        let request = Request::default();
+        let (read, total) = (Duration::ZERO, Duration::ZERO);
+        let record = Record { webhook: "mutate", request: &request, decision: &decision, pinned: false, read, total };
+        let line = serde_json::to_string(&Line::of(&record, &Phases::default())).unwrap();
+        assert!(line.len() < 2 * MAX_TEXTS && line.contains("\"images_left_out\":9"), "{}", line.len());
     }
 
     #[test]
