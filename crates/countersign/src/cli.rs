@@ -13,6 +13,7 @@ mod lint;
 mod manifests;
 mod openshift;
 mod output;
+mod progress;
 mod review;
 mod scan;
 mod serve;

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::judging::{self, From, Origin, SettingsFile};
 use super::output::{print, table, verdict_word};
+use super::progress::Progress;
 use super::{clients, exit};
 use crate::admission_review::{GroupVersionKind, Request};
 use crate::break_glass::BreakGlass;
@@ -186,8 +187,9 @@ pub(super) async fn gate(
 }
 
 async fn review_all(gate: &Gate, documents: Vec<Document>, namespace: &str) -> Vec<Reviewed> {
-    let mut reviewed = Vec::new();
+    let (mut reviewed, progress, all) = (Vec::new(), Progress::new(), documents.len());
     for document in documents {
+        progress.say(&format!("{} of {all} objects reviewed", reviewed.len()));
         let outcome = judge(gate, &document, namespace).await;
         reviewed.push(Reviewed { document, outcome });
     }

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::images::Asked;
 use super::state::{Alone, Dct, EntryAt, Looked, Manner, Outcome, Signatures, Signed, Stage};
 use crate::cli::clients::Clients;
+use crate::cli::progress::Progress;
 use crate::prove::{ByEntry, Digests, PullSecrets, Search, named_by};
 use crate::source::Moment;
 
@@ -52,7 +53,13 @@ type Tree = Requirement<(bool, Result<Ask, Refusal>)>;
 impl Looker<'_> {
     /// Looks at images, several at once; gives them in their order.
     pub(super) async fn look(&self, images: Vec<Asked>) -> Vec<Looked> {
-        stream::iter(images).map(|asked| self.look_at(asked).boxed()).buffered(PARALLEL_IMAGES).collect().await
+        let (progress, all, mut looked) = (Progress::new(), images.len(), Vec::new());
+        let mut looks = stream::iter(images).map(|asked| self.look_at(asked).boxed()).buffered(PARALLEL_IMAGES);
+        while let Some(next) = looks.next().await {
+            looked.push(next);
+            progress.say(&format!("{} of {all} images looked at", looked.len()));
+        }
+        looked
     }
 
     async fn look_at(&self, asked: Asked) -> Looked {
