@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use countersign_tests::{Ca, Countersign, Finished, NotaryServer, Problem, run};
 use serde_json::{Value, json};
@@ -290,5 +291,56 @@ fn shells_and_manuals_know_the_command() -> Result<(), Problem> {
     assert!(fs::read_to_string(pages.join("countersign-review.1"))?.contains("junit"));
     assert_eq!(Countersign::run(&["man", "/no/such/folder"])?.code, 2);
     assert_eq!(Countersign::run(&["completions", "tcsh"])?.code, 2);
+    Ok(())
+}
+
+/// How much is said: nothing, the result, or each step; and how far it is, where somebody watches.
+#[test]
+fn as_much_is_said_as_is_wanted() -> Result<(), Problem> {
+    let bench = Bench::new()?;
+    let signed = bench.file("signed.yaml", &pod(&format!("{GUN}:v1")).to_string())?;
+    let unsigned = bench.file("unsigned.yaml", &pod(&format!("{GUN}:v9")).to_string())?;
+    for (file, code) in [(&signed, 0), (&unsigned, 1)] {
+        let quiet = bench.review(&["-q", "-f", file])?;
+        assert_eq!((quiet.code, quiet.stdout.as_str(), quiet.stderr.as_str()), (code, "", ""));
+    }
+    let told = bench.review(&["-v", "-f", &signed])?;
+    assert!(told.stdout.contains("allowed"), "{told:?}");
+    for words in ["asked a trust server", &bench.server.url.replace("https://", ""), "judged", GUN, "entry 1"] {
+        assert!(told.stderr.contains(words), "{words}: {told:?}");
+    }
+    assert!(bench.review(&["-q", "-v", "-f", &signed])?.code == 2);
+
+    // A terminal, as `script` makes one.
+    let watched = |more: &str| -> Result<Finished, Problem> {
+        let (program, ca) = (Countersign::program().display(), bench.ca.ca.display());
+        let command = format!("{program} review {more} --trust-ca {ca} --policies {} -f {signed}", bench.policies);
+        run(Command::new("script").args(["-qec", &command, "/dev/null"]).env("TERM", "xterm"))
+    };
+    let progress = "0 of 1 objects reviewed";
+    let told = watched("")?;
+    assert!(told.code == 0 && told.stdout.contains(progress) && told.stdout.contains("allowed"), "{told:?}");
+    let quiet = watched("-q")?;
+    assert!(quiet.code == 0 && quiet.stdout.is_empty(), "{quiet:?}");
+    assert!(!bench.review(&["-f", &signed])?.stderr.contains(progress));
+    Ok(())
+}
+
+/// Whoever reads a denial finds what helps without leaving the terminal.
+#[test]
+fn messages_are_explained() -> Result<(), Problem> {
+    let section = Countersign::run(&["help", "messages", "not-signed"])?;
+    assert!(section.code == 0 && section.stdout.contains("- **Operator:**"), "{section:?}");
+    let all = Countersign::run(&["help", "messages"])?;
+    assert!(all.stdout.contains(section.stdout.trim()), "{all:?}");
+    let command = Countersign::run(&["help", "trust", "accept"])?;
+    assert!(
+        command.stdout.contains("Usage: countersign trust accept") && command.stdout.contains("Example:"),
+        "{command:?}"
+    );
+    for topic in [&["help", "messages", "nonsense"][..], &["help", "nonsense"]] {
+        let refused = Countersign::run(topic)?;
+        assert!(refused.code == 2 && refused.stderr.contains("nonsense"), "{refused:?}");
+    }
     Ok(())
 }
