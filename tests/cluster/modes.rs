@@ -190,30 +190,30 @@ pub(crate) fn break_glass(world: &mut World) -> Result<(), Problem> {
         pod["metadata"]["annotations"] = json!({BREAK_GLASS: reason});
         pod
     };
-    let (admitted, said) = create(world, "developer", &annotated("glass", "INC-4711"))?;
+    let (admitted, said) = create(world, "developer", &annotated("glass", "glass: INC-4711"))?;
     assert!(
         !admitted && said.contains(DENIED) && said.contains("user \"developer\" may not break the glass"),
         "{said}"
     );
     let (admitted, said) = create(world, "admin", &annotated("glass", "  "))?;
     assert!(!admitted && said.contains("it gives no reason"), "{said}");
-    let (admitted, said) = create(world, "admin", &annotated("glass", "INC-4711"))?;
+    let (admitted, said) = create(world, "admin", &annotated("glass", "glass: INC-4711"))?;
     assert!(admitted && said.contains("Warning: admitted by break glass: Deny"), "{said}");
     wait_for("an Event", || {
-        let told = |event: &String| event.contains("Pod glass admitted by break glass (INC-4711): Deny");
+        let told = |event: &String| event.contains("Pod glass admitted by break glass (glass: INC-4711): Deny");
         events(world, "strict", "BreakGlass").iter().any(told)
     })?;
     assert!(metric(world, "countersign_broken_glass_total", &[])? >= 1.0);
     let logged =
         jq(world, "select(.break_glass != null) | \"\\(.user) \\(.name) \\(.break_glass) \\(.mode) \\(.admitted)\"")?;
-    assert!(logged.iter().any(|line| line.ends_with(" glass INC-4711 break-glass true")), "{logged:?}");
+    assert!(logged.iter().any(|line| line.ends_with(" glass glass: INC-4711 break-glass true")), "{logged:?}");
     let audited = world.plane.audit_annotations("pods", "glass")?;
     let key = "trust.hooks.securityenforcement.admission.cloud.ibm.com/break-glass";
-    assert!(audited.iter().any(|of| of[key] == "INC-4711"), "{audited:?}");
+    assert!(audited.iter().any(|of| of[key] == "glass: INC-4711"), "{audited:?}");
 
     // A developer leaves the annotation behind, and the administrator changes something else: it does not count again.
     let mut planted = workload("apps/v1", "Deployment", "strict", "planted", &world.image("team/app", "v1"));
-    planted["metadata"]["annotations"] = json!({BREAK_GLASS: "INC-4711"});
+    planted["metadata"]["annotations"] = json!({BREAK_GLASS: "planted: INC-4711"});
     let (admitted, said) = create(world, "developer", &planted)?;
     assert!(admitted, "{said}");
     let set = format!("web={unsigned}");
@@ -221,7 +221,7 @@ pub(crate) fn break_glass(world: &mut World) -> Result<(), Problem> {
     assert!(done.code != 0 && done.stderr.contains("it stood there before"), "{done:?}");
     // Nor does what a controller copies from a template.
     let mut template = workload("apps/v1", "Deployment", "strict", "template", &world.image("team/app", "v1"));
-    template["spec"]["template"]["metadata"]["annotations"] = json!({BREAK_GLASS: "INC-4711"});
+    template["spec"]["template"]["metadata"]["annotations"] = json!({BREAK_GLASS: "template: INC-4711"});
     template["spec"]["template"]["spec"]["containers"][0]["image"] = json!(unsigned);
     let (admitted, said) = create(world, "admin", &template)?;
     assert!(!admitted && said.contains(DENIED), "{said}");

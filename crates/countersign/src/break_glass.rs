@@ -77,11 +77,23 @@ impl BreakGlass {
         if reason.trim().is_empty() {
             return refused("it gives no reason".to_owned());
         }
+        let name = name(object);
+        if name.is_empty() || !reason.trim_start().starts_with(&format!("{name}:")) {
+            let name = if name.is_empty() { "NAME" } else { name };
+            return refused(format!("it does not begin with the object's own name, as in \"{}: reason\"", shown(name)));
+        }
         if before == Some(reason) {
             return refused("it stood there before; a reason counts once, so give a new one".to_owned());
         }
         Wish::Granted(reason.to_owned())
     }
+}
+
+/// The name of an object; of one that the API server is yet to name, its beginning. What is made of an object by somebody else (a copy to
+/// debug, a job of a cron job) takes its annotations along, and has another name.
+fn name(object: &Value) -> &str {
+    let text = |member: &str| object.pointer(member).and_then(Value::as_str).filter(|text| !text.is_empty());
+    text("/metadata/name").or_else(|| text("/metadata/generateName")).unwrap_or_default()
 }
 
 /// The annotation's value, if the object has it.
@@ -122,18 +134,21 @@ mod tests {
         let glass = who(&["alice", "bot"], &["sre"]).unwrap();
         let wish = |user: &str, group: &str, reason: &str, before: Option<&str>| {
             let user_info = UserInfo { username: user.into(), groups: vec![group.into()] };
-            let object = json!({"metadata": {"annotations": {ANNOTATION: reason}}});
+            let object = json!({"metadata": {"name": "web", "annotations": {ANNOTATION: reason}}});
             glass.wish(&Request { user_info, ..Request::default() }, &object, before, &["bot".to_owned()])
         };
         let granted = |reason: &str| Wish::Granted(reason.to_owned());
-        assert_eq!(wish("alice", "x", "INC-1", None), granted("INC-1"));
-        assert_eq!(wish("bob", "sre", "INC-1", Some("INC-0")), granted("INC-1"));
+        assert_eq!(wish("alice", "x", "web: INC-1", None), granted("web: INC-1"));
+        assert_eq!(wish("bob", "sre", "web: INC-1", Some("web: INC-0")), granted("web: INC-1"));
         for (user, group, reason, before, why) in [
-            ("bob", "x", "INC-1", None, "may not break the glass"),
-            ("bot", "x", "INC-1", None, "may not break the glass"),
-            ("system:serviceaccount:kube-system:job-controller", "sre", "INC-1", None, "may not break the glass"),
+            ("bob", "x", "web: INC-1", None, "may not break the glass"),
+            ("bot", "x", "web: INC-1", None, "may not break the glass"),
+            ("system:serviceaccount:kube-system:job-controller", "sre", "web: INC-1", None, "may not break the glass"),
             ("alice", "x", " ", None, "gives no reason"),
-            ("alice", "x", "INC-1", Some("INC-1"), "stood there before"),
+            // It stood on something else, of which this is a copy.
+            ("alice", "x", "other: INC-1", None, "the object's own name"),
+            ("alice", "x", "INC-1", None, "the object's own name"),
+            ("alice", "x", "web: INC-1", Some("web: INC-1"), "stood there before"),
         ] {
             let Wish::Refused(told) = wish(user, group, reason, before) else { panic!("{user} {group} {reason:?}") };
             assert!(told.contains(why), "{told}");

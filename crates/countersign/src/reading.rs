@@ -30,8 +30,18 @@ const MAX_VALUES_OF_ALL: usize = 131_072;
 const MAX_TEXT: usize = 1024;
 
 /// What the gate looks at besides the images: who the owner is, and whether a node made the pod.
-const IDENTITY: [&str; 9] =
-    ["apiVersion", "kind", "uid", "controller", "ownerReferences", "labels", "annotations", "nodeName", REVISION_LABEL];
+const IDENTITY: [&str; 10] = [
+    "apiVersion",
+    "kind",
+    "uid",
+    "generateName",
+    "controller",
+    "ownerReferences",
+    "labels",
+    "annotations",
+    "nodeName",
+    REVISION_LABEL,
+];
 
 /// Reads an object.
 struct Reader<'a> {
