@@ -114,6 +114,7 @@ impl Engine {
     }
 
     async fn judge_and_record(&self, job: &Job<'_>, spent: &mut Spent) -> Verdict {
+        let mut last = Verdict::default();
         for _ in 0..MAX_LOOKS {
             let (mut verdict, proven) = self.judge_once(job, spent).await;
             if let Some(before) = job.before {
@@ -127,24 +128,34 @@ impl Engine {
             spent.record += began.elapsed();
             match recorded {
                 Ok(true) => return verdict,
-                Ok(false) => {}
-                Err((why, cause)) => return all_undecided(job, why, &cause),
+                Ok(false) => last = verdict,
+                Err((why, cause)) => return undone(verdict, why, &cause),
             }
         }
         // Each time somebody else had seen more of a repository in the meantime.
         let changed = "what is remembered of a repository changed while it was looked at; try again";
-        all_undecided(job, DenialCause::Busy, changed)
+        undone(last, DenialCause::Busy, changed)
+    }
+
+    /// That nothing could be decided, not even by which entries: each image may be one that is enforced.
+    fn all_undecided(&self, job: &Job<'_>, why: DenialCause, cause: &str) -> Verdict {
+        let mode = self.source.strictest(job.namespace, job.mode);
+        let undecided =
+            |image: &ContainerImage| ImageVerdict::denied(image.clone(), mode, DenyReason::undecided(why, cause));
+        Verdict { images: job.images.iter().map(undecided).collect() }
     }
 
     async fn judge_once(&self, job: &Job<'_>, spent: &mut Spent) -> (Verdict, Vec<Seen>) {
         let (now, began) = ((self.clock)(), Instant::now());
         let moment = match self.source.now() {
             Ok(moment) => moment,
-            Err(error) => return (all_undecided(job, DenialCause::PoliciesUnknown, &error.to_string()), Vec::new()),
+            Err(error) => {
+                return (self.all_undecided(job, DenialCause::PoliciesUnknown, &error.to_string()), Vec::new());
+            }
         };
         let mut planned = match self.plan(moment.as_ref(), job, now).await {
             Ok(planned) => planned,
-            Err(cause) => return (all_undecided(job, DenialCause::Busy, &cause), Vec::new()),
+            Err(cause) => return (self.all_undecided(job, DenialCause::Busy, &cause), Vec::new()),
         };
         limit_repositories(&mut planned);
         spent.plan += began.elapsed();
@@ -426,10 +437,12 @@ fn limit_repositories(planned: &mut [PlannedImage]) {
     }
 }
 
-fn all_undecided(job: &Job<'_>, why: DenialCause, cause: &str) -> Verdict {
-    let undecided =
-        |image: &ContainerImage| ImageVerdict::denied(image.clone(), job.mode, DenyReason::undecided(why, cause));
-    Verdict { images: job.images.iter().map(undecided).collect() }
+/// What was judged, and could not be answered with after all. The entries stay those that apply, with their modes.
+fn undone(mut verdict: Verdict, why: DenialCause, cause: &str) -> Verdict {
+    for image in verdict.images.iter_mut().filter(|image| image.is_enforced()) {
+        image.outcome = Outcome::Denied(DenyReason::undecided(why, cause));
+    }
+    verdict
 }
 
 #[cfg(test)]

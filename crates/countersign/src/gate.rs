@@ -138,6 +138,8 @@ impl Gate {
             Ok(read) => read,
             Err(message) => {
                 let (mode, notes) = self.mode_in(namespace, until).await;
+                // It may hold an image that an entry enforces.
+                let mode = self.engine.source.strictest(namespace.unwrap_or_default(), mode);
                 return Decision { mode, notes, ..Decision::denied(DenialCause::UnreadableObject, message) };
             }
         };
@@ -205,6 +207,7 @@ impl Gate {
     pub(crate) async fn fault(&self, request: &Request<'_>) -> Decision {
         let until = Instant::now() + FAULT_TIMEOUT;
         let (mode, notes) = self.mode_in(request.namespace.as_deref(), until).await;
+        let mode = self.engine.source.strictest(request.namespace.as_deref().unwrap_or_default(), mode);
         let fault = "could not be decided because of a fault in Countersign".to_owned();
         Decision { mode, notes, ..Decision::denied(DenialCause::Internal, fault) }
     }

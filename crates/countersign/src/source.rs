@@ -7,7 +7,7 @@ pub(crate) mod files;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use countersign_policy::{PolicySet, SecretRef};
+use countersign_policy::{Mode, PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use thiserror::Error;
 
@@ -169,6 +169,12 @@ pub(crate) trait Source: Send + Sync {
     /// # Errors
     /// Nothing was loaded yet.
     fn now(&self) -> Result<Arc<dyn Moment>, SourceError>;
+
+    /// The strictest mode that an image in a namespace may fall under, by what is known, or was last: for what cannot be told to fall under
+    /// an entry. `mode` is what counts where policies say nothing.
+    fn strictest(&self, namespace: &str, mode: Mode) -> Mode {
+        self.now().map_or(mode, |moment| moment.policies().strictest(namespace, mode))
+    }
 
     /// Brings metrics up to date that follow from what it knows now.
     fn tell(&self, _metrics: &Metrics) {}

@@ -142,7 +142,10 @@ fn plan_image(policies: &PolicySet, within: Within<'_>, image: &ContainerImage, 
     let found = match policies.applies(namespace, &reference, mode) {
         Applies::Entry(found) => found,
         Applies::Unusable(policy, problem) => {
-            return planned(None, Need::Denied(DenyReason::unusable(policy, problem)));
+            // It may be about an image that another entry enforces.
+            let mode = policies.strictest(namespace, mode);
+            let need = Need::Denied(DenyReason::unusable(policy, problem));
+            return PlannedImage { mode, ..planned(None, need) };
         }
         Applies::NoPolicies => return planned(None, Need::Denied(DenyReason::NoPolicies)),
         Applies::NotInNamespace => return planned(None, Need::Denied(DenyReason::NotListedInNamespace)),

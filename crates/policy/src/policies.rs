@@ -253,6 +253,15 @@ impl PolicySet {
         self.namespaces.get(namespace).unwrap_or(&self.cluster).entries
     }
 
+    /// The strictest mode that an image in a namespace may fall under, where it cannot be told under which: `mode` is that of entries
+    /// that say nothing.
+    #[must_use]
+    pub fn strictest(&self, namespace: &str, mode: Mode) -> Mode {
+        let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
+        let entries = scope.policies.iter().flat_map(|policy| &policy.entries);
+        entries.filter_map(|entry| entry.mode).fold(mode, Mode::max)
+    }
+
     /// How many policies there are.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -427,6 +436,21 @@ mod tests {
         checked.entries[0].check = Check::Proof(Requirement::One(ProofPolicy::Trust(Arc::default())));
         let checked = PolicySet::new([checked]);
         assert_eq!(answer(&checked, "n", &format!("h.io/app:v1@{digest}")), "ClusterImagePolicy a h.io/app:v1 (+0)");
+    }
+
+    /// Where nobody can tell which entry it is about, the strictest one counts.
+    #[test]
+    fn the_strictest_mode_of_a_namespace() {
+        let mut strict = policy(None, "a", &["h.io/*", "h.io/prod/*"]);
+        (strict.entries[0].mode, strict.entries[1].mode) = (Some(Mode::Warn), Some(Mode::Enforce));
+        let set = PolicySet::new([strict, policy(Some("own"), "p", &["*"])]);
+        for (namespace, mode, expected) in [
+            ("other", Mode::Audit, Mode::Enforce),
+            ("own", Mode::Audit, Mode::Audit),
+            ("own", Mode::Enforce, Mode::Enforce),
+        ] {
+            assert_eq!(set.strictest(namespace, mode), expected, "{namespace} {mode:?}");
+        }
     }
 
     /// An entry for some tags that only warns would, by its mode, admit any content of the repository under one of them.

@@ -343,13 +343,13 @@ async fn who_breaks_the_glass() {
     };
     let gate = gate(Mode::Enforce, false);
     for (user, groups, object, old, expected) in [
-        ("root", &[][..], annotated("INC-1"), Value::Null, "denied break-glass"),
-        ("alice", &["sre"][..], annotated("INC-1"), Value::Null, "denied break-glass"),
-        ("alice", &[][..], annotated("INC-1"), Value::Null, "denied refused"),
+        ("root", &[][..], annotated("p: INC-1"), Value::Null, "denied break-glass"),
+        ("alice", &["sre"][..], annotated("p: INC-1"), Value::Null, "denied break-glass"),
+        ("alice", &[][..], annotated("p: INC-1"), Value::Null, "denied refused"),
         ("root", &[][..], annotated(""), Value::Null, "denied refused"),
-        ("root", &[][..], annotated("INC-1"), pod("h.io/evil/b:1"), "denied break-glass"),
+        ("root", &[][..], annotated("p: INC-1"), pod("h.io/evil/b:1"), "denied break-glass"),
         // Somebody may have left it behind for the next person who changes the object.
-        ("root", &[][..], annotated("INC-1"), annotated("INC-1"), "unchecked admitted"),
+        ("root", &[][..], annotated("p: INC-1"), annotated("p: INC-1"), "unchecked admitted"),
     ] {
         let operation = if old.is_null() { "CREATE" } else { "UPDATE" };
         let case = Case { operation, object, old, user, groups, ..Case::default() };
@@ -359,7 +359,7 @@ async fn who_breaks_the_glass() {
             assert!(answer.patch.is_none());
             let broken = outcome.ends_with("break-glass");
             assert_eq!(
-                answer.audit.iter().any(|(name, value)| name.ends_with("break-glass") && value == "INC-1"),
+                answer.audit.iter().any(|(name, value)| name.ends_with("break-glass") && value == "p: INC-1"),
                 broken
             );
             assert_eq!(answer.warnings.iter().any(|line| line.starts_with("admitted by break glass: Deny")), broken);
@@ -368,7 +368,7 @@ async fn who_breaks_the_glass() {
             }
         }
     }
-    let (mut object, mut old) = (annotated("INC-1"), annotated("INC-1"));
+    let (mut object, mut old) = (annotated("p: INC-1"), annotated("p: INC-1"));
     object["spec"]["containers"][0]["image"] = json!("h.io/evil/c:1");
     for old in [old.take(), json!(["no pod"])] {
         let operation = "UPDATE";
@@ -377,11 +377,11 @@ async fn who_breaks_the_glass() {
     }
     // Where nothing is denied, it changes nothing.
     let mut open = pod("h.io/open/a:1");
-    open["metadata"]["annotations"] = json!({break_glass::ANNOTATION: "INC-1"});
+    open["metadata"]["annotations"] = json!({break_glass::ANNOTATION: "p: INC-1"});
     let case = Case { object: open, user: "root", ..Case::default() };
     assert_eq!(ask(&gate, Webhook::Mutate, &case).await.0, "unchecked admitted");
     // A controller copies what somebody else wrote.
-    let case = Case { object: annotated("INC-1"), user: CONTROLLER, groups: &["sre"], ..Case::default() };
+    let case = Case { object: annotated("p: INC-1"), user: CONTROLLER, groups: &["sre"], ..Case::default() };
     assert_eq!(ask(&gate, Webhook::Mutate, &case).await.0, "denied refused");
 }
 
@@ -394,4 +394,30 @@ async fn a_denial_says_where_to_read_on() {
     let lines: Vec<_> = denied.lines().collect();
     assert!(lines[0].ends_with("namespace (see docs/messages.md#no-match)"), "{denied}");
     assert!(lines[1].ends_with(" [ClusterImagePolicy p, entry 2] (see docs/messages.md#unreachable)"), "{denied}");
+}
+
+/// What cannot be told to fall under an entry may fall under one that is enforced, whatever the server's own mode is.
+#[tokio::test]
+async fn an_enforced_entry_counts_for_what_cannot_be_read() {
+    let enforced = POLICIES.replace("policy: {trust", "policy: {mode: enforce, trust");
+    let documents = crate::documents::parse("p.yaml", &enforced).unwrap();
+    let mut strict = gate(Mode::Audit, false);
+    strict.engine.source = FileSource::fixed(Loaded::of(&documents).unwrap());
+    let mut many = pod("h.io/signed/a:1");
+    many["spec"]["imagePullSecrets"] = (0..9000).map(|index| json!({"name": format!("s{index}")})).collect();
+    let crowd: Vec<_> = (0..1100).map(|index| json!({"name": format!("i{index}"), "image": "x"})).collect();
+    let mut crowded = pod("h.io/signed/a:1");
+    crowded["spec"]["initContainers"] = json!(crowd);
+    for object in [many, crowded] {
+        let case = Case { object, ..Case::default() };
+        for webhook in [Webhook::Mutate, Webhook::Validate] {
+            assert_eq!(ask(&strict, webhook, &case).await.0, "denied refused");
+            assert_eq!(ask(&gate(Mode::Audit, false), webhook, &case).await.0, "denied audit");
+        }
+    }
+    // What falls under no such entry is admitted as before.
+    let open = Case { object: pod("h.io/evil/a:1"), ..Case::default() };
+    assert_eq!(ask(&strict, Webhook::Mutate, &open).await.0, "denied audit");
+    let closed = Case { object: pod("h.io/signed/a:1"), ..Case::default() };
+    assert_eq!(ask(&strict, Webhook::Mutate, &closed).await.0, "undecided refused");
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use countersign_policy::{Policy, PolicyKind, PolicySet, SecretRef};
+use countersign_policy::{Mode, Policy, PolicyKind, PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use kube::Client;
@@ -434,6 +434,11 @@ impl Source for ClusterHandle {
             return Err(SourceError::Policies { cause });
         }
         Ok(Arc::new(ClusterMoment { set: self.0.set.load_full(), source: Arc::clone(&self.0) }))
+    }
+
+    /// By what was known last, also where it is too old to decide by.
+    fn strictest(&self, namespace: &str, mode: Mode) -> Mode {
+        self.0.set.load().strictest(namespace, mode)
     }
 
     fn tell(&self, metrics: &Metrics) {
