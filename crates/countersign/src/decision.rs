@@ -171,7 +171,8 @@ impl Decision {
     pub(crate) fn outcome(&self) -> ReviewOutcome {
         let proven = |image: &ImageVerdict| matches!(image.outcome, Outcome::Proven(_) | Outcome::PutBack(_));
         if let Some(whole) = &self.whole {
-            return if whole.cause == DenialCause::Internal { ReviewOutcome::Undecided } else { ReviewOutcome::Denied };
+            let undecided = matches!(whole.cause, DenialCause::Internal | DenialCause::Busy);
+            return if undecided { ReviewOutcome::Undecided } else { ReviewOutcome::Denied };
         }
         if !self.verdict.allowed() {
             // What was decided weighs more than what was not.

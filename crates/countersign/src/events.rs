@@ -91,6 +91,7 @@ impl Told {
         let owner = decision.owner.as_ref().filter(|owner| {
             let short = |text: &str| !text.is_empty() && text.len() <= MAX_NAME;
             cluster::is_object_name(&owner.name)
+                && owner.kind.bytes().all(|byte| byte.is_ascii_alphanumeric())
                 && [&owner.kind, &owner.api_version, &owner.uid].iter().all(|text| short(text))
         });
         let (api_version, kind, name, uid) = match owner {

@@ -205,11 +205,21 @@ impl Gate {
 
     /// What a review comes to that could not be decided because of a fault of ours.
     pub(crate) async fn fault(&self, request: &Request<'_>) -> Decision {
+        let fault = "could not be decided because of a fault in Countersign".to_owned();
+        self.undecided(request, DenialCause::Internal, fault).await
+    }
+
+    /// What a review comes to that there is no room to judge.
+    pub(crate) async fn without_room(&self, request: &Request<'_>, problem: String) -> Decision {
+        self.undecided(request, DenialCause::Busy, problem).await
+    }
+
+    /// What an object comes to of which nothing is known: an entry may enforce one of its images.
+    async fn undecided(&self, request: &Request<'_>, cause: DenialCause, message: String) -> Decision {
         let until = Instant::now() + FAULT_TIMEOUT;
         let (mode, notes) = self.mode_in(request.namespace.as_deref(), until).await;
         let mode = self.engine.source.strictest(request.namespace.as_deref().unwrap_or_default(), mode);
-        let fault = "could not be decided because of a fault in Countersign".to_owned();
-        Decision { mode, notes, ..Decision::denied(DenialCause::Internal, fault) }
+        Decision { mode, notes, ..Decision::denied(cause, message) }
     }
 
     /// The mode that counts in a namespace where no entry says more, and what is to be said of that.
@@ -307,7 +317,7 @@ fn explain(verdict: &mut Verdict, note: &Note) {
 fn owner(object: &Value) -> Option<Owner> {
     let owners = object.pointer("/metadata/ownerReferences")?.as_array()?;
     let owner = owners.iter().find(|owner| owner["controller"] == true)?;
-    let text = |member: &str| owner[member].as_str().unwrap_or_default().to_owned();
+    let text = |member: &str| shown(owner[member].as_str().unwrap_or_default());
     Some(Owner { api_version: text("apiVersion"), kind: text("kind"), name: text("name"), uid: text("uid") })
 }
 

@@ -421,3 +421,24 @@ async fn an_enforced_entry_counts_for_what_cannot_be_read() {
     let closed = Case { object: pod("h.io/signed/a:1"), ..Case::default() };
     assert_eq!(ask(&strict, Webhook::Mutate, &closed).await.0, "undecided refused");
 }
+
+/// Where the API server admits what is not answered, that there is no room is an answer: a denial where somebody enforces.
+#[tokio::test]
+async fn no_room_is_a_decision() {
+    let enforced = POLICIES.replace("policy: {trust", "policy: {mode: enforce, trust");
+    let documents = crate::documents::parse("p.yaml", &enforced).unwrap();
+    let mut strict = gate(Mode::Audit, false);
+    strict.engine.source = FileSource::fixed(Loaded::of(&documents).unwrap());
+    for (gate, expected) in
+        [(&strict, "enforce"), (&gate(Mode::Audit, false), "audit"), (&gate(Mode::Warn, false), "warn")]
+    {
+        let request = Request { namespace: Some("n".into()), ..Request::default() };
+        let decision = gate.without_room(&request, "there is no room".into()).await;
+        let answer = gate.answer(Webhook::Validate, &decision);
+        assert_eq!((decision.outcome().label(), decision.answered().label()), ("undecided", expected));
+        assert_eq!(answer.denied.is_some(), expected == "enforce");
+        let told = answer.denied.into_iter().chain(answer.warnings).collect::<Vec<_>>().join("\n");
+        assert_eq!(told.contains("there is no room"), expected != "audit", "{told}");
+        assert_eq!(answer.audit[0].0, "validate-verdict");
+    }
+}

@@ -44,7 +44,7 @@ pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("reason", "why the object as a whole is denied, or null"),
     ("break_glass", "the reason for which somebody broke the glass, or null"),
     ("images[].path", "the list and the name of the container"),
-    ("images[].image", "the reference, as it was written"),
+    ("images[].image", "the reference as it was written, with control characters escaped"),
     ("images[].verdict", "`unchecked`, `verified`, `put-back`, `denied` or `undecided`"),
     ("images[].mode", "the mode that counts for the image"),
     ("images[].digest", "the proven digest, or null"),
@@ -92,8 +92,8 @@ pub(super) struct Line<'a> {
 #[derive(Debug, Serialize)]
 #[expect(clippy::struct_field_names, reason = "they are called as the fields of the log")]
 struct Image<'a> {
-    path: &'a str,
-    image: &'a str,
+    path: String,
+    image: String,
     verdict: &'static str,
     mode: &'static str,
     digest: Option<String>,
@@ -180,8 +180,8 @@ impl<'a> Image<'a> {
         formats.dedup();
         let cut = |text: String| text[..text.floor_char_boundary(MAX_REASON)].to_owned();
         Self {
-            path: &image.image.path,
-            image: &image.image.image,
+            path: shown(&image.image.path),
+            image: shown(&image.image.image),
             verdict: image_verdict(image),
             mode: image.mode.label(),
             digest: image.proven().map(|proven| proven.digest().to_string()),
@@ -267,7 +267,10 @@ mod tests {
         let line = line(2);
         assert_eq!(line["break_glass"], "INC-1\\n");
         assert_eq!((&line["mode"], &line["admitted"]), (&Value::from("break-glass"), &Value::from(true)));
-        assert_eq!(line["images"][0]["image"], "h.io/a\n:1", "as it was written; JSON escapes it");
+        assert_eq!(
+            line["images"][0]["image"], "h.io/a\\n:1",
+            "nothing of it reaches a terminal, however it is printed"
+        );
         assert_eq!(line["images"][1]["cause"], "no-policies");
         assert_eq!(line["milliseconds"]["read"], 1.5);
         assert_eq!(line["causes"], serde_json::json!(["no-policies"]));

@@ -138,6 +138,11 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     let (decision, answer) = match asking {
         Asking::Object(webhook, submitted) => reviewer.decide(webhook, &review.request, submitted).await,
         Asking::Policy(reviewed) => policy_answer(reviewed),
+        Asking::NoRoom(webhook, problem) => {
+            let decision = reviewer.gate.without_room(&review.request, problem).await;
+            let answer = reviewer.gate.answer(webhook, &decision);
+            (decision, answer)
+        }
     };
     let bytes = review.answer(&answer);
     let (pinned, total) = (answer.patch.is_some(), started.elapsed());
@@ -156,23 +161,26 @@ enum Asking {
     Object(Webhook, Submitted),
     /// It is about a policy: the warnings, or the message of the denial.
     Policy(Result<Vec<String>, String>),
+    /// It was read, and there is no room to judge it. That is a decision: where the API server admits what is not answered, somebody who
+    /// takes all room must not have anything admitted by that.
+    NoRoom(Webhook, String),
 }
 
-/// What was read of a body, with the room that it takes while it is judged.
-type Read = (Review<'static>, Asking, Room);
+/// What was read of a body, with the room that it takes while it is judged, if it is.
+type Read = (Review<'static>, Asking, Option<Room>);
 
 impl Reviewer {
     /// The body of an answer, with room until the client has taken it: that of the review, if it is enough.
     async fn answer_body(
         &self,
         bytes: Vec<u8>,
-        room: Room,
+        room: Option<Room>,
         seat: Option<Arc<Seat>>,
     ) -> Result<AnswerBody, (StatusCode, String)> {
         if bytes.len() <= MUCH {
             return Ok(AnswerBody::small(bytes));
         }
-        if let Some(room) = room.for_answer(bytes.len()) {
+        if let Some(room) = room.and_then(|room| room.for_answer(bytes.len())) {
             return Ok(AnswerBody::in_room(bytes, room, seat));
         }
         let (source, size) = (source_of(seat.as_ref()), bytes.len().max(SMALL + 1));
@@ -225,7 +233,7 @@ impl Reviewer {
         let kept = match &asking {
             // The answer names each image once more.
             Asking::Object(_, submitted) => 2 * submitted.size(),
-            Asking::Policy(_) => 0,
+            Asking::Policy(_) | Asking::NoRoom(..) => 0,
         };
         room.shrink(kept);
         let room = if kept <= MUCH {
@@ -233,11 +241,19 @@ impl Reviewer {
         } else {
             drop(room);
             let namespace = review.request.namespace.as_deref().unwrap_or_default();
-            let room = self.bodies.judged(source, namespace, kept, short).await.map_err(no_room)?;
-            room.shrink(kept);
-            room
+            match self.bodies.judged(source, namespace, kept, short).await {
+                Ok(room) => {
+                    room.shrink(kept);
+                    room
+                }
+                Err(problem) => {
+                    let (status, problem) = self.count_no_room(problem);
+                    let Asking::Object(webhook, _) = asking else { return Err((status, problem)) };
+                    return Ok((review, Asking::NoRoom(webhook, problem), None));
+                }
+            }
         };
-        Ok((review, asking, room))
+        Ok((review, asking, Some(room)))
     }
 
     /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
