@@ -18,7 +18,7 @@ use futures::stream::{self, FuturesUnordered, StreamExt as _};
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use tracing::debug;
+use tracing::{Level, debug};
 
 use crate::prove::{self, Beside, ByEntry, Digests, Found, PullSecrets, Search, named_by};
 use crate::source::{Moment, Source};
@@ -189,7 +189,9 @@ impl Engine {
         spent.prove += began.elapsed();
         let (judged, took): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         spent.images = took;
-        judged.iter().zip(&spent.images).for_each(|((image, _), took)| tell(image, *took));
+        if tracing::enabled!(Level::DEBUG) {
+            judged.iter().zip(&spent.images).for_each(|((image, _), took)| tell(image, *took));
+        }
         let (images, seen): (Vec<_>, Vec<_>) = judged.into_iter().unzip();
         (Verdict { images }, seen.into_iter().flatten().collect())
     }
