@@ -136,12 +136,7 @@ impl Gate {
         let namespace = request.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         let Reading { workload, identity } = match object {
             Ok(read) => read,
-            Err(message) => {
-                let (mode, notes) = self.mode_in(namespace, until).await;
-                // It may hold an image that an entry enforces.
-                let mode = self.engine.source.strictest(namespace.unwrap_or_default(), mode);
-                return Decision { mode, notes, ..Decision::denied(DenialCause::UnreadableObject, message) };
-            }
+            Err(message) => return self.unknown(namespace, until, DenialCause::UnreadableObject, message).await,
         };
         let mut reviewed = before.clone();
         if reviewed.changed(&workload).is_empty() {
@@ -206,19 +201,20 @@ impl Gate {
     /// What a review comes to that could not be decided because of a fault of ours.
     pub(crate) async fn fault(&self, request: &Request<'_>) -> Decision {
         let fault = "could not be decided because of a fault in Countersign".to_owned();
-        self.undecided(request, DenialCause::Internal, fault).await
+        let until = Instant::now() + FAULT_TIMEOUT;
+        self.unknown(request.namespace.as_deref(), until, DenialCause::Internal, fault).await
     }
 
     /// What a review comes to that there is no room to judge.
     pub(crate) async fn without_room(&self, request: &Request<'_>, problem: String) -> Decision {
-        self.undecided(request, DenialCause::Busy, problem).await
+        let until = Instant::now() + FAULT_TIMEOUT;
+        self.unknown(request.namespace.as_deref(), until, DenialCause::Busy, problem).await
     }
 
-    /// What an object comes to of which nothing is known: an entry may enforce one of its images.
-    async fn undecided(&self, request: &Request<'_>, cause: DenialCause, message: String) -> Decision {
-        let until = Instant::now() + FAULT_TIMEOUT;
-        let (mode, notes) = self.mode_in(request.namespace.as_deref(), until).await;
-        let mode = self.engine.source.strictest(request.namespace.as_deref().unwrap_or_default(), mode);
+    /// The denial of an object whose images nobody looked at: an entry may enforce one of them.
+    async fn unknown(&self, namespace: Option<&str>, until: Instant, cause: DenialCause, message: String) -> Decision {
+        let (mode, notes) = self.mode_in(namespace, until).await;
+        let mode = self.engine.source.strictest(namespace.unwrap_or_default(), mode);
         Decision { mode, notes, ..Decision::denied(cause, message) }
     }
 

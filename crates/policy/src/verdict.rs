@@ -186,13 +186,6 @@ impl Verdict {
         !self.images.iter().any(ImageVerdict::blocks)
     }
 
-    /// The same verdict where nothing of it is enforced: `mode` is that of images that would be enforced.
-    #[must_use]
-    pub fn only(mut self, mode: Mode) -> Self {
-        self.images.iter_mut().for_each(|image| image.mode = image.mode.min(mode));
-        self
-    }
-
     /// The reasons of the images that may not run.
     pub fn denied(&self) -> impl Iterator<Item = &DenyReason> {
         self.images.iter().filter_map(ImageVerdict::reason)
