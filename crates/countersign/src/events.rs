@@ -1,8 +1,8 @@
 //! Kubernetes Events for denials, for what would have been denied, and for glass that was broken: on the controller that owns the object,
 //! else on the namespace.
 //!
-//! They are told beside reviews, never in them. What somebody can cause by reviews is bounded: the same Event is counted up instead of
-//! written anew, each namespace may have so many a minute, and what there is no room for is dropped and counted.
+//! They are written after the review is answered. What somebody can cause by reviews is bounded: the same Event is counted up instead of
+//! written anew, each namespace may have so many a minute, and Events beyond that are dropped and counted.
 
 use std::collections::HashMap;
 use std::time::Duration;

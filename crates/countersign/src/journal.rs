@@ -1,5 +1,5 @@
 //! What is written down of each decision: a line in the log, metrics, an Event where something is denied, and annotations in the audit
-//! log of the API server. `docs/observing.md` lists the fields.
+//! log of the API server. `docs/log.md` lists the fields of a line.
 
 mod line;
 

@@ -18,7 +18,7 @@ pub enum DenialCause {
     PoliciesUnknown,
     /// A secret is missing, or lacks a key.
     SecretMissing,
-    /// A secret, or a key of the policy, is of no use.
+    /// A secret or a key that the policy names cannot be used: no PEM, or a key of another kind.
     KeyUnusable,
     /// The policy of a namespace names a host that the administrator does not allow there.
     NotAllowed,

@@ -180,7 +180,7 @@ impl DenyReason {
             Self::PolicyUnusable { .. } => DenialCause::PolicyUnusable,
             Self::Refused(refusal) => refusal.cause(),
             Self::Undecided { why, .. } => *why,
-            // What could not be decided is what there is to mend.
+            // If one of them could be decided, the image might be allowed: so the cause is that of what could not.
             Self::Several { reasons, undecided: true } => {
                 together(reasons.iter().filter(|reason| reason.is_undecided()).map(Reason::kind))
             }

@@ -20,7 +20,7 @@ const MAX_TEXTS: usize = 64 << 10;
 /// How many bytes of a reason a line tells.
 const MAX_REASON: usize = 2048;
 
-/// The fields of a line, with what they mean: `docs/observing.md` is made from it. Those of images begin with `images[].`.
+/// The fields of a line, with what they mean: `docs/log.md` is made from it. Those of images begin with `images[].`.
 pub(crate) const FIELDS: &[(&str, &str)] = &[
     ("timestamp", "when the review was answered, RFC 3339 in UTC"),
     ("level", "`INFO`"),

@@ -186,7 +186,8 @@ pub(super) fn read(gate: &Gate, kind: &Kind, json: &str, namespace: &str) -> Rea
 }
 
 /// The kinds of Kubernetes and `OpenShift` that are listed in a cluster, by group and kind. Left out is what other kinds show too
-/// (`extensions`, and `OpenShift`'s first group), what is a part of a pod, and what is kept of the past.
+/// (`extensions`, and `OpenShift`'s first group), `EphemeralContainers`, which are part of a pod, and `ControllerRevision`, which keeps former
+/// pod templates.
 pub(super) fn listed() -> impl Iterator<Item = (&'static str, &'static str)> {
     countersign_policy::KNOWN_KINDS.iter().map(|known| (known.group, known.kind)).filter(|(group, kind)| {
         *group != "extensions"
