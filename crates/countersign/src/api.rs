@@ -162,7 +162,7 @@ pub(crate) struct Read {
 /// `object` is the whole object; `apiVersion`, `kind` and `metadata` may be left out.
 #[must_use]
 pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read {
-    let policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), unusable: None };
+    let policy = Policy { kind, name: name.to_owned(), entries: Vec::new(), strictest: None, unusable: None };
     let mut read = Read { policy, problems: Vec::new(), warnings: Vec::new() };
     let unknown = |value: Option<&Value>, known: &[&str], at: &str| -> Vec<Problem> {
         let members = value.and_then(Value::as_object).into_iter().flatten();
@@ -180,6 +180,7 @@ pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read 
     if repositories.is_none() {
         read.problems.push(("spec.repositories".to_owned(), "is not a list of repositories".to_owned()));
     }
+    read.policy.strictest = repositories.into_iter().flatten().filter_map(entry::mode).max();
     if let Some(count) = repositories.map(Vec::len).filter(|count| *count > MAX_ENTRIES) {
         let problem = format!("has {count} entries, and {MAX_ENTRIES} are the limit; split the policy");
         read.problems.push(("spec.repositories".to_owned(), problem));
@@ -213,7 +214,7 @@ pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read 
                     pattern,
                     mutate_image: true,
                     require_present: false,
-                    mode: None,
+                    mode: entry::mode(value),
                     check,
                 });
             }
@@ -231,7 +232,7 @@ pub(crate) fn read_stored(kind: PolicyKind, name: &str, object: &Value) -> Read 
 mod tests {
     use serde_json::json;
 
-    use countersign_policy::{ProofPolicy, Requirement};
+    use countersign_policy::{Mode, ProofPolicy, Requirement};
 
     use super::trust::MAX_ITEMS;
     use super::*;
@@ -390,6 +391,29 @@ mod tests {
         let at_root = json!({"spec": {"repositories": [{"name": "h.io/*"}]}, "sepc": {}});
         let read = read_stored(PolicyKind::Cluster, "p", &at_root);
         assert!(read.policy.unusable.is_some_and(|unusable| unusable.contains("sepc is not known")));
+    }
+
+    /// Under a server that only warns, a fault must not take away what an entry enforces.
+    #[test]
+    fn the_mode_of_what_is_at_fault_is_read() {
+        let read = |repositories: Value| {
+            read_stored(PolicyKind::Cluster, "p", &json!({"spec": {"repositories": repositories}})).policy
+        };
+        let entry = |name: &str, mode: Value| json!({"name": name, "policy": {"trsut": {}, "mode": mode}});
+        for (mode, expected) in [
+            (json!("enforce"), Some(Mode::Enforce)),
+            (json!("warn"), Some(Mode::Warn)),
+            (json!("enforec"), Some(Mode::Enforce)),
+            (json!(["enforce"]), Some(Mode::Enforce)),
+        ] {
+            let policy = read(json!([entry("h.io/*", mode.clone())]));
+            assert_eq!((policy.entries[0].mode, policy.strictest), (expected, expected), "{mode}");
+            // Nobody can tell what this one is about, but that it is meant.
+            let policy = read(json!([{"name": "other.io/*"}, entry("https://h.io", mode)]));
+            assert!(policy.unusable.is_some());
+            assert_eq!((policy.entries.len(), policy.strictest), (1, expected));
+        }
+        assert_eq!(read(json!([{"name": "h.io/*", "policy": {"trsut": {}}}])).strictest, None);
     }
 
     /// A reader of structures takes a list for an object, and an empty one for an object without members: nothing would be asked.

@@ -52,6 +52,8 @@ pub struct Policy {
     pub name: String,
     /// Its entries, in order.
     pub entries: Vec<Entry>,
+    /// The strictest mode that one of its entries says, those included that are at fault or whose name cannot be read.
+    pub strictest: Option<Mode>,
     /// Why the policy as a whole cannot be used, if it cannot: nobody can tell which images it is about, so every image of
     /// its scope is denied.
     pub unusable: Option<String>,
@@ -77,7 +79,8 @@ pub struct Entry {
     pub mutate_image: bool,
     /// Whether the registry must have the signed content too.
     pub require_present: bool,
-    /// What is done with what it denies; where it says nothing, what the server and the namespace say.
+    /// What is done with what it denies; where it says nothing, what the server and the namespace say. That of an entry at fault only
+    /// makes them stricter.
     pub mode: Option<Mode>,
     /// What it asks of a matching image.
     pub check: Check,
@@ -99,7 +102,10 @@ impl Entry {
     /// What is done with what it denies, where the server and the namespace say `mode`.
     #[must_use]
     pub fn mode_under(&self, mode: Mode) -> Mode {
-        self.mode.unwrap_or(mode)
+        match &self.check {
+            Check::Unusable(_) => self.mode.map_or(mode, |own| own.max(mode)),
+            Check::Nothing | Check::Proof(_) => self.mode.unwrap_or(mode),
+        }
     }
 }
 
@@ -258,8 +264,7 @@ impl PolicySet {
     #[must_use]
     pub fn strictest(&self, namespace: &str, mode: Mode) -> Mode {
         let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
-        let entries = scope.policies.iter().flat_map(|policy| &policy.entries);
-        entries.filter_map(|entry| entry.mode).fold(mode, Mode::max)
+        scope.policies.iter().filter_map(|policy| policy.strictest).fold(mode, Mode::max)
     }
 
     /// How many policies there are.
@@ -368,7 +373,13 @@ mod tests {
             mode: None,
             check: Check::Nothing,
         };
-        Policy { kind, name: name.into(), entries: patterns.iter().map(entry).collect(), unusable: None }
+        Policy {
+            kind,
+            name: name.into(),
+            entries: patterns.iter().map(entry).collect(),
+            strictest: None,
+            unusable: None,
+        }
     }
 
     fn answer(set: &PolicySet, namespace: &str, image: &str) -> String {
@@ -442,7 +453,7 @@ mod tests {
     #[test]
     fn the_strictest_mode_of_a_namespace() {
         let mut strict = policy(None, "a", &["h.io/*", "h.io/prod/*"]);
-        (strict.entries[0].mode, strict.entries[1].mode) = (Some(Mode::Warn), Some(Mode::Enforce));
+        strict.strictest = Some(Mode::Enforce);
         let set = PolicySet::new([strict, policy(Some("own"), "p", &["*"])]);
         for (namespace, mode, expected) in [
             ("other", Mode::Audit, Mode::Enforce),
@@ -451,6 +462,24 @@ mod tests {
         ] {
             assert_eq!(set.strictest(namespace, mode), expected, "{namespace} {mode:?}");
         }
+    }
+
+    /// What is wrong with an entry must not loosen anything.
+    #[test]
+    fn an_entry_at_fault_is_at_least_as_strict_as_its_surroundings() {
+        let mut entry = policy(None, "a", &["h.io/*"]).entries.remove(0);
+        entry.check = Check::Unusable("x".into());
+        for (own, mode, expected) in [
+            (None, Mode::Audit, Mode::Audit),
+            (Some(Mode::Enforce), Mode::Audit, Mode::Enforce),
+            (Some(Mode::Audit), Mode::Enforce, Mode::Enforce),
+            (Some(Mode::Audit), Mode::Warn, Mode::Warn),
+        ] {
+            entry.mode = own;
+            assert_eq!(entry.mode_under(mode), expected, "{own:?} {mode:?}");
+        }
+        (entry.check, entry.mode) = (Check::Nothing, Some(Mode::Audit));
+        assert_eq!(entry.mode_under(Mode::Enforce), Mode::Audit);
     }
 
     /// An entry for some tags that only warns would, by its mode, admit any content of the repository under one of them.

@@ -130,6 +130,12 @@ pub(super) fn read(value: &Value) -> Result<(Entry, Vec<Problem>), Vec<Problem>>
     }
 }
 
+/// What an entry says is done with what it denies, whatever else of it is at fault. A word that is no mode counts as the strictest.
+pub(super) fn mode(value: &Value) -> Option<Mode> {
+    let mode = value.get("policy")?.get("mode")?;
+    Some(mode.as_str().and_then(Mode::parse).unwrap_or(Mode::Enforce))
+}
+
 /// What is asked for side by side, in an entry or in an alternative: a member for each signature format.
 struct Sections<'a> {
     trust: Option<&'a Trust>,

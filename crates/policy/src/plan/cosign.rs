@@ -95,7 +95,13 @@ mod tests {
             mode: None,
             check,
         };
-        let set = PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }]);
+        let set = PolicySet::new([Policy {
+            kind,
+            name: "p".into(),
+            strictest: entry.mode,
+            entries: vec![entry],
+            unusable: None,
+        }]);
         let defaults = Defaults {
             cluster_secrets: ClusterSecrets::OwnNamespace("countersign".into()),
             trust_servers: BTreeMap::new(),

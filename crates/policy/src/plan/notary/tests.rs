@@ -39,7 +39,7 @@ fn trust_for(kind: PolicyKind, pattern: &str, server: Option<&str>) -> PolicySet
         mode: None,
         check,
     };
-    PolicySet::new([Policy { kind, name: "p".into(), entries: vec![entry], unusable: None }])
+    PolicySet::new([Policy { kind, name: "p".into(), strictest: entry.mode, entries: vec![entry], unusable: None }])
 }
 
 fn need(policies: &PolicySet, image: &str, cluster_secrets: ClusterSecrets, now: i64) -> Need {
