@@ -295,7 +295,7 @@ fn flags_and_values_are_the_same() -> Result<(), Problem> {
     let values_file = file("values.yaml", "replicas: 7\nmode: audit\n")?;
     let both = printed("countersign", "", &["--values", &values_file, "--replicas", "4"])?;
     assert_eq!(both["\"Deployment\" \"countersign\""]["spec"]["replicas"], 4);
-    assert_eq!(both["\"MutatingWebhookConfiguration\" \"countersign\""]["webhooks"][0]["failurePolicy"], "Ignore");
+    assert_eq!(both["\"MutatingWebhookConfiguration\" \"countersign\""]["webhooks"][1]["failurePolicy"], "Ignore");
     let twice = file("values.yaml", "config: {pin: digest}\n")?;
     let refused = Countersign::run(&["manifests", "--values", &twice, "--config", &settings_file])?;
     assert!(refused.code == 2 && refused.stderr.contains("say the same thing twice"), "{refused:?}");

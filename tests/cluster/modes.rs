@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::world::{DENIED, World, pod, workload};
 
 const LABEL: &str = "securityenforcement.admission.cloud.ibm.com/mode";
+const LENIENT: &str = "lenient.hooks.securityenforcement.admission.cloud.ibm.com";
+const MUTATING: &str = "mutatingwebhookconfiguration";
+const VALIDATING: &str = "validatingwebhookconfiguration";
 const BREAK_GLASS: &str = "securityenforcement.admission.cloud.ibm.com/break-glass";
 
 /// What `jq` makes of the decisions in the logs of all replicas, one line each.
@@ -61,17 +64,27 @@ fn create(world: &World, user: &str, object: &Value) -> Result<(bool, String), P
     Ok((done.code == 0, done.stderr))
 }
 
-pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
-    // A server that does not enforce reads the labels of namespaces, and its webhooks must not stop anything.
-    for object in world.installation_here(&["--mode", "audit"])? {
-        if object["kind"] == "ClusterRole" {
+/// Applies what depends on the mode: the rights, and the webhooks.
+fn apply_mode(world: &World, arguments: &[&str]) -> Result<(), Problem> {
+    for object in world.installation_here(arguments)? {
+        if object["kind"] == "ClusterRole" || object["webhooks"].is_array() {
             world.plane.apply(&object.to_string())?;
         }
-        for entry in object["webhooks"].as_array().into_iter().flatten() {
-            assert_eq!(entry["failurePolicy"], "Ignore", "{entry}");
-        }
     }
-    for (namespace, label) in [("rollout", None), ("strict", Some("enforce"))] {
+    Ok(())
+}
+
+pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
+    // A server that does not enforce reads the labels of namespaces, and has webhooks of its own for those that do not enforce.
+    apply_mode(world, &["--mode", "audit"])?;
+    wait_for("rules of the lenient webhooks", || {
+        [MUTATING, VALIDATING].iter().all(|kind| {
+            let found = world.plane.get(&[kind, "countersign"]).unwrap_or_default();
+            let mut entries = found["webhooks"].as_array().into_iter().flatten();
+            entries.any(|entry| entry["name"] == LENIENT && entry["rules"].is_array())
+        })
+    })?;
+    for (namespace, label) in [("rollout", None), ("strict", Some("enforce")), ("rollout-misspelt", Some("enforec"))] {
         world.namespace(namespace)?;
         if let Some(label) = label {
             world.plane.kubectl("admin", &["label", "namespace", namespace, &format!("{LABEL}={label}")])?;
@@ -101,7 +114,7 @@ pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
             .any(|event| event.starts_with("Namespace/rollout: Pod bad: Deny"))
     })?;
     let audited = world.plane.audit_annotations("pods", "bad")?;
-    let key = format!("{}/verdict", "trust.hooks.securityenforcement.admission.cloud.ibm.com");
+    let key = format!("{LENIENT}/verdict");
     let told = audited.iter().any(|of| of[&key] == "denied" && of[&key.replace("verdict", "mode")] == "audit");
     assert!(told, "{audited:?}");
     let (denied, under) = (r#"verdict="denied""#, r#"mode="audit""#);
@@ -115,6 +128,19 @@ pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
     assert!(create(world, "developer", &pod("strict", "good", &signed))?.0);
     let good = world.plane.get(&["pod", "good", "-n", "strict"])?;
     assert!(good["spec"]["containers"][0]["image"].as_str().unwrap_or_default().contains("@sha256:"), "{good}");
+
+    // While nobody answers, what is not enforced goes on, and what is enforced stands still.
+    world.front.nobody();
+    for (namespace, expected) in [("rollout", true), ("strict", false), ("rollout-misspelt", false)] {
+        let (admitted, said) = create(world, "developer", &pod(namespace, "unanswered", &unsigned))?;
+        assert_eq!(admitted, expected, "{namespace}: {said}");
+        assert!(admitted || said.contains("failed calling webhook"), "{said}");
+    }
+    world.set_backends();
+    wait_for("an answer", || {
+        create(world, "developer", &pod("strict", "good", &signed))
+            .is_ok_and(|(_, said)| !said.contains("failed calling"))
+    })?;
 
     // What the log answers by itself.
     let since =
@@ -155,6 +181,11 @@ pub(crate) fn from_audit_to_enforce(world: &mut World) -> Result<(), Problem> {
     wait_for("two pods", || world.pod_images("rollout", "mixed").len() == 2)?;
 
     // Enforce for the server, and one entry that only warns.
+    apply_mode(world, &[])?;
+    for kind in [MUTATING, VALIDATING] {
+        let entries = world.plane.get(&[kind, "countersign"])?["webhooks"].clone();
+        assert!(entries.as_array().is_some_and(|all| all.iter().all(|entry| entry["name"] != LENIENT)), "{entries}");
+    }
     world.roll(&["--log-format", "json"])?;
     let (admitted, _) = create(world, "developer", &pod("rollout", "bad-3", &unsigned))?;
     assert!(!admitted);
@@ -226,10 +257,5 @@ pub(crate) fn break_glass(world: &mut World) -> Result<(), Problem> {
     let (admitted, said) = create(world, "admin", &template)?;
     assert!(!admitted && said.contains(DENIED), "{said}");
     // The cluster goes on as it was before.
-    for object in world.installation_here(&[])? {
-        if object["kind"] == "ClusterRole" {
-            world.plane.apply(&object.to_string())?;
-        }
-    }
     world.roll(&[])
 }

@@ -59,6 +59,16 @@ impl Front {
     /// Passes new connections to this port, and ends those that are open: whoever has some asks this backend from now on.
     pub fn only(&self, port: u16) {
         self.set(&[port]);
+        self.end_all();
+    }
+
+    /// Passes nothing on, and ends what is open: nobody answers until the next [`Self::set`].
+    pub fn nobody(&self) {
+        self.set(&[]);
+        self.end_all();
+    }
+
+    fn end_all(&self) {
         for open in self.open.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
             let _ = open.shutdown(std::net::Shutdown::Both);
         }

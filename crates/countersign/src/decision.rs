@@ -39,6 +39,37 @@ impl Webhook {
     }
 }
 
+/// A question to the gate, as the entry of a webhook configuration puts it by its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Call {
+    /// Who asks.
+    pub(crate) webhook: Webhook,
+    /// Whether the API server says that the namespace enforces: it knows the namespace's label at least as soon as anybody else.
+    pub(crate) enforced: bool,
+}
+
+/// The path at which the API server asks about policies.
+pub(crate) const POLICIES_PATH: &str = "/policies";
+
+impl Call {
+    /// The path at which the API server asks so.
+    #[must_use]
+    pub(crate) fn path(self) -> &'static str {
+        match (self.webhook, self.enforced) {
+            (Webhook::Mutate, false) => "/admit",
+            (Webhook::Mutate, true) => "/admit/enforced",
+            (Webhook::Validate, false) => "/validate",
+            (Webhook::Validate, true) => "/validate/enforced",
+        }
+    }
+}
+
+impl From<Webhook> for Call {
+    fn from(webhook: Webhook) -> Self {
+        Self { webhook, enforced: false }
+    }
+}
+
 /// What a review came to, whatever the mode makes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReviewOutcome {

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::admission_review::{Answer, Request};
 use crate::break_glass::{self, BreakGlass, Wish};
 use crate::children::{Child, Children, Note};
-use crate::decision::{Answered, Decision, Excuse, Owner, Webhook};
+use crate::decision::{Answered, Call, Decision, Excuse, Owner, Webhook};
 use crate::enforce::{Engine, Job, Judged};
 use crate::journal;
 use crate::namespaces::Namespaces;
@@ -121,8 +121,9 @@ impl Gate {
     }
 
     /// Decides about a request. Whatever goes wrong on the way is a denial with its cause.
-    pub(crate) async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> Decision {
-        let mode = self.mode;
+    pub(crate) async fn decide(&self, call: Call, request: &Request<'_>, submitted: Submitted) -> Decision {
+        let Call { webhook, enforced } = call;
+        let mode = if enforced { Mode::Enforce } else { self.mode };
         match request.operation.as_str() {
             "DELETE" | "CONNECT" => return Decision { mode, ..Decision::unchanged(false) },
             "CREATE" | "UPDATE" => {}
@@ -136,7 +137,7 @@ impl Gate {
         let namespace = request.namespace.as_deref().filter(|namespace| !namespace.is_empty());
         let Reading { workload, identity } = match object {
             Ok(read) => read,
-            Err(message) => return self.unknown(namespace, until, DenialCause::UnreadableObject, message).await,
+            Err(message) => return self.unknown(call, namespace, until, DenialCause::UnreadableObject, message).await,
         };
         let mut reviewed = before.clone();
         if reviewed.changed(&workload).is_empty() {
@@ -159,7 +160,7 @@ impl Gate {
         if images.is_empty() {
             return Decision { mode, looked_at_owner, ..Decision::unchanged(true) };
         }
-        let (mode, notes) = self.mode_in(Some(namespace), until).await;
+        let (mode, notes) = self.mode_in(call, Some(namespace), until).await;
         // What a dry run or a denial saw is written nowhere.
         let record = !request.dry_run.unwrap_or_default();
         let denial_age = webhook.denial_age();
@@ -199,27 +200,37 @@ impl Gate {
     }
 
     /// What a review comes to that could not be decided because of a fault of ours.
-    pub(crate) async fn fault(&self, request: &Request<'_>) -> Decision {
+    pub(crate) async fn fault(&self, call: Call, request: &Request<'_>) -> Decision {
         let fault = "could not be decided because of a fault in Countersign".to_owned();
         let until = Instant::now() + FAULT_TIMEOUT;
-        self.unknown(request.namespace.as_deref(), until, DenialCause::Internal, fault).await
+        self.unknown(call, request.namespace.as_deref(), until, DenialCause::Internal, fault).await
     }
 
     /// What a review comes to that there is no room to judge.
-    pub(crate) async fn without_room(&self, request: &Request<'_>, problem: String) -> Decision {
+    pub(crate) async fn without_room(&self, call: Call, request: &Request<'_>, problem: String) -> Decision {
         let until = Instant::now() + FAULT_TIMEOUT;
-        self.unknown(request.namespace.as_deref(), until, DenialCause::Busy, problem).await
+        self.unknown(call, request.namespace.as_deref(), until, DenialCause::Busy, problem).await
     }
 
     /// The denial of an object whose images nobody looked at: an entry may enforce one of them.
-    async fn unknown(&self, namespace: Option<&str>, until: Instant, cause: DenialCause, message: String) -> Decision {
-        let (mode, notes) = self.mode_in(namespace, until).await;
+    async fn unknown(
+        &self,
+        call: Call,
+        namespace: Option<&str>,
+        until: Instant,
+        cause: DenialCause,
+        message: String,
+    ) -> Decision {
+        let (mode, notes) = self.mode_in(call, namespace, until).await;
         let mode = self.engine.source.strictest(namespace.unwrap_or_default(), mode);
         Decision { mode, notes, ..Decision::denied(cause, message) }
     }
 
     /// The mode that counts in a namespace where no entry says more, and what is to be said of that.
-    async fn mode_in(&self, namespace: Option<&str>, until: Instant) -> (Mode, Vec<String>) {
+    async fn mode_in(&self, call: Call, namespace: Option<&str>, until: Instant) -> (Mode, Vec<String>) {
+        if call.enforced {
+            return (Mode::Enforce, Vec::new());
+        }
         let (Some(namespaces), Some(namespace)) = (&self.namespaces, namespace) else {
             return (self.mode, Vec::new());
         };

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use countersign_policy::Mode as Label;
 use serde_json::{Value, json};
 use thiserror::Error;
 
@@ -20,6 +21,8 @@ use crate::api::{API_VERSION, GROUP};
 use crate::children;
 use crate::config::Mode;
 use crate::crd::{self, Platform};
+use crate::decision::{Call, POLICIES_PATH, Webhook};
+use crate::namespaces::LABEL as MODE_LABEL;
 use pods::Pods;
 use values::{Metrics, Names, NamespaceSelector};
 
@@ -35,6 +38,9 @@ pub(crate) const TLS_SECRET: &str = "countersign-tls";
 
 /// The name of the webhook, which users see in denials.
 pub(crate) const WEBHOOK: &str = "trust.hooks.securityenforcement.admission.cloud.ibm.com";
+
+/// The name of the webhook that reviews for namespaces that do not enforce, under a server that does not.
+pub(crate) const LENIENT_WEBHOOK: &str = "lenient.hooks.securityenforcement.admission.cloud.ibm.com";
 
 /// The name of the webhook that reviews writes of policies.
 pub(crate) const POLICIES_WEBHOOK: &str = "policies.hooks.securityenforcement.admission.cloud.ibm.com";
@@ -369,22 +375,15 @@ impl Install {
 
     /// The mutating webhook pins; the validating one, which the API server asks after every mutation, sees what will be stored.
     fn webhooks(&self) -> Vec<Value> {
-        let mut reviewed_policies = self.webhook(POLICIES_WEBHOOK, "/policies");
+        let mut mutating = self.workload_webhooks(Webhook::Mutate);
+        let mut validating = self.workload_webhooks(Webhook::Validate);
         // A faulty policy denies by itself; this one only says so earlier, and must not keep anybody from mending it.
-        reviewed_policies["failurePolicy"] = json!("Ignore");
-        let mut mutating = self.webhook(WEBHOOK, "/admit");
-        let mut validating = self.webhook(WEBHOOK, "/validate");
-        let mut expressions = vec![json!({"key": NAME_LABEL, "operator": "NotIn", "values": self.exempt()})];
-        expressions.extend(self.namespace_selector.match_expressions.iter().cloned());
-        for webhook in [&mut mutating, &mut validating] {
-            webhook["namespaceSelector"] = json!({"matchExpressions": expressions});
-            if !self.namespace_selector.match_labels.is_empty() {
-                webhook["namespaceSelector"]["matchLabels"] = json!(self.namespace_selector.match_labels);
-            }
-        }
+        validating.insert(1, self.webhook(POLICIES_WEBHOOK, POLICIES_PATH, "Ignore"));
         if self.platform == Platform::Kubernetes {
-            // What another webhook puts into the object after this one is pinned too.
-            mutating["reinvocationPolicy"] = json!("IfNeeded");
+            for webhook in &mut mutating {
+                // What another webhook puts into the object after this one is pinned too.
+                webhook["reinvocationPolicy"] = json!("IfNeeded");
+            }
         }
         let version = match self.platform {
             Platform::Kubernetes => "admissionregistration.k8s.io/v1",
@@ -399,19 +398,47 @@ impl Install {
             object
         };
         vec![
-            configuration("MutatingWebhookConfiguration", &[mutating]),
-            configuration("ValidatingWebhookConfiguration", &[validating, reviewed_policies]),
+            configuration("MutatingWebhookConfiguration", &mutating),
+            configuration("ValidatingWebhookConfiguration", &validating),
+        ]
+    }
+
+    /// The entries about workloads. A server that only warns or logs must not stop anything by being away, but what a namespace enforces
+    /// must not be passed by keeping it from answering; so it has an entry for each of both.
+    fn workload_webhooks(&self, webhook: Webhook) -> Vec<Value> {
+        let entry = |name: &str, enforced: bool, failure_policy: &str, of_label: Vec<Value>| {
+            let mut expressions = vec![json!({"key": NAME_LABEL, "operator": "NotIn", "values": self.exempt()})];
+            expressions.extend(of_label);
+            expressions.extend(self.namespace_selector.match_expressions.iter().cloned());
+            let mut entry = self.webhook(name, Call { webhook, enforced }.path(), failure_policy);
+            entry["namespaceSelector"] = json!({"matchExpressions": expressions});
+            if !self.namespace_selector.match_labels.is_empty() {
+                entry["namespaceSelector"]["matchLabels"] = json!(self.namespace_selector.match_labels);
+            }
+            entry
+        };
+        if self.enforces() {
+            return vec![entry(WEBHOOK, false, "Fail", Vec::new())];
+        }
+        let not_in = |modes: &[Label]| {
+            let modes: Vec<_> = modes.iter().map(|mode| mode.label()).collect();
+            json!({"key": MODE_LABEL, "operator": "NotIn", "values": modes})
+        };
+        // A label that is none of the three counts as `enforce`. Selectors have no "or", so such a namespace is asked about by both.
+        let enforces = vec![json!({"key": MODE_LABEL, "operator": "Exists"}), not_in(&[Label::Audit, Label::Warn])];
+        vec![
+            entry(WEBHOOK, true, "Fail", enforces),
+            entry(LENIENT_WEBHOOK, false, "Ignore", vec![not_in(&[Label::Enforce])]),
         ]
     }
 
     /// A webhook entry of one of the configurations, without rules: the API server asks nobody before a replica that serves has
     /// filled them in (`registration.rs`).
-    fn webhook(&self, name: &str, path: &str) -> Value {
+    fn webhook(&self, name: &str, path: &str, failure_policy: &str) -> Value {
         let mut webhook = json!({
             "name": name,
             "clientConfig": {"service": {"name": NAME, "namespace": self.namespace, "path": path}},
-            // A server that only warns or logs must not stop anything by being away.
-            "failurePolicy": if self.enforces() { "Fail" } else { "Ignore" },
+            "failurePolicy": failure_policy,
         });
         if self.platform == Platform::Kubernetes {
             webhook["admissionReviewVersions"] = json!(["v1", "v1beta1"]);
@@ -465,12 +492,48 @@ pub(crate) fn to_yaml(objects: &[Value]) -> Result<String, serde_saphyr::ser::Er
 
 #[cfg(test)]
 mod tests {
+    use kube::api::DynamicObject;
+    use kube::core::SelectorExt as _;
+
     use super::*;
+    use crate::registration;
 
     fn found(install: &Install, kind: &str, name: &str) -> Value {
         let objects = install.objects().unwrap();
         let found = objects.into_iter().find(|object| object["kind"] == kind && object["metadata"]["name"] == name);
         found.unwrap_or_default()
+    }
+
+    /// Whatever a namespace's label says, it is asked about; and where it enforces, what is not answered is denied.
+    #[test]
+    fn what_a_namespace_enforces_fails_closed_under_every_mode() {
+        for mode in [Mode::Enforce, Mode::Warn, Mode::Audit] {
+            let install = Install { mode, ..Install::default() };
+            for kind in ["MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"] {
+                let configuration: DynamicObject = serde_json::from_value(found(&install, kind, NAME)).unwrap();
+                let selectors = registration::selectors(&configuration).unwrap();
+                let entries = configuration.data["webhooks"].as_array().unwrap();
+                let of_workloads = entries.iter().filter(|entry| entry["name"] != POLICIES_WEBHOOK);
+                let reviews: Vec<_> = selectors.iter().zip(of_workloads).collect();
+                for label in [None, Some("audit"), Some("warn"), Some("enforce"), Some("enforec"), Some("")] {
+                    let labels = label.map(|label| (MODE_LABEL.to_owned(), label.to_owned())).into_iter().collect();
+                    let asked = reviews.iter().filter(|(selector, _)| selector.matches(&labels));
+                    let mut asked: Vec<_> = asked.map(|(_, entry)| entry["failurePolicy"].as_str().unwrap()).collect();
+                    asked.sort_unstable();
+                    let expected: &[&str] = match (mode, label) {
+                        (Mode::Enforce, _) | (_, Some("enforce")) => &["Fail"],
+                        (_, None | Some("audit" | "warn")) => &["Ignore"],
+                        _ => &["Fail", "Ignore"],
+                    };
+                    assert_eq!(asked, expected, "{kind} {mode:?} {label:?}");
+                }
+                for (_, entry) in reviews {
+                    let path = entry["clientConfig"]["service"]["path"].as_str().unwrap();
+                    let enforced = mode != Mode::Enforce && entry["name"] == WEBHOOK;
+                    assert_eq!(path.ends_with("/enforced"), enforced, "{entry}");
+                }
+            }
+        }
     }
 
     /// What the API server trusts is not what is renewed every few weeks.

@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use serde_json::json;
+use kube::core::{ParseExpressionError, Selector};
+use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -25,7 +27,7 @@ use entries::{Aim, CONDITIONS, ENTRIES, Entry, MUTATING, VALIDATING, rules_of};
 
 use crate::cluster::{self, News};
 use crate::config::FurtherKind;
-use crate::install::NAME;
+use crate::install::{LENIENT_WEBHOOK, NAME, WEBHOOK};
 use crate::web::Stop;
 use crate::web::health::Readiness;
 
@@ -76,8 +78,11 @@ fn no_configuration(kind: &str, name: &str) -> String {
 }
 
 fn no_entry(entry: &Entry, name: &str) -> String {
-    let Entry { configuration, name: entry, path, .. } = entry;
-    format!("{configuration} {name} has no entry {entry} with the path {path}; apply countersign manifests again")
+    let (configuration, path) = (entry.configuration, entry.paths()[0]);
+    format!(
+        "{configuration} {name} has no entry {} with the path {path}; apply countersign manifests again",
+        entry.name
+    )
 }
 
 /// What is registered, and for whom.
@@ -87,6 +92,8 @@ pub(crate) struct Wanted {
     pub name: String,
     /// Further kinds that are reviewed.
     pub kinds: Vec<FurtherKind>,
+    /// Whether the server's own mode is `enforce`.
+    pub enforces: bool,
     /// Where Countersign makes its own certificate: the authorities that the API server is to trust, PEM, once they are
     /// known.
     pub authorities: Option<watch::Receiver<Option<String>>>,
@@ -208,11 +215,17 @@ impl Registrar {
         let mut patch = vec![json!({"op": "test", "path": "/metadata/resourceVersion", "value": resource_version})];
         let mut written = Vec::new();
         let mut fault = Ok(());
-        for entry in ENTRIES.iter().filter(|entry| entry.configuration == kind) {
+        for entry in ENTRIES.iter().filter(|entry| entry.configuration == kind && entry.is_due(&found)) {
             let Some((index, stored)) = entry.find(&found) else {
                 fault = Err(no_entry(entry, &name));
                 continue;
             };
+            if entry.lenient && self.wanted.enforces {
+                fault = Err(format!(
+                    "{kind} {name} has the entry {}, so what nobody answers is admitted in namespaces without a label, and the mode is enforce; apply countersign manifests again",
+                    entry.name
+                ));
+            }
             match aim.repairs(entry.about, stored) {
                 Ok(repairs) => {
                     for (member, value) in repairs {
@@ -221,7 +234,7 @@ impl Registrar {
                             Some(value) => json!({"op": "add", "path": path, "value": value}),
                             None => json!({"op": "remove", "path": path}),
                         });
-                        written.push(format!("{} of {}", member.rsplit('/').next().unwrap_or(member), entry.path));
+                        written.push(format!("{} of {}", member.rsplit('/').next().unwrap_or(member), entry.name));
                     }
                 }
                 Err(cause) => fault = Err(format!("the entry {} of {kind} {name} {cause}", entry.name)),
@@ -301,6 +314,23 @@ pub(crate) async fn stored(client: &Client, name: &str) -> Result<Stored, String
     Ok(stored)
 }
 
+/// The namespaces that a configuration has reviewed: those that one of these matches.
+///
+/// # Errors
+/// Why they cannot be told.
+pub(crate) fn selectors(configuration: &DynamicObject) -> Result<Vec<Selector>, String> {
+    let entries = configuration.data["webhooks"].as_array().into_iter().flatten();
+    let of_workloads = entries.filter(|entry| [WEBHOOK, LENIENT_WEBHOOK].iter().any(|name| entry["name"] == *name));
+    let selector = |entry: &Value| match entry.get("namespaceSelector").filter(|selector| !selector.is_null()) {
+        None => Ok(Selector::default()),
+        Some(selector) => serde_json::from_value::<LabelSelector>(selector.clone())
+            .map_err(|error| error.to_string())
+            .and_then(|selector| selector.try_into().map_err(|error: ParseExpressionError| error.to_string()))
+            .map_err(|error| format!("its namespaceSelector: {error}")),
+    };
+    of_workloads.map(selector).collect()
+}
+
 /// What keeps the webhooks from being asked: configurations, entries or rules that are not there, or that cannot be read. Empty if all
 /// is well.
 #[must_use]
@@ -318,11 +348,11 @@ pub(crate) fn missing(stored: &Stored, name: &str) -> Vec<String> {
                 continue;
             }
         };
-        for entry in ENTRIES.iter().filter(|entry| entry.configuration == *kind) {
+        for entry in ENTRIES.iter().filter(|entry| entry.configuration == *kind && entry.is_due(found)) {
             match entry.find(found) {
                 None => missing.push(no_entry(entry, name)),
                 Some((_, stored)) if rules_of(stored).is_empty() => missing.push(format!(
-                    "the entry {} of {kind} {name} has no rules, so nothing is sent to {}: no replica serves yet; look at the pods of Countersign, and at /readyz", entry.name, entry.path
+                    "the entry {} of {kind} {name} has no rules, so nobody is asked: no replica serves yet; look at the pods of Countersign, and at /readyz", entry.name
                 )),
                 Some(_) => {}
             }
@@ -351,7 +381,7 @@ mod tests {
             let entries: Vec<_> = ENTRIES
                 .iter()
                 .filter(|entry| entry.configuration == kind)
-                .map(|entry| json!({"name": entry.name, "clientConfig": {"caBundle": "x", "service": {"path": entry.path}}}))
+                .map(|entry| json!({"name": entry.name, "clientConfig": {"caBundle": "x", "service": {"path": entry.paths()[0]}}}))
                 .collect();
             let object = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind, "metadata": {"name": "c", "resourceVersion": "1"}, "webhooks": entries});
             let resources =
@@ -364,7 +394,7 @@ mod tests {
             Arc::new(move || (!serves.load(Ordering::SeqCst)).then(|| "not yet".to_owned()))
         };
         let (stop, stopped) = watch::channel(false);
-        let wanted = Wanted { name: "c".into(), kinds: Vec::new(), authorities: None };
+        let wanted = Wanted { name: "c".into(), kinds: Vec::new(), enforces: true, authorities: None };
         let kept = tokio::spawn(keep(client, wanted, readiness, stopped));
         tokio::time::sleep(SETTLED * 3).await;
         assert_eq!(patches.load(Ordering::SeqCst), 0);

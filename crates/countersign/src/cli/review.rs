@@ -212,7 +212,7 @@ async fn judge(gate: &Gate, document: &Document, namespace: &str) -> Option<Resu
         dry_run: Some(true),
         ..Request::default()
     };
-    let decision = gate.decide(Webhook::Mutate, &request, gate.read(&request)).await;
+    let decision = gate.decide(Webhook::Mutate.into(), &request, gate.read(&request)).await;
     match decision.whole {
         // Its images cannot be told.
         Some(whole) => Some(Err(whole.message)),

@@ -132,7 +132,12 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         unread.then(|| "what is remembered of repositories is not listed yet; if that goes on, apply countersign manifests again".to_owned())
     });
     if let (Some(name), Some(cluster)) = (&config.webhook_configuration, &around) {
-        let wanted = registration::Wanted { name: name.clone(), kinds: config.kinds.clone(), authorities };
+        let wanted = registration::Wanted {
+            name: name.clone(),
+            kinds: config.kinds.clone(),
+            enforces: config.mode == Mode::Enforce,
+            authorities,
+        };
         let (readiness, asked_to_stop) = (Arc::clone(&readiness), asked_to_stop.clone());
         tokio::spawn(registration::keep(cluster.client.clone(), wanted, readiness, asked_to_stop));
     }

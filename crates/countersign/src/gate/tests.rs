@@ -134,7 +134,8 @@ impl Default for Case {
 }
 
 /// What the gate answers: the outcome, and whether the request is admitted.
-async fn ask(gate: &Gate, webhook: Webhook, case: &Case) -> (String, Answer) {
+async fn ask(gate: &Gate, call: impl Into<Call>, case: &Case) -> (String, Answer) {
+    let call = call.into();
     let raw = |value: &Value| (!value.is_null()).then(|| serde_json::value::to_raw_value(value).unwrap());
     let (object, old) = (raw(&case.object), raw(&case.old));
     let request = Request {
@@ -154,8 +155,8 @@ async fn ask(gate: &Gate, webhook: Webhook, case: &Case) -> (String, Answer) {
         old_object: old.as_deref(),
         ..Request::default()
     };
-    let decision = gate.decide(webhook, &request, gate.read(&request)).await;
-    let answer = gate.answer(webhook, &decision);
+    let decision = gate.decide(call, &request, gate.read(&request)).await;
+    let answer = gate.answer(call.webhook, &decision);
     assert_eq!(decision.admits(), answer.denied.is_none());
     let admitted = match (answer.denied.is_some(), decision.answered()) {
         (true, _) => "refused",
@@ -429,11 +430,17 @@ async fn no_room_is_a_decision() {
     let documents = crate::documents::parse("p.yaml", &enforced).unwrap();
     let mut strict = gate(Mode::Audit, false);
     strict.engine.source = FileSource::fixed(Loaded::of(&documents).unwrap());
-    for (gate, expected) in
-        [(&strict, "enforce"), (&gate(Mode::Audit, false), "audit"), (&gate(Mode::Warn, false), "warn")]
-    {
+    let (audit, warn) = (gate(Mode::Audit, false), gate(Mode::Warn, false));
+    for (gate, enforced, expected) in [
+        (&strict, false, "enforce"),
+        (&audit, false, "audit"),
+        (&warn, false, "warn"),
+        // The API server says that the namespace enforces.
+        (&audit, true, "enforce"),
+    ] {
+        let call = Call { webhook: Webhook::Validate, enforced };
         let request = Request { namespace: Some("n".into()), ..Request::default() };
-        let decision = gate.without_room(&request, "there is no room".into()).await;
+        let decision = gate.without_room(call, &request, "there is no room".into()).await;
         let answer = gate.answer(Webhook::Validate, &decision);
         assert_eq!((decision.outcome().label(), decision.answered().label()), ("undecided", expected));
         assert_eq!(answer.denied.is_some(), expected == "enforce");

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::api::GROUP as POLICIES_GROUP;
 use crate::config::FurtherKind;
-use crate::install::{POLICIES_WEBHOOK, WEBHOOK};
+use crate::decision::{Call, POLICIES_PATH, Webhook};
+use crate::install::{LENIENT_WEBHOOK, POLICIES_WEBHOOK, WEBHOOK};
 
 pub(super) const MUTATING: &str = "MutatingWebhookConfiguration";
 pub(super) const VALIDATING: &str = "ValidatingWebhookConfiguration";
@@ -32,21 +33,47 @@ pub(super) enum About {
 pub(super) struct Entry {
     pub(super) configuration: &'static str,
     pub(super) name: &'static str,
-    pub(super) path: &'static str,
+    /// The webhook that it asks; none for policies.
+    webhook: Option<Webhook>,
     pub(super) about: About,
+    /// Whether it is there only where the server's own mode is not `enforce`.
+    pub(super) lenient: bool,
 }
 
-pub(super) const ENTRIES: [Entry; 3] = [
-    Entry { configuration: MUTATING, name: WEBHOOK, path: "/admit", about: About::Workloads },
-    Entry { configuration: VALIDATING, name: WEBHOOK, path: "/validate", about: About::Workloads },
-    Entry { configuration: VALIDATING, name: POLICIES_WEBHOOK, path: "/policies", about: About::Policies },
+pub(super) const ENTRIES: [Entry; 5] = [
+    Entry::workloads(MUTATING, Webhook::Mutate, false),
+    Entry::workloads(VALIDATING, Webhook::Validate, false),
+    Entry { configuration: VALIDATING, name: POLICIES_WEBHOOK, webhook: None, about: About::Policies, lenient: false },
+    Entry::workloads(MUTATING, Webhook::Mutate, true),
+    Entry::workloads(VALIDATING, Webhook::Validate, true),
 ];
 
 impl Entry {
+    const fn workloads(configuration: &'static str, webhook: Webhook, lenient: bool) -> Self {
+        let name = if lenient { LENIENT_WEBHOOK } else { WEBHOOK };
+        Self { configuration, name, webhook: Some(webhook), about: About::Workloads, lenient }
+    }
+
+    /// The paths at which it may ask. Beside a lenient entry the other one is for namespaces that enforce, and says so.
+    pub(super) fn paths(self) -> Vec<&'static str> {
+        let Some(webhook) = self.webhook else { return vec![POLICIES_PATH] };
+        let enforced: &[bool] = if self.lenient { &[false] } else { &[false, true] };
+        enforced.iter().map(|&enforced| Call { webhook, enforced }.path()).collect()
+    }
+
+    /// Whether it must be in this configuration: a lenient one where the other is for the namespaces that enforce alone.
+    pub(super) fn is_due(self, configuration: &DynamicObject) -> bool {
+        let Some(webhook) = self.webhook.filter(|_| self.lenient) else { return true };
+        let strict = Self::workloads(self.configuration, webhook, false).find(configuration);
+        let enforced = Call { webhook, enforced: true }.path();
+        self.find(configuration).is_some() || strict.is_some_and(|(_, entry)| path(entry) == Some(enforced))
+    }
+
     /// Where it stands in a configuration, and how.
     pub(super) fn find(self, configuration: &DynamicObject) -> Option<(usize, &Value)> {
-        let entries = configuration.data["webhooks"].as_array()?;
-        entries.iter().enumerate().find(|(_, entry)| entry["name"] == self.name && path(entry) == Some(self.path))
+        let (entries, paths) = (configuration.data["webhooks"].as_array()?, self.paths());
+        let known = |entry: &Value| entry["name"] == self.name && path(entry).is_some_and(|path| paths.contains(&path));
+        entries.iter().enumerate().find(|(_, entry)| known(entry))
     }
 }
 
@@ -170,6 +197,7 @@ fn same_rules(found: &[Value], wanted: &[Value]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Mode;
     use crate::crd::Platform;
     use crate::install::Install;
 
@@ -196,23 +224,24 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_known_and_has_no_rules() {
-        for platform in [Platform::Kubernetes, Platform::OpenShift311] {
-            let objects = Install { platform, ..Install::default() }.objects().unwrap();
-            let mut found = 0;
+        let both = [Platform::Kubernetes, Platform::OpenShift311];
+        for (platform, mode) in both.into_iter().flat_map(|one| [Mode::Enforce, Mode::Audit].map(|mode| (one, mode))) {
+            let objects = Install { platform, mode, ..Install::default() }.objects().unwrap();
+            let (mut found, lenient) = (0, usize::from(mode != Mode::Enforce));
             for object in objects.into_iter().filter(|object| object["webhooks"].is_array()) {
                 let object: DynamicObject = serde_json::from_value(object).unwrap();
                 let kind = object.types.clone().unwrap().kind;
-                for known in ENTRIES.iter().filter(|entry| entry.configuration == kind) {
-                    let (_, entry) = known.find(&object).expect(known.path);
+                for known in ENTRIES.iter().filter(|entry| entry.configuration == kind && entry.is_due(&object)) {
+                    let (_, entry) = known.find(&object).expect(known.name);
                     assert!(entry["rules"].is_null() && entry["matchConditions"].is_null(), "{entry}");
                     found += 1;
                 }
                 assert_eq!(
                     object.data["webhooks"].as_array().map(Vec::len),
-                    Some(if kind == MUTATING { 1 } else { 2 })
+                    Some(lenient + if kind == MUTATING { 1 } else { 2 })
                 );
             }
-            assert_eq!(found, ENTRIES.len());
+            assert_eq!(found, 3 + 2 * lenient);
         }
     }
 

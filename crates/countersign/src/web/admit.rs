@@ -1,4 +1,4 @@
-//! `POST /admit`, `POST /validate` and `POST /policies`: from a review's bytes, of which there is a most, to its answer.
+//! `POST /admit`, `POST /validate` (each with `/enforced` behind it for namespaces that enforce) and `POST /policies`: from a review's bytes, of which there is a most, to its answer.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
@@ -23,7 +23,7 @@ use super::bodies::{Bodies, NoRoom, Room, SMALL};
 use super::bytes::Bytes;
 use super::seats::Seat;
 use crate::admission_review::{Answer, Request, Review};
-use crate::decision::{Decision, Webhook};
+use crate::decision::{Call, Decision, POLICIES_PATH, Webhook};
 use crate::gate::{Gate, Submitted};
 use crate::journal::{Journal, Record};
 use crate::metrics::SharedMetrics;
@@ -88,7 +88,7 @@ impl Reviewer {
 #[derive(Debug, Clone, Copy)]
 enum Asked {
     /// Of an object that holds a pod spec.
-    Gate(Webhook),
+    Gate(Call),
     /// Of a policy.
     Policies,
 }
@@ -97,7 +97,7 @@ impl Asked {
     /// As logs and metrics name it.
     fn label(self) -> &'static str {
         match self {
-            Self::Gate(webhook) => webhook.label(),
+            Self::Gate(call) => call.webhook.label(),
             Self::Policies => "policies",
         }
     }
@@ -113,11 +113,14 @@ impl Asked {
 /// The routes of the webhooks.
 pub(crate) fn router(reviewer: Arc<Reviewer>) -> Router {
     let route = |asked| post(async move |state, request| answer(asked, state, request).await);
-    Router::new()
-        .route("/admit", route(Asked::Gate(Webhook::Mutate)))
-        .route("/validate", route(Asked::Gate(Webhook::Validate)))
-        .route("/policies", route(Asked::Policies))
-        .with_state(reviewer)
+    let mut router = Router::new().route(POLICIES_PATH, route(Asked::Policies));
+    for webhook in [Webhook::Mutate, Webhook::Validate] {
+        for enforced in [false, true] {
+            let call = Call { webhook, enforced };
+            router = router.route(call.path(), route(Asked::Gate(call)));
+        }
+    }
+    router.with_state(reviewer)
 }
 
 async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: HttpRequest<Body>) -> Response {
@@ -136,11 +139,11 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     };
     let read = started.elapsed();
     let (decision, answer) = match asking {
-        Asking::Object(webhook, submitted) => reviewer.decide(webhook, &review.request, submitted).await,
+        Asking::Object(call, submitted) => reviewer.decide(call, &review.request, submitted).await,
         Asking::Policy(reviewed) => policy_answer(reviewed),
-        Asking::NoRoom(webhook, problem) => {
-            let decision = reviewer.gate.without_room(&review.request, problem).await;
-            let answer = reviewer.gate.answer(webhook, &decision);
+        Asking::NoRoom(call, problem) => {
+            let decision = reviewer.gate.without_room(call, &review.request, problem).await;
+            let answer = reviewer.gate.answer(call.webhook, &decision);
             (decision, answer)
         }
     };
@@ -158,12 +161,12 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
 /// What a review comes to before anybody is asked.
 enum Asking {
     /// It is about an object that holds a pod spec.
-    Object(Webhook, Submitted),
+    Object(Call, Submitted),
     /// It is about a policy: the warnings, or the message of the denial.
     Policy(Result<Vec<String>, String>),
     /// It was read, and there is no room to judge it. That is a decision: where the API server admits what is not answered, somebody who
     /// takes all room must not have anything admitted by that.
-    NoRoom(Webhook, String),
+    NoRoom(Call, String),
 }
 
 /// What was read of a body, with the room that it takes while it is judged, if it is.
@@ -217,7 +220,7 @@ impl Reviewer {
         let read = move || {
             let review = Review::parse(&body).map_err(|problem| (StatusCode::BAD_REQUEST, problem.to_string()))?;
             let asking = match asked {
-                Asked::Gate(webhook) => Asking::Object(webhook, reviewer.gate.read(&review.request)),
+                Asked::Gate(call) => Asking::Object(call, reviewer.gate.read(&review.request)),
                 Asked::Policies => Asking::Policy(review_policy(&review.request)),
             };
             Ok((review.without_objects(), asking))
@@ -248,8 +251,8 @@ impl Reviewer {
                 }
                 Err(problem) => {
                     let (status, problem) = self.count_no_room(problem);
-                    let Asking::Object(webhook, _) = asking else { return Err((status, problem)) };
-                    return Ok((review, Asking::NoRoom(webhook, problem), None));
+                    let Asking::Object(call, _) = asking else { return Err((status, problem)) };
+                    return Ok((review, Asking::NoRoom(call, problem), None));
                 }
             }
         };
@@ -257,15 +260,15 @@ impl Reviewer {
     }
 
     /// Asks the gate. A fault of ours is a denial with a cause, not a broken connection that the failure policy decides about.
-    async fn decide(&self, webhook: Webhook, request: &Request<'_>, submitted: Submitted) -> (Decision, Answer) {
-        let decided = AssertUnwindSafe(self.gate.decide(webhook, request, submitted)).catch_unwind().await;
+    async fn decide(&self, call: Call, request: &Request<'_>, submitted: Submitted) -> (Decision, Answer) {
+        let decided = AssertUnwindSafe(self.gate.decide(call, request, submitted)).catch_unwind().await;
         let decision = if let Ok(decision) = decided {
             decision
         } else {
             error!(uid = ?request.uid, "a review ended in a panic");
-            self.gate.fault(request).await
+            self.gate.fault(call, request).await
         };
-        let answer = self.gate.answer(webhook, &decision);
+        let answer = self.gate.answer(call.webhook, &decision);
         (decision, answer)
     }
 }

@@ -8,7 +8,6 @@ use k8s_openapi::api::core::v1::Namespace;
 use kube::Client;
 use kube::api::{Api, DynamicObject, ListParams};
 use kube::core::{Selector, SelectorExt as _};
-use serde_json::Value;
 
 use super::Walk;
 use crate::cluster;
@@ -50,14 +49,14 @@ pub(super) async fn look(client: &Client, walk: &mut Walk, required: bool) -> bo
         unregistered(walk, "registration", missing);
     }
     let registered_as_required = missing.is_empty() || !required;
-    let mut selectors = Vec::new();
+    let mut configurations = Vec::new();
     for (kind, found) in &stored {
         match registered(found) {
-            Ok(selector) => selectors.push(selector),
+            Ok(reviewed) => configurations.push(reviewed),
             Err(problem) => walk.warn("webhooks", &format!("{kind} {NAME}: {problem}")),
         }
     }
-    if selectors.is_empty() {
+    if configurations.is_empty() {
         return registered_as_required;
     }
     let (namespaces, daemon_sets) = match read(client).await {
@@ -67,7 +66,7 @@ pub(super) async fn look(client: &Client, walk: &mut Walk, required: bool) -> bo
             return registered_as_required;
         }
     };
-    let found = findings(&selectors, &namespaces, &daemon_sets);
+    let found = findings(&configurations, &namespaces, &daemon_sets);
     for finding in &found {
         match finding {
             Finding::Good(said) => walk.step("exemptions", said),
@@ -79,26 +78,26 @@ pub(super) async fn look(client: &Client, walk: &mut Walk, required: bool) -> bo
 }
 
 /// The namespaces that a registered configuration has reviewed.
-fn registered(found: &Result<Option<DynamicObject>, String>) -> Result<Selector, String> {
+fn registered(found: &Result<Option<DynamicObject>, String>) -> Result<Reviewed, String> {
     let found = found.as_ref().map_err(String::clone)?;
     let found =
         found.as_ref().ok_or("is not there, so not all is reviewed; apply what countersign manifests prints")?;
-    selector(&found.data["webhooks"])
-}
-
-fn selector(webhooks: &Value) -> Result<Selector, String> {
-    let mut entries = webhooks.as_array().into_iter().flatten();
+    let mut entries = found.data["webhooks"].as_array().into_iter().flatten();
     let entry = entries.find(|entry| entry["name"] == WEBHOOK);
     let entry = entry.ok_or_else(|| format!("has no webhook {WEBHOOK}; apply what countersign manifests prints"))?;
     if entry["rules"].as_array().is_none_or(Vec::is_empty) {
         return Err("has no rules, so nothing is reviewed; is a pod of Countersign ready?".to_owned());
     }
-    let Some(selector) = entry.get("namespaceSelector").filter(|selector| !selector.is_null()) else {
-        return Ok(Selector::default());
-    };
-    let parsed: k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector =
-        serde_json::from_value(selector.clone()).map_err(|error| format!("its namespaceSelector: {error}"))?;
-    parsed.try_into().map_err(|error| format!("its namespaceSelector: {error}"))
+    registration::selectors(found).map(Reviewed)
+}
+
+/// The namespaces that a configuration has reviewed: those that one of its selectors matches.
+struct Reviewed(Vec<Selector>);
+
+impl Reviewed {
+    fn has(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().any(|one| one.matches(labels))
+    }
 }
 
 /// Labels by namespace.
@@ -136,15 +135,15 @@ enum Finding {
     Hole(String),
 }
 
-/// What the selectors of the webhooks come to.
-fn findings(selectors: &[Selector], namespaces: &Labels, daemon_sets: &DaemonSets) -> Vec<Finding> {
+/// What the configurations come to together.
+fn findings(configurations: &[Reviewed], namespaces: &Labels, daemon_sets: &DaemonSets) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut unreviewed = Vec::new();
     for (name, labels) in namespaces {
         let labelled = labels.get(NAME_LABEL).map(String::as_str);
         let mut proper = labels.clone();
         proper.insert(NAME_LABEL.to_owned(), name.clone());
-        let is_exempt = |labels: &BTreeMap<String, String>| selectors.iter().any(|one| !one.matches(labels));
+        let is_exempt = |labels: &BTreeMap<String, String>| configurations.iter().any(|one| !one.has(labels));
         let (is, should_be) = (is_exempt(labels), is_exempt(&proper));
         if is {
             unreviewed.push(name.as_str());
@@ -174,7 +173,7 @@ fn findings(selectors: &[Selector], namespaces: &Labels, daemon_sets: &DaemonSet
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -187,12 +186,17 @@ mod tests {
             .collect()
     }
 
-    fn exempting(names: &[&str]) -> Selector {
+    fn reviewed(webhooks: &Value) -> Result<Reviewed, String> {
+        let object = json!({"apiVersion": "v1", "kind": "K", "metadata": {"name": NAME}, "webhooks": webhooks});
+        registered(&Ok(Some(serde_json::from_value(object).unwrap())))
+    }
+
+    fn exempting(names: &[&str]) -> Reviewed {
         let rules = json!([{"resources": ["pods"]}]);
         let expression = json!({"key": NAME_LABEL, "operator": "NotIn", "values": names});
         let other = json!({"name": "policies", "rules": rules});
         let entry = json!({"name": WEBHOOK, "rules": rules, "namespaceSelector": {"matchExpressions": [expression]}});
-        selector(&json!([other, entry])).unwrap()
+        reviewed(&json!([other, entry])).unwrap()
     }
 
     #[test]
@@ -235,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_selector_is_that_of_the_webhook() {
-        let refused = |webhooks: Value| selector(&webhooks).unwrap_err();
+        let refused = |webhooks: Value| reviewed(&webhooks).err().unwrap();
         assert!(refused(json!([])).contains(WEBHOOK));
         assert!(refused(json!([{"name": WEBHOOK}])).contains("no rules"));
         let rules = json!([{"resources": ["pods"]}]);
@@ -245,7 +249,7 @@ mod tests {
         );
         for everything in [Value::Null, json!({})] {
             let entry = json!({"name": WEBHOOK, "rules": rules, "namespaceSelector": everything});
-            assert!(selector(&json!([entry])).unwrap().matches(&BTreeMap::new()));
+            assert!(reviewed(&json!([entry])).unwrap().has(&BTreeMap::new()));
         }
     }
 }

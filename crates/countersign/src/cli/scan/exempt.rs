@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_image::shown;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::core::{Selector, SelectorExt as _};
 use serde_json::{Value, json};
 
-use crate::install::{KUBE_SYSTEM, NAME, WEBHOOK};
+use crate::install::{KUBE_SYSTEM, NAME};
 use crate::registration::{self, Stored};
 
 /// The labels of namespaces, by name.
@@ -65,16 +64,8 @@ pub(super) fn selectors(stored: &Stored) -> Result<Vec<Selector>, String> {
     let mut selectors = Vec::new();
     for (kind, found) in stored {
         let found = found.as_ref().map_err(|cause| format!("{kind} {NAME} {cause}"))?;
-        let entries = found.iter().flat_map(|found| found.data["webhooks"].as_array().into_iter().flatten());
-        for entry in entries.filter(|entry| entry["name"] == WEBHOOK) {
-            let selector = match &entry["namespaceSelector"] {
-                Value::Null => LabelSelector::default(),
-                selector => serde_json::from_value(selector.clone())
-                    .map_err(|error| format!("the namespaceSelector of {kind} {NAME}: {error}"))?,
-            };
-            selectors
-                .push(selector.try_into().map_err(|error| format!("the namespaceSelector of {kind} {NAME}: {error}"))?);
-        }
+        let Some(found) = found else { continue };
+        selectors.extend(registration::selectors(found).map_err(|problem| format!("{kind} {NAME}: {problem}"))?);
     }
     if selectors.is_empty() {
         return Err("no webhook is registered".to_owned());
@@ -92,7 +83,10 @@ pub(super) async fn registered(client: &kube::Client) -> Result<Vec<Selector>, S
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
     use super::*;
+    use crate::install::WEBHOOK;
 
     fn exempt(selector: &Value) -> Vec<String> {
         let stored = |selector: &Value| {

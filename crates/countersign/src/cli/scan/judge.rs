@@ -185,7 +185,8 @@ impl Judge {
         let gate = &self.gate;
         let decided = stream::iter(reviews).map(|(object, place, images)| async move {
             let request = request(&object.head, None);
-            let decision = gate.decide(Webhook::Mutate, &request, object.submitted.with_only(images.clone())).await;
+            let decision =
+                gate.decide(Webhook::Mutate.into(), &request, object.submitted.with_only(images.clone())).await;
             (place, images, decision)
         });
         let mut decided = decided.buffer_unordered(AT_ONCE);
