@@ -44,6 +44,9 @@ pub struct Request {
     pub file: String,
     /// The most bytes worth reading. A reader should stop one byte later and hand over what it has: the check is made here.
     pub limit: u64,
+    /// The sha256 that its bytes must have, where metadata gives one, of whatever length that is. Whoever has bytes of this hash already need
+    /// not fetch the file: they are checked here like any others.
+    pub sha256: Option<Vec<u8>>,
 }
 
 /// What the server had for a request.
@@ -351,21 +354,22 @@ impl Update {
 }
 
 fn newest_root_request() -> Request {
-    Request { role: RoleName::root(), file: "root.json".to_owned(), limit: MAX_ROOT_BYTES }
+    Request { role: RoleName::root(), file: "root.json".to_owned(), limit: MAX_ROOT_BYTES, sha256: None }
 }
 
 fn root_version_request(version: u64) -> Request {
-    Request { role: RoleName::root(), file: format!("{version}.root.json"), limit: MAX_ROOT_BYTES }
+    Request { role: RoleName::root(), file: format!("{version}.root.json"), limit: MAX_ROOT_BYTES, sha256: None }
 }
 
 fn timestamp_request() -> Request {
-    Request { role: RoleName::timestamp(), file: "timestamp.json".to_owned(), limit: MAX_TIMESTAMP_BYTES }
+    Request { role: RoleName::timestamp(), file: "timestamp.json".to_owned(), limit: MAX_TIMESTAMP_BYTES, sha256: None }
 }
 
 /// A file by its checksum, which the server looks up in lower-case hex.
 fn named_request(role: &RoleName, meta: &FileMeta) -> Request {
     let file = format!("{role}.{}.json", to_hex(&meta.sha256));
-    Request { role: role.clone(), file, limit: meta.length.min(MAX_FILE_BYTES) }
+    let (role, sha256) = (role.clone(), Some(meta.sha256.clone()));
+    Request { role, file, limit: meta.length.min(MAX_FILE_BYTES), sha256 }
 }
 
 fn missing(request: &Request) -> Error {

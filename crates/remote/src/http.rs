@@ -4,6 +4,7 @@
 //! nothing; and says of a TLS refusal what exactly was refused.
 
 mod error;
+mod pool;
 mod redirects;
 mod silent;
 
@@ -26,6 +27,7 @@ use redirects::{Step, next_method, sends_on};
 use silent::Silent;
 
 pub use error::{Cures, HttpError, TlsProblem};
+pub(crate) use pool::Pool;
 pub use redirects::{RedirectProblem, Redirects};
 
 /// How long to wait before a request that broke at once is sent again; up to as long again is added.
@@ -64,6 +66,7 @@ pub struct Request<'a> {
     retry: Retry,
     reach: Reach,
     hashed: bool,
+    pool: Option<&'a Pool>,
 }
 
 /// Without the form and the URL's query, which may hold secrets.
@@ -92,6 +95,7 @@ impl<'a> Request<'a> {
             retry: Retry::Once,
             reach: Reach::Named,
             hashed: false,
+            pool: None,
         }
     }
 
@@ -142,6 +146,14 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Nobody needs the answer. Its body comes out of what several bodies may bring together, and ends where that does; that it does not come in
+    /// time says nothing against its host.
+    #[must_use]
+    pub(crate) fn spare(mut self, pool: &'a Pool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
     /// Another server names this URL, and nobody who is trusted with it: it may not be at this machine, and who we are is not said.
     #[must_use]
     pub(crate) fn sent(mut self) -> Self {
@@ -175,6 +187,8 @@ pub struct Response {
     pub elsewhere: Option<String>,
     /// The body, cut one byte after its limit; nothing, where it was only hashed.
     pub body: Vec<u8>,
+    /// Whether the body ended for another reason than its own end and its limit: others had taken what it may bring.
+    pub(crate) cut: bool,
     /// The hash of a body that is within its limit, where that was asked for.
     pub hash: Option<Sha256>,
 }
@@ -356,7 +370,7 @@ impl HttpClient {
             Err(error) => {
                 let found = explain(&place.host, &error, self.shared.connections.proxied);
                 // One that was given little time, since a redirect led to it late, is not dead for that.
-                if error.is_timeout() && time >= self.shared.timeout / 2 {
+                if error.is_timeout() && time >= self.shared.timeout / 2 && request.pool.is_none() {
                     self.shared.silent.says_nothing(&self.ticket.first(), &place.host, &found, error.is_connect());
                 }
                 Err(found)
@@ -467,10 +481,14 @@ async fn read_response(
     let (digest, content_type) = (headers.get("docker-content-digest"), headers.get(CONTENT_TYPE));
     let (digest, content_type, links) = (digest.and_then(text), content_type.and_then(text), all(LINK));
     let most = usize::try_from(request.limit).unwrap_or(usize::MAX).saturating_add(1);
-    let (mut body, mut hasher, mut length) = (Vec::new(), Sha256Hasher::new(), 0);
+    let (mut body, mut hasher, mut length, mut cut) = (Vec::new(), Sha256Hasher::new(), 0, false);
     while length < most {
         let Some(chunk) = response.chunk().await.map_err(|error| explain(&place.host, &error, false))? else { break };
         let taken = &chunk[..chunk.len().min(most - length)];
+        if request.pool.is_some_and(|pool| !pool.take(taken.len())) {
+            cut = true;
+            break;
+        }
         length += taken.len();
         if request.hashed {
             hasher.update(taken);
@@ -482,8 +500,8 @@ async fn read_response(
             body.extend_from_slice(taken);
         }
     }
-    let hash = (request.hashed && length < most).then(|| hasher.finish());
-    Ok(Response { status, challenges, digest, content_type, links, elsewhere, body, hash })
+    let hash = (request.hashed && length < most && !cut).then(|| hasher.finish());
+    Ok(Response { status, challenges, digest, content_type, links, elsewhere, body, cut, hash })
 }
 
 /// The URL with another host, and another port or that of its scheme.

@@ -7,7 +7,9 @@
 mod ask;
 mod commit;
 mod fetch;
+mod guess;
 mod kept;
+mod manners;
 // Public for who lists records, or writes one by hand.
 pub mod record;
 mod seen;
@@ -15,15 +17,18 @@ mod seen;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use countersign_notary::{Basis, Error, MemoryRecord, Repository, RootPins, Step, TrustServer, Update};
+use countersign_notary::{
+    Basis, Error, MemoryRecord, Repository, RoleName, RootPins, Signer, Step, TrustServer, Update,
+};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 
 pub use self::ask::Ask;
 use self::ask::{Key, Terms, host_of};
 pub use self::commit::Committed;
-use self::fetch::{Fetcher, most, weight};
+use self::fetch::{Fetcher, weight};
 use self::kept::{Flight, Slots};
+use self::manners::Manners;
 pub use self::seen::Seen;
 use self::seen::{Kept, Outcome};
 use crate::connections::PinnedCertificate;
@@ -117,6 +122,7 @@ pub struct NotaryClient {
     /// Verifies what is heavy.
     heavy: Threads,
     turns: Arc<AllTurns>,
+    manners: Arc<Manners>,
 }
 
 impl std::fmt::Debug for NotaryClient {
@@ -147,7 +153,8 @@ impl NotaryClient {
     pub fn new(http: HttpClient, auth: Arc<Authenticator>, options: Options) -> Self {
         let heavy = Threads::start();
         let turns = AllTurns::new(heavy.threads());
-        Self { http, auth, options, slots: Arc::default(), heavy, turns: Arc::new(turns) }
+        let (slots, manners) = (Arc::default(), Arc::default());
+        Self { http, auth, options, slots, heavy, turns: Arc::new(turns), manners }
     }
 
     /// Who is shown what one login brought.
@@ -267,7 +274,7 @@ impl NotaryClient {
                 (flight.outcome.clone(), Arc::clone(&flight.wanted))
             } else {
                 let id = slots.next_flight();
-                let flight = self.start(&key, terms, id, ask.namespace);
+                let flight = self.start(&key, terms, ask.signers, id, ask.namespace);
                 let outcome = (flight.outcome.clone(), Arc::clone(&flight.wanted));
                 slots.of(&key).flights.push(flight);
                 outcome
@@ -315,18 +322,18 @@ impl NotaryClient {
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
-    fn start(&self, key: &Arc<Key>, terms: Terms, id: u64, namespace: &str) -> Flight {
+    fn start(&self, key: &Arc<Key>, terms: Terms, signers: &[Signer], id: u64, namespace: &str) -> Flight {
         let broken = Failure::Broken { gun: key.record.gun.clone() };
         let began = Instant::now();
         let ticket = Ticket::new(namespace, &key.record.server);
         let wanted = Arc::new(());
         let task = tokio::spawn({
-            let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
+            let (client, key, terms, signers) = (self.clone(), Arc::clone(key), terms.clone(), signers.to_vec());
             let (ticket, wanted) = (Arc::clone(&ticket), Arc::downgrade(&wanted));
             async move {
                 // Ends it whatever happens, a panic in the verifier included.
                 let _end = Landing { client: &client, key: &key, id };
-                let outcome = client.take_off(&key, &terms, &ticket, &wanted).await;
+                let outcome = client.take_off(&key, (&terms, &signers), &ticket, &wanted).await;
                 client.turns.count_outcome(outcome.as_ref().err());
                 client.land(&key, outcome)
             }
@@ -336,7 +343,13 @@ impl NotaryClient {
     }
 
     /// Waits for a turn, and looks at a repository if somebody still wants to know by then.
-    async fn take_off(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>, wanted: &Weak<()>) -> Outcome {
+    async fn take_off(
+        &self,
+        key: &Arc<Key>,
+        asked: (&Terms, &[Signer]),
+        ticket: &Arc<Ticket>,
+        wanted: &Weak<()>,
+    ) -> Outcome {
         let turn = tokio::time::timeout(self.options.flight, self.turns.flights.take(ticket)).await;
         let Ok(Ok(_turn)) = turn else {
             self.turns.count_late();
@@ -346,16 +359,17 @@ impl NotaryClient {
         if wanted.strong_count() <= 1 {
             return Err(Failure::Abandoned { gun: key.record.gun.clone() });
         }
-        self.look(key, terms, ticket).await
+        self.look(key, asked, ticket).await
     }
 
     /// Looks at a repository until what was seen is no less than what anybody in this process knew of it at the end.
-    async fn look(&self, key: &Arc<Key>, terms: &Terms, ticket: &Arc<Ticket>) -> Outcome {
+    async fn look(&self, key: &Arc<Key>, (terms, signers): (&Terms, &[Signer]), ticket: &Arc<Ticket>) -> Outcome {
         for _ in 0..MAX_LOOKS {
             let known = self.known(key).await?;
             let timed_out = Failure::TimedOut { host: host_of(&key.record.server) };
             let asked = Instant::now();
-            let flown = tokio::time::timeout(self.options.flight, self.fly(key, terms, &known, ticket)).await;
+            let flown =
+                tokio::time::timeout(self.options.flight, self.fly(key, (terms, signers), &known, ticket)).await;
             let repository = flown.unwrap_or(Err(timed_out))?;
             // Others may have seen more meanwhile; and who came later waits for this, too.
             let now = match self.has_changed(key) {
@@ -372,7 +386,7 @@ impl NotaryClient {
     async fn fly(
         &self,
         key: &Key,
-        terms: &Terms,
+        (terms, signers): (&Terms, &[Signer]),
         known: &Known,
         ticket: &Arc<Ticket>,
     ) -> Result<Arc<Repository>, Failure> {
@@ -382,7 +396,8 @@ impl NotaryClient {
         let mut update =
             Update::start(&gun, known.held.clone(), known.basis.memory.as_deref(), pins, now).map_err(untrusted)?;
         let http = self.http.on_behalf(ticket);
-        let mut fetcher = Fetcher::new(&http, &self.auth, key, &terms.login);
+        let guesses = self.guesses(key, signers, known);
+        let mut fetcher = Fetcher::new(&http, &self.auth, &self.manners, (key, &terms.login), guesses);
         let mut answers = Vec::new();
         let mut large = None;
         loop {
@@ -403,13 +418,24 @@ impl NotaryClient {
                 Step::Done(repository) => return Ok(Arc::new(*repository)),
                 Step::Fetch(requests) => {
                     // Kept to the end: what was fetched is still at hand.
-                    if large.is_none() && most(&requests) > LARGE_BYTES {
+                    if large.is_none() && fetcher.most(&requests) > LARGE_BYTES {
                         large = Some(self.turns.large.take(ticket).await.map_err(|_| busy(key))?);
                     }
                     answers = fetcher.fetch_all(&requests).await?;
                 }
             }
         }
+    }
+
+    /// The roles whose files are asked for before the metadata names them. Where the repository is at hand there are none: most often
+    /// nothing but its timestamp has changed.
+    fn guesses(&self, key: &Key, signers: &[Signer], known: &Known) -> Vec<RoleName> {
+        if known.held.is_some() || !self.manners.bears_much(&key.record.server, Instant::now()) {
+            return Vec::new();
+        }
+        let memory = known.basis.memory.as_deref();
+        // The root that is remembered is not asked for.
+        guess::roles(signers, memory, if memory.is_some() { 1 } else { 2 })
     }
 
     /// What is held of a repository, and what is remembered. A store, where there is one, says what is remembered: others

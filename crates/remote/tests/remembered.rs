@@ -165,9 +165,13 @@ async fn a_slow_flight_takes_nothing_back() {
     let pin = repo.keys("root").keys[0].id();
     let older = repo.build();
     let newer = repo.tag("targets", "v1", &digest_of("newer")).advance().build();
-    let files = Arc::new(Mutex::new(older.clone()));
-    let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let held_back = older.checksum_name("targets");
+    // Under no plain name, or it would come before anybody can hold it back.
+    let mut shown = older.clone();
+    shown.insert(&held_back, older.role("targets"));
+    shown.remove("targets.json");
+    let files = Arc::new(Mutex::new(shown));
+    let (gate, waiting) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
     let server = serve(Scenario::Gated(Arc::clone(&files), held_back, Arc::clone(&gate), Arc::clone(&waiting))).await;
     let client = client(options(Duration::ZERO, None));
     let slow = tokio::spawn({

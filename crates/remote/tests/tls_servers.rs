@@ -248,6 +248,8 @@ async fn bearer_tokens() {
     ask(&alice, &server.url(), None, &nobody).await.unwrap();
     // One token for all files of the repository.
     assert_eq!(tokens.heads.lock().unwrap().len(), 1);
+    // Each of the four and releases, which there might be, without it and with it.
+    assert!(server.asked() <= 10, "{}", server.asked());
     assert!(!server.saw(&STANDARD.encode(format!("alice:{PASSWORD}"))), "the password is for the token server alone");
 
     let bob = ask(&client(&authority, of("bob"), false), &server.url(), None, &nobody).await.unwrap_err();

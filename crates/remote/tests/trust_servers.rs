@@ -104,15 +104,15 @@ async fn one_flight_for_all_and_none_while_it_is_fresh() {
         let resolved = found.unwrap().resolve(&Wanted::Tag("v1".into()), &[], forge::NOW).unwrap();
         assert_eq!(resolved.digest().bytes(), &digest_of("v1"));
     }
-    // Root, timestamp, snapshot, targets: each once.
-    assert_eq!(server.requests.load(Ordering::SeqCst), 4);
+    // Root, timestamp, snapshot, targets, and releases, which there might be: each once.
+    assert_eq!(server.requests.load(Ordering::SeqCst), 5);
     fetch(&fresh, &server.url).await.unwrap();
-    assert_eq!(server.requests.load(Ordering::SeqCst), 4);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 5);
     // Without a time of grace the timestamp is asked for each time, and nothing else if it is the same.
     let eager = client(options(Duration::ZERO, None));
     fetch(&eager, &server.url).await.unwrap();
     fetch(&eager, &server.url).await.unwrap();
-    assert_eq!(server.requests.load(Ordering::SeqCst), 4 + 4 + 1);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 5 + 5 + 1);
     // What was there a minute ago and is gone is not trusted any more.
     *files.lock().unwrap() = Files::none();
     let found = fetch(&eager, &server.url).await.unwrap_err();

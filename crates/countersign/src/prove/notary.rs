@@ -89,6 +89,7 @@ impl Question<'_> {
             pins: &self.demands.pins,
             certificate: self.demands.certificate.as_ref(),
             pinned_in: self.pinned_in,
+            signers: &self.demands.signers,
             login,
             namespace,
             max_age,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_notary::{RootPins, TrustServer};
+use countersign_notary::{RootPins, Signer, TrustServer};
 use url::Url;
 
 use crate::connections::PinnedCertificate;
@@ -23,6 +23,8 @@ pub struct Ask<'a> {
     pub certificate: Option<&'a PinnedCertificate>,
     /// The namespace whose policy pins the certificate, see [`RecordKey::pinned_in`]; `None` if the operator does.
     pub pinned_in: Option<&'a str>,
+    /// The signers whom the answer will be asked for: where nothing is at hand, their files are asked for together with the first ones.
+    pub signers: &'a [Signer],
     /// Credentials that may be tried before the configured ones.
     pub login: &'a Login,
     /// The namespace that it is asked for, which takes turns with others; empty for none.
@@ -37,7 +39,17 @@ impl<'a> Ask<'a> {
     /// [`crate::Options::refresh`].
     #[must_use]
     pub fn new(server: &'a TrustServer, gun: &'a str, pins: &'a RootPins, login: &'a Login) -> Self {
-        Self { server, gun, pins, certificate: None, pinned_in: None, login, namespace: "", max_age: None }
+        Self {
+            server,
+            gun,
+            pins,
+            certificate: None,
+            pinned_in: None,
+            signers: &[],
+            login,
+            namespace: "",
+            max_age: None,
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use countersign_remote::{
     Options, Seen, Sharing, StateStore,
 };
 use forge::{Files, Repo, digest_of};
+use futures::future::BoxFuture;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -27,6 +28,8 @@ pub(crate) enum Scenario {
     Files(Arc<Mutex<Files>>),
     /// As before, but the file of this name takes a permit first; who waits for one is counted.
     Gated(Arc<Mutex<Files>>, String, Arc<Semaphore>, Arc<AtomicUsize>),
+    /// Answers with what this makes of the head of a request, and of how many came before it.
+    Made(Arc<dyn Fn(String, usize) -> BoxFuture<'static, Vec<u8>> + Send + Sync>),
     /// Sends this, whatever is asked.
     Text(String),
     /// Sends headers, and then a body without end.
@@ -91,10 +94,11 @@ async fn connection(
         if away.load(Ordering::SeqCst) {
             return Ok(());
         }
-        requests.fetch_add(1, Ordering::SeqCst);
+        let before = requests.fetch_add(1, Ordering::SeqCst);
         let path = head.split_whitespace().nth(1).unwrap_or_default().to_owned();
-        heads.lock().unwrap().push(head);
+        heads.lock().unwrap().push(head.clone());
         match scenario {
+            Scenario::Made(make) => stream.write_all(&make(head, before).await).await?,
             Scenario::Files(files) | Scenario::Gated(files, ..) => {
                 let name = path.rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned();
                 if let Scenario::Gated(_, gated, gate, waiting) = scenario
@@ -131,6 +135,23 @@ async fn connection(
             Scenario::Closing => return Ok(()),
         }
     }
+}
+
+/// The file that a request asks for.
+pub(crate) fn name_of(head: &str) -> String {
+    let path = head.split_whitespace().nth(1).unwrap_or_default();
+    path.rsplit_once("/_trust/tuf/").map_or("", |(_, name)| name).to_owned()
+}
+
+/// An answer on a connection that stays open.
+pub(crate) fn response(status: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let head = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
+    [head.as_bytes(), body].concat()
+}
+
+/// What a server of these files answers.
+pub(crate) fn from(files: &Files, name: &str) -> Vec<u8> {
+    files.get(name).map_or_else(|| response("404 Not Found", "", b""), |bytes| response("200 OK", "", bytes))
 }
 
 pub(crate) fn options(refresh: Duration, state: Option<Arc<dyn StateStore>>) -> Options {

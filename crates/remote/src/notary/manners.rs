@@ -1,0 +1,96 @@
+//! How trust servers have behaved of late: which of them want a login, and which cannot bear to be asked for much at once.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// For how long a server is asked in order that could not bear to be asked at once.
+pub(crate) const SPARED: Duration = Duration::from_secs(10 * 60);
+
+/// For how long it is known of a server that it wants a login.
+const LOGIN: Duration = Duration::from_secs(3600);
+
+/// Of how many servers something is known. Of further ones nothing is, so that they are taken for well-behaved.
+const MAX_SERVERS: usize = 1024;
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Manner {
+    spared_until: Option<Instant>,
+    login_until: Option<Instant>,
+}
+
+impl Manner {
+    fn is_over(&self, now: Instant) -> bool {
+        [self.spared_until, self.login_until].iter().flatten().all(|until| *until <= now)
+    }
+}
+
+/// What is known of servers, by their addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Manners(Mutex<HashMap<String, Manner>>);
+
+impl Manners {
+    fn servers(&self) -> MutexGuard<'_, HashMap<String, Manner>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn of(&self, server: &str) -> Manner {
+        self.servers().get(server).copied().unwrap_or_default()
+    }
+
+    fn change(&self, server: &str, now: Instant, change: impl FnOnce(&mut Manner)) {
+        let mut servers = self.servers();
+        if servers.len() >= MAX_SERVERS && !servers.contains_key(server) {
+            servers.retain(|_, manner| !manner.is_over(now));
+        }
+        if servers.len() < MAX_SERVERS || servers.contains_key(server) {
+            change(servers.entry(server.to_owned()).or_default());
+        }
+    }
+
+    /// Whether a server may be asked for much at once.
+    pub(crate) fn bears_much(&self, server: &str, now: Instant) -> bool {
+        self.of(server).spared_until.is_none_or(|until| until <= now)
+    }
+
+    /// A server could not bear it.
+    pub(crate) fn spare(&self, server: &str, now: Instant) {
+        self.change(server, now, |manner| manner.spared_until = Some(now + SPARED));
+    }
+
+    /// Whether a server is known to want a login.
+    pub(crate) fn wants_login(&self, server: &str, now: Instant) -> bool {
+        self.of(server).login_until.is_some_and(|until| until > now)
+    }
+
+    /// A server wanted a login.
+    pub(crate) fn wanted_login(&self, server: &str, now: Instant) {
+        self.change(server, now, |manner| manner.login_until = Some(now + LOGIN));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_spared_for_a_while() {
+        let (manners, now) = (Manners::default(), Instant::now());
+        assert!(manners.bears_much("a", now) && !manners.wants_login("a", now));
+        manners.spare("a", now);
+        manners.wanted_login("a", now);
+        assert!(!manners.bears_much("a", now) && manners.wants_login("a", now) && manners.bears_much("b", now));
+        assert!(manners.bears_much("a", now + SPARED) && !manners.wants_login("a", now + LOGIN));
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let (manners, now) = (Manners::default(), Instant::now());
+        for index in 0..2 * MAX_SERVERS {
+            manners.spare(&index.to_string(), now);
+        }
+        assert_eq!(manners.servers().len(), MAX_SERVERS);
+        manners.spare("new", now + SPARED);
+        assert!(!manners.bears_much("new", now + SPARED), "what is over made room");
+    }
+}
