@@ -89,6 +89,7 @@ pub(crate) struct Metrics {
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
     events: Family<OutcomeLabels, Counter>,
     fetches: Family<OutcomeLabels, Counter>,
+    refreshes: Family<OutcomeLabels, Counter>,
     reload_failures: Counter,
     policies_stale: Gauge,
     policies: Family<PolicyLabels, Gauge>,
@@ -126,6 +127,7 @@ impl Default for Metrics {
             phases: Family::new_with_constructor(seconds),
             events: Family::default(),
             fetches: Family::default(),
+            refreshes: Family::default(),
             reload_failures: Counter::default(),
             policies_stale: Gauge::default(),
             policies: Family::default(),
@@ -200,6 +202,11 @@ impl Metrics {
             "trust_fetches",
             "Looks at repositories on trust servers, by outcome: verified, untrusted, unreachable, failed (no turn, no login, no memory)",
             self.fetches.clone(),
+        );
+        registry.register(
+            "trust_refreshes",
+            "Those of trust_fetches that no review waited for: looks at repositories in use before they are too old, by the same outcomes",
+            self.refreshes.clone(),
         );
         registry.register(
             "trust_metadata_expiry_timestamp_seconds",
@@ -418,14 +425,16 @@ impl Metrics {
             self.repositories.get_or_create(&StateLabels { state }).set(whole(count));
         }
         self.late_turns.inner().store(load.late, Ordering::Relaxed);
-        let outcomes = [
-            ("verified", load.outcomes.verified),
-            ("untrusted", load.outcomes.untrusted),
-            ("unreachable", load.outcomes.unreachable),
-            ("failed", load.outcomes.failed),
-        ];
-        for (outcome, count) in outcomes {
-            self.fetches.get_or_create(&OutcomeLabels { outcome }).inner().store(count, Ordering::Relaxed);
+        for (family, outcomes) in [(&self.fetches, load.outcomes), (&self.refreshes, load.ahead)] {
+            let outcomes = [
+                ("verified", outcomes.verified),
+                ("untrusted", outcomes.untrusted),
+                ("unreachable", outcomes.unreachable),
+                ("failed", outcomes.failed),
+            ];
+            for (outcome, count) in outcomes {
+                family.get_or_create(&OutcomeLabels { outcome }).inner().store(count, Ordering::Relaxed);
+            }
         }
         self.metadata_expiry.set(load.expires.map_or(0.0, float));
     }

@@ -20,11 +20,17 @@ pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 
+/// How many repositories may be looked at ahead of need at once, and how many of them for one namespace: reviews have the rest of
+/// [`FLIGHTS`].
+pub(crate) const AHEAD: (usize, usize) = (8, 2);
+
 /// Turns at everything of which there is little.
 pub(crate) struct AllTurns {
     pub(crate) flights: Turns,
     /// Images that are proven.
     pub(crate) proofs: Turns,
+    /// Flights that nobody waits for.
+    pub(crate) ahead: Turns,
     /// Flights that bring much.
     pub(crate) large: Turns,
     /// Processors, for what takes them for some milliseconds.
@@ -33,10 +39,41 @@ pub(crate) struct AllTurns {
     pub(crate) heavy: Turns,
     /// How often a turn did not come in time.
     late: AtomicU64,
+    /// All looks at repositories.
+    looks: Counters,
+    /// Those of them that were ahead of need.
+    looks_ahead: Counters,
+}
+
+/// How looks ended.
+#[derive(Debug, Default)]
+struct Counters {
     verified: AtomicU64,
     untrusted: AtomicU64,
     unreachable: AtomicU64,
     failed: AtomicU64,
+}
+
+impl Counters {
+    fn count(&self, failure: Option<&Failure>) {
+        let counter = match failure {
+            None => &self.verified,
+            Some(Failure::Untrusted(_) | Failure::TooMuch { .. } | Failure::Contradicted { .. }) => &self.untrusted,
+            Some(Failure::Http(_) | Failure::TimedOut { .. }) => &self.unreachable,
+            Some(_) => &self.failed,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn outcomes(&self) -> Outcomes {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Outcomes {
+            verified: count(&self.verified),
+            untrusted: count(&self.untrusted),
+            unreachable: count(&self.unreachable),
+            failed: count(&self.failed),
+        }
+    }
 }
 
 impl AllTurns {
@@ -46,14 +83,13 @@ impl AllTurns {
         Self {
             flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
             proofs: Turns::new(PROOFS.0, PROOFS.1),
+            ahead: Turns::new(AHEAD.0, AHEAD.1),
             large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
             light: Turns::new(processors, processors),
             heavy: Turns::new(heavy, heavy),
             late: AtomicU64::new(0),
-            verified: AtomicU64::new(0),
-            untrusted: AtomicU64::new(0),
-            unreachable: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
+            looks: Counters::default(),
+            looks_ahead: Counters::default(),
         }
     }
 
@@ -64,27 +100,21 @@ impl AllTurns {
 
     /// A look at a repository ended; `failure` is why it brought nothing.
     pub(crate) fn count_outcome(&self, failure: Option<&Failure>) {
-        let counter = match failure {
-            None => &self.verified,
-            Some(Failure::Untrusted(_) | Failure::TooMuch { .. } | Failure::Contradicted { .. }) => &self.untrusted,
-            Some(Failure::Http(_) | Failure::TimedOut { .. }) => &self.unreachable,
-            Some(_) => &self.failed,
-        };
-        counter.fetch_add(1, Ordering::Relaxed);
+        self.looks.count(failure);
+    }
+
+    /// A look ended that was ahead of need. It was counted already as one of all.
+    pub(crate) fn count_ahead(&self, failure: Option<&Failure>) {
+        self.looks_ahead.count(failure);
     }
 
     /// How many have turns and how many wait.
     pub(crate) fn load(&self) -> Load {
         let (flights, waiting) = self.flights.load();
         let unverified = self.light.load().1 + self.heavy.load().1;
-        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let outcomes = Outcomes {
-            verified: count(&self.verified),
-            untrusted: count(&self.untrusted),
-            unreachable: count(&self.unreachable),
-            failed: count(&self.failed),
-        };
-        Load { flights, waiting, unverified, late: count(&self.late), outcomes, ..Load::default() }
+        let (late, outcomes, ahead) =
+            (self.late.load(Ordering::Relaxed), self.looks.outcomes(), self.looks_ahead.outcomes());
+        Load { flights, waiting, unverified, late, outcomes, ahead, ..Load::default() }
     }
 }
 
@@ -101,6 +131,8 @@ pub struct Load {
     pub late: u64,
     /// How looks at repositories ended since the start.
     pub outcomes: Outcomes,
+    /// How those of them ended that were ahead of need.
+    pub ahead: Outcomes,
     /// Verified repositories that are kept in memory.
     pub kept: usize,
     /// When the first file of those expires that every answer rests on, in seconds since 1970.

@@ -4,6 +4,7 @@
 //! [`Options::refresh`]; a flight that ends badly is shared with those who waited for it and then forgotten. A flight
 //! writes nothing: see [`NotaryClient::commit`].
 
+mod ahead;
 mod ask;
 mod commit;
 mod fetch;
@@ -136,6 +137,24 @@ struct Known {
     /// What is held of it; of use only if it is behind nothing that is remembered.
     held: Option<Arc<Repository>>,
     basis: Basis,
+}
+
+/// What a flight is begun for.
+#[derive(Debug, Clone)]
+enum Purpose {
+    /// A review that asks for these signers.
+    Review(Vec<Signer>),
+    /// Reviews to come.
+    Ahead,
+}
+
+impl Purpose {
+    fn signers(&self) -> &[Signer] {
+        match self {
+            Self::Review(signers) => signers,
+            Self::Ahead => &[],
+        }
+    }
 }
 
 /// What a store has of a repository.
@@ -274,7 +293,7 @@ impl NotaryClient {
                 (flight.outcome.clone(), Arc::clone(&flight.wanted))
             } else {
                 let id = slots.next_flight();
-                let flight = self.start(&key, terms, ask.signers, id, ask.namespace);
+                let flight = self.start(&key, terms, Purpose::Review(ask.signers.to_vec()), id, ask.namespace);
                 let outcome = (flight.outcome.clone(), Arc::clone(&flight.wanted));
                 slots.of(&key).flights.push(flight);
                 outcome
@@ -322,20 +341,20 @@ impl NotaryClient {
     }
 
     /// A flight runs on its own, so that a review which gives up takes nobody else's answer with it.
-    fn start(&self, key: &Arc<Key>, terms: Terms, signers: &[Signer], id: u64, namespace: &str) -> Flight {
+    fn start(&self, key: &Arc<Key>, terms: Terms, purpose: Purpose, id: u64, namespace: &str) -> Flight {
         let broken = Failure::Broken { gun: key.record.gun.clone() };
         let began = Instant::now();
         let ticket = Ticket::new(namespace, &key.record.server);
         let wanted = Arc::new(());
         let task = tokio::spawn({
-            let (client, key, terms, signers) = (self.clone(), Arc::clone(key), terms.clone(), signers.to_vec());
+            let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
             let (ticket, wanted) = (Arc::clone(&ticket), Arc::downgrade(&wanted));
             async move {
                 // Ends it whatever happens, a panic in the verifier included.
                 let _end = Landing { client: &client, key: &key, id };
-                let outcome = client.take_off(&key, (&terms, &signers), &ticket, &wanted).await;
+                let outcome = client.take_off(&key, (&terms, purpose.signers()), &ticket, &wanted).await;
                 client.turns.count_outcome(outcome.as_ref().err());
-                client.land(&key, outcome)
+                client.land(&key, &purpose, outcome)
             }
         });
         let outcome = async move { task.await.unwrap_or(Err(broken)) }.boxed().shared();
@@ -376,7 +395,8 @@ impl NotaryClient {
                 Some(false) => known.basis.clone(),
                 Some(true) | None => self.known(key).await?.basis,
             };
-            if let Some(seen) = self.note(key, terms, (&known.basis, &now), &Kept { repository, asked }) {
+            if let Some(seen) = self.note(key, (terms, ticket), (&known.basis, &now), &Kept { repository, asked }) {
+                self.manners.answered(&key.record.server);
                 return Ok(seen);
             }
         }
@@ -488,7 +508,13 @@ impl NotaryClient {
     }
 
     /// Takes note in this process of what a flight saw, if that is no less than what was seen by others in it meanwhile.
-    fn note(&self, key: &Arc<Key>, terms: &Terms, (began, now): (&Basis, &Basis), kept: &Kept) -> Option<Seen> {
+    fn note(
+        &self,
+        key: &Arc<Key>,
+        (terms, ticket): (&Terms, &Ticket),
+        (began, now): (&Basis, &Basis),
+        kept: &Kept,
+    ) -> Option<Seen> {
         let refresh = self.options.refresh;
         let memory = kept.repository.memory();
         let mut slots = self.slots();
@@ -504,6 +530,7 @@ impl NotaryClient {
         let later = |other: &Kept| other.asked > kept.asked && other.repository.memory() == memory;
         if !slot.kept.as_ref().is_some_and(later) {
             slots.keep(key, kept.clone(), refresh);
+            slots.look_again(key, terms, ticket.first(), refresh);
         }
         let seen = slots.of(key).hand_out(key, kept, refresh, &terms.pins);
         Self::settle(slots, key);
@@ -511,8 +538,9 @@ impl NotaryClient {
     }
 
     /// What a flight comes to. The repository in memory stays where the server could not be reached, and where it refused this
-    /// login alone. It is dropped where the server was reached and the repository is not trusted.
-    fn land(&self, key: &Key, outcome: Outcome) -> Outcome {
+    /// login alone. It is dropped where the server was reached and the repository is not trusted; and where what is remembered cannot be
+    /// read, if a review would rest on that.
+    fn land(&self, key: &Key, purpose: &Purpose, outcome: Outcome) -> Outcome {
         // Pins are one policy's demand; that they are not met says nothing to the others.
         let of_one_policy = |failure: &Failure| matches!(failure, Failure::Untrusted(error) if matches!(**error, Error::RootNotPinned { .. }));
         if let Err(failure) = &outcome
@@ -520,6 +548,7 @@ impl NotaryClient {
             && !failure.is_of_the_server()
             && !failure.is_of_turns()
             && !of_one_policy(failure)
+            && !(matches!(failure, Failure::State(_)) && matches!(purpose, Purpose::Ahead))
         {
             let mut slots = self.slots();
             slots.give_up(key);

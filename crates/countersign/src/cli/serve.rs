@@ -104,6 +104,8 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         deadline: config.deadline,
     };
     let (reviewer, namespaces) = reviewer(&config, around.as_ref(), engine, &metrics)?;
+    let ahead = notary.clone();
+    tokio::spawn(async move { ahead.keep_fresh().await });
     let refresh = refresh(notary, Arc::clone(&source), state.clone(), Arc::clone(&reviewer), Arc::clone(&metrics));
     let (serving, authorities) = certificate(&config, around.as_ref(), &own_namespace, &metrics, &clock)?;
     let api_servers = api_servers(&config, &metrics)?;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use countersign_notary::{AsOf, Basis, Generations, Memory, MemoryRecord, Observed, Remembered, RootPins, State};
 use futures::future::{BoxFuture, Shared};
 
+use super::ahead::{Again, Queue};
 use super::ask::{Key, Terms};
 use super::seen::{Kept, Outcome, Seen};
 use crate::login::Login;
@@ -56,6 +57,8 @@ pub(crate) struct Slot {
     pub(crate) let_in: Vec<(Login, Instant)>,
     /// When somebody last wanted it.
     pub(crate) used: Instant,
+    /// How it is looked at ahead of need, if it is.
+    pub(super) again: Option<Again>,
     /// The namespace that wanted it first, for whose share it counts.
     pub(crate) party: Option<Arc<str>>,
     /// What it counts for in [`Slots::bytes`].
@@ -75,6 +78,7 @@ impl Slot {
             flights: Vec::new(),
             let_in: Vec::new(),
             used: Instant::now(),
+            again: None,
             party: None,
             bytes: 0,
         }
@@ -128,7 +132,9 @@ enum Worth {
 /// All of them.
 #[derive(Default)]
 pub(crate) struct Slots {
-    by_key: HashMap<Key, Slot>,
+    pub(super) by_key: HashMap<Key, Slot>,
+    /// What is looked at ahead of need.
+    pub(super) queue: Queue,
     bytes: usize,
     generations: Generations,
     flights: u64,
@@ -235,6 +241,7 @@ impl Slots {
         slot.bytes = size;
         let empty = slot.kept.is_none() && slot.former.is_none() && *slot.remembered.state() == State::Unknown;
         if empty && slot.flights.is_empty() {
+            self.queue.leave(slot.again.as_ref());
             self.by_key.remove(key);
         }
         if self.by_key.len() > MAX_SLOTS || self.bytes > MAX_BYTES {
@@ -285,6 +292,7 @@ impl Slots {
             slot.bytes = left;
             if !repositories_only {
                 share.count -= 1;
+                self.queue.leave(slot.again.as_ref());
                 self.by_key.remove(&key);
             }
         }

@@ -1,4 +1,5 @@
-//! How trust servers have behaved of late: which of them want a login, and which cannot bear to be asked for much at once.
+//! How trust servers have behaved of late: which of them want a login, which cannot bear to be asked for much at once, and which
+//! are not asked ahead of need since they failed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,12 @@ pub(crate) const SPARED: Duration = Duration::from_secs(10 * 60);
 /// For how long it is known of a server that it wants a login.
 const LOGIN: Duration = Duration::from_secs(3600);
 
+/// How often in a row the time doubles for which a server is not asked ahead of need after it failed.
+const MAX_DOUBLINGS: u32 = 5;
+
+/// The longest time for which it is not.
+const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
+
 /// Of how many servers something is known. Of further ones nothing is, so that they are taken for well-behaved.
 const MAX_SERVERS: usize = 1024;
 
@@ -17,11 +24,14 @@ const MAX_SERVERS: usize = 1024;
 struct Manner {
     spared_until: Option<Instant>,
     login_until: Option<Instant>,
+    /// How often in a row it failed when it was asked ahead of need.
+    failures: u32,
+    paused_until: Option<Instant>,
 }
 
 impl Manner {
     fn is_over(&self, now: Instant) -> bool {
-        [self.spared_until, self.login_until].iter().flatten().all(|until| *until <= now)
+        [self.spared_until, self.login_until, self.paused_until].iter().flatten().all(|until| *until <= now)
     }
 }
 
@@ -67,6 +77,38 @@ impl Manners {
     pub(crate) fn wanted_login(&self, server: &str, now: Instant) {
         self.change(server, now, |manner| manner.login_until = Some(now + LOGIN));
     }
+
+    /// Until when a server is not asked ahead of need, if that is later than now.
+    pub(crate) fn paused_until(&self, server: &str, now: Instant) -> Option<Instant> {
+        self.of(server).paused_until.filter(|until| *until > now)
+    }
+
+    /// A server failed when it was asked ahead of need, which it is every so often. Those who were asking already when it was found out do not
+    /// count again.
+    pub(crate) fn failed(&self, server: &str, refresh: Duration, now: Instant) {
+        self.change(server, now, |manner| {
+            if manner.paused_until.is_none_or(|until| until <= now) {
+                let pause = refresh.saturating_mul(1 << manner.failures.min(MAX_DOUBLINGS)).min(MAX_PAUSE);
+                manner.failures += 1;
+                manner.paused_until = Some(now + pause);
+            }
+        });
+    }
+
+    /// Ends the time for which a server is not asked ahead of need.
+    #[cfg(test)]
+    pub(crate) fn end_pause(&self, server: &str) {
+        if let Some(manner) = self.servers().get_mut(server) {
+            manner.paused_until = None;
+        }
+    }
+
+    /// A server answered.
+    pub(crate) fn answered(&self, server: &str) {
+        if let Some(manner) = self.servers().get_mut(server) {
+            (manner.failures, manner.paused_until) = (0, None);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -81,6 +123,25 @@ mod tests {
         manners.wanted_login("a", now);
         assert!(!manners.bears_much("a", now) && manners.wants_login("a", now) && manners.bears_much("b", now));
         assert!(manners.bears_much("a", now + SPARED) && !manners.wants_login("a", now + LOGIN));
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound() {
+        let (manners, mut now, refresh) = (Manners::default(), Instant::now(), Duration::from_secs(30));
+        let mut pauses = Vec::new();
+        for _ in 0..8 {
+            manners.failed("a", refresh, now);
+            // Of many who asked at once one counts.
+            manners.failed("a", refresh, now);
+            let until = manners.paused_until("a", now).unwrap();
+            pauses.push(until - now);
+            now = until;
+            assert_eq!(manners.paused_until("a", now), None);
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 480, 900, 900, 900].map(Duration::from_secs));
+        manners.answered("a");
+        manners.failed("a", refresh, now);
+        assert_eq!(manners.paused_until("a", now), Some(now + refresh));
     }
 
     #[test]

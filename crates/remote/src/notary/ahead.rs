@@ -1,0 +1,248 @@
+//! Repositories in use are looked at again before they are too old to be believed, so that reviews of known images wait for no server.
+//!
+//! This is a look like any other, and makes nothing last longer: what it brings counts from the moment at which its server was asked, what it finds
+//! wrong counts at once, and what it cannot find out leaves everything as it was.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+use super::ask::{Key, Terms};
+use super::kept::Slots;
+use super::{NotaryClient, Purpose};
+use crate::turns::Ticket;
+
+/// After which part of the time for which a repository is believed it is looked at again: a third is left for that.
+const AFTER: (u32, u32) = (2, 3);
+
+/// For how many times that time after a review last asked for it a repository is looked at ahead of need: some minutes.
+const IN_USE: u32 = 10;
+
+/// How many looks may be under way at once or wait for their turn, and how many of them for one namespace. Those that have turns are
+/// fewer, see [`crate::load::AHEAD`].
+const LOOKS: (usize, usize) = (256, 16);
+
+/// How many entries of the queue are looked at before others get hold of the slots again.
+const AT_ONCE: usize = 512;
+
+/// How long it takes to come back to what was put off since its namespace has too many looks already.
+const PUT_OFF: Duration = Duration::from_secs(1);
+
+/// How often it is seen what is due, at most and at least.
+const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// How a repository is looked at again.
+pub(crate) struct Again {
+    terms: Terms,
+    namespace: Arc<str>,
+    id: u64,
+    /// When; none while it is looked at.
+    at: Option<Instant>,
+}
+
+/// A repository that is to be looked at.
+pub(super) struct Due {
+    key: Arc<Key>,
+    terms: Terms,
+    namespace: Arc<str>,
+    /// When its server was asked last.
+    asked: Instant,
+    id: u64,
+}
+
+/// What is to be looked at again, and when.
+#[derive(Default)]
+pub(crate) struct Queue {
+    entries: BTreeMap<(Instant, u64), Arc<Key>>,
+    /// How many have ever been in it.
+    ids: u64,
+    /// How many looks are under way, by namespace.
+    looks: HashMap<Arc<str>, usize>,
+}
+
+impl Queue {
+    /// Forgets a repository.
+    pub(super) fn leave(&mut self, again: Option<&Again>) {
+        if let Some(&Again { id, at: Some(at), .. }) = again {
+            self.entries.remove(&(at, id));
+        }
+    }
+
+    fn has_room(&self, namespace: &str) -> bool {
+        self.looks.get(namespace).is_none_or(|looks| *looks < LOOKS.1)
+    }
+
+    fn begin(&mut self, namespace: &Arc<str>) {
+        *self.looks.entry(Arc::clone(namespace)).or_default() += 1;
+    }
+
+    fn end(&mut self, namespace: &str) {
+        if let Some(looks) = self.looks.get_mut(namespace) {
+            *looks -= 1;
+            if *looks == 0 {
+                self.looks.remove(namespace);
+            }
+        }
+    }
+}
+
+/// When a repository is to be looked at again whose server was asked at a moment, if that can be told.
+fn due(asked: Instant, refresh: Duration) -> Option<Instant> {
+    asked.checked_add(refresh / AFTER.1 * AFTER.0)
+}
+
+impl Slots {
+    /// Has a repository that was just verified looked at again in time, as whoever asked for it did. Pull secrets of a pod are not used for that: they
+    /// may have been deleted since. Where they are needed, reviews ask themselves.
+    pub(super) fn look_again(&mut self, key: &Arc<Key>, terms: &Terms, namespace: Arc<str>, refresh: Duration) {
+        let Some(slot) = self.by_key.get_mut(&**key) else { return };
+        let before = slot.again.take();
+        let (id, is_looked_at) = match &before {
+            Some(again) => (again.id, again.at.is_none()),
+            None => (self.queue.ids, false),
+        };
+        self.queue.ids += u64::from(before.is_none());
+        self.queue.leave(before.as_ref());
+        let at = slot.kept.as_ref().and_then(|kept| due(kept.asked, refresh));
+        let Some(at) = at.filter(|_| terms.login.is_empty() && !refresh.is_zero()) else { return };
+        // Who looks at it now comes back to it.
+        let at = (!is_looked_at).then_some(at);
+        if let Some(at) = at {
+            self.queue.entries.insert((at, id), Arc::clone(key));
+        }
+        slot.again = Some(Again { terms: terms.clone(), namespace, id, at });
+    }
+
+    /// What is due at a moment. `paused` says of a server until when it is not to be asked.
+    pub(super) fn take_due(
+        &mut self,
+        now: Instant,
+        refresh: Duration,
+        paused: impl Fn(&str) -> Option<Instant>,
+    ) -> Vec<Due> {
+        let (mut taken, queue) = (Vec::new(), &mut self.queue);
+        let under_way: usize = queue.looks.values().sum();
+        for _ in 0..AT_ONCE {
+            let Some(first) = queue.entries.first_entry().filter(|first| first.key().0 <= now) else { break };
+            if under_way + taken.len() >= LOOKS.0 {
+                break;
+            }
+            let ((_, id), key) = first.remove_entry();
+            let Some(slot) = self.by_key.get_mut(&*key) else { continue };
+            let in_use = now.saturating_duration_since(slot.used) < refresh.saturating_mul(IN_USE);
+            let (Some(kept), Some(again)) = (slot.kept.as_ref().filter(|_| in_use), &mut slot.again) else {
+                slot.again = None;
+                continue;
+            };
+            let later = due(kept.asked, refresh).filter(|at| *at > now);
+            let later = later.or_else(|| paused(&key.record.server));
+            again.at = later.or_else(|| (!queue.has_room(&again.namespace)).then(|| now + PUT_OFF));
+            if let Some(at) = again.at {
+                queue.entries.insert((at, id), key);
+                continue;
+            }
+            queue.begin(&again.namespace);
+            let (terms, namespace) = (again.terms.clone(), Arc::clone(&again.namespace));
+            taken.push(Due { key, terms, namespace, asked: kept.asked, id });
+        }
+        taken
+    }
+
+    /// A look came to its end. Comes back to the repository at a moment, or as soon as it is too old if there is none.
+    fn look_ended(&mut self, looked: &Due, at: Option<Instant>, refresh: Duration) {
+        self.queue.end(&looked.namespace);
+        let Some(slot) = self.by_key.get_mut(&*looked.key) else { return };
+        let Some(again) = slot.again.as_mut().filter(|again| again.id == looked.id) else { return };
+        let at = at.or_else(|| slot.kept.as_ref().and_then(|kept| due(kept.asked, refresh)));
+        let Some(at) = at.filter(|_| slot.kept.is_some()) else {
+            slot.again = None;
+            return;
+        };
+        again.at = Some(at);
+        self.queue.entries.insert((at, looked.id), Arc::clone(&looked.key));
+    }
+}
+
+impl NotaryClient {
+    /// Looks at repositories that are in use before they are too old, for ever. For a process that answers reviews all the time; nothing
+    /// comes of it where [`crate::Options::refresh`] is zero.
+    pub async fn keep_fresh(&self) {
+        let refresh = self.options.refresh;
+        if refresh.is_zero() {
+            return;
+        }
+        let mut ticks = tokio::time::interval((refresh / 30).clamp(TICKS.0, TICKS.1));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = JoinSet::new();
+        loop {
+            ticks.tick().await;
+            while looks.try_join_next().is_some() {}
+            for due in self.due(Instant::now()) {
+                let client = self.clone();
+                looks.spawn(async move { client.look_ahead(due).await });
+            }
+        }
+    }
+
+    /// What is due at a moment; each of it is then to be given to [`Self::look_ahead`].
+    fn due(&self, now: Instant) -> Vec<Due> {
+        self.slots().take_due(now, self.options.refresh, |server| self.manners.paused_until(server, now))
+    }
+
+    /// Looks at one repository, at its turn and if nobody else has done so meanwhile.
+    async fn look_ahead(&self, due: Due) {
+        let refresh = self.options.refresh;
+        let server = &due.key.record.server;
+        let turn = self.turns.ahead.take(&Ticket::new(&due.namespace, server)).await;
+        let at = match turn {
+            Err(_) => Some(Instant::now() + refresh),
+            Ok(_turn) => {
+                let is_paused = self.manners.paused_until(server, Instant::now());
+                match is_paused {
+                    Some(until) => Some(until),
+                    None => self.look_ahead_now(&due).await,
+                }
+            }
+        };
+        self.slots().look_ended(&due, at, refresh);
+    }
+
+    /// Gives when to come back to it where that is another moment than the usual one.
+    async fn look_ahead_now(&self, due: &Due) -> Option<Instant> {
+        let refresh = self.options.refresh;
+        let server = &due.key.record.server;
+        let (flight, _wanted) = {
+            let mut slots = self.slots();
+            let slot = slots.find(&due.key)?;
+            // Somebody else has looked, or looks now.
+            if slot.kept.as_ref().is_none_or(|kept| kept.asked != due.asked) {
+                return None;
+            }
+            if !slot.flights.is_empty() {
+                return Some(Instant::now() + refresh / AFTER.1);
+            }
+            let id = slots.next_flight();
+            let flight = self.start(&due.key, due.terms.clone(), Purpose::Ahead, id, &due.namespace);
+            let joined = (flight.outcome.clone(), Arc::clone(&flight.wanted));
+            slots.of(&due.key).flights.push(flight);
+            joined
+        };
+        let outcome = flight.await;
+        self.turns.count_ahead(outcome.as_ref().err());
+        let now = Instant::now();
+        match outcome {
+            Ok(_) => None,
+            Err(failure) if failure.is_of_the_server() => {
+                self.manners.failed(server, refresh, now);
+                self.manners.paused_until(server, now).or_else(|| now.checked_add(refresh))
+            }
+            Err(_) => now.checked_add(refresh),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
