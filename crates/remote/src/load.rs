@@ -9,9 +9,16 @@ use crate::turns::Turns;
 /// that do not answer take as long as a review has, and a namespace with many of those must not have all.
 pub(crate) const FLIGHTS: (usize, usize) = (256, 32);
 
+/// How many of these may be with one server: one that takes its time for each answer must leave some to the others, also within a
+/// namespace. A host is asked for less at once in any case.
+const FLIGHTS_OF_SERVER: (usize, usize) = (128, 24);
+
 /// How many images may be proven at once, and how many of them of one namespace: each takes some ten kilobytes for as long as it waits
 /// for a trust server.
 const PROOFS: (usize, usize) = (1024, 128);
+
+/// How many of these may wait for one server, for the same reason.
+const PROOFS_OF_SERVER: (usize, usize) = (512, 96);
 
 /// The most bytes that one update of one repository may bring in all: half more than the largest file that is read.
 pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
@@ -20,9 +27,15 @@ pub(crate) const MAX_UPDATE_BYTES: u64 = 48 << 20;
 /// takes some times that.
 const LARGE_FLIGHTS: (usize, usize) = (4, 1);
 
+/// How many of these may be with one server.
+const LARGE_FLIGHTS_OF_SERVER: (usize, usize) = (3, 1);
+
 /// How many repositories may be looked at ahead of need at once, and how many of them for one namespace: reviews have the rest of
 /// [`FLIGHTS`].
 pub(crate) const AHEAD: (usize, usize) = (8, 2);
+
+/// How many of these may be with one server.
+const AHEAD_OF_SERVER: (usize, usize) = (4, 2);
 
 /// Turns at everything of which there is little.
 pub(crate) struct AllTurns {
@@ -81,10 +94,10 @@ impl AllTurns {
     pub(crate) fn new(heavy: usize) -> Self {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Self {
-            flights: Turns::new(FLIGHTS.0, FLIGHTS.1),
-            proofs: Turns::new(PROOFS.0, PROOFS.1),
-            ahead: Turns::new(AHEAD.0, AHEAD.1),
-            large: Turns::new(LARGE_FLIGHTS.0, LARGE_FLIGHTS.1),
+            flights: Turns::with_servers(FLIGHTS, FLIGHTS_OF_SERVER),
+            proofs: Turns::with_servers(PROOFS, PROOFS_OF_SERVER),
+            ahead: Turns::with_servers(AHEAD, AHEAD_OF_SERVER),
+            large: Turns::with_servers(LARGE_FLIGHTS, LARGE_FLIGHTS_OF_SERVER),
             light: Turns::new(processors, processors),
             heavy: Turns::new(heavy, heavy),
             late: AtomicU64::new(0),

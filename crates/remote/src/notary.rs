@@ -201,12 +201,12 @@ impl NotaryClient {
         self.turns.light.take(&Ticket::new(namespace, "")).await
     }
 
-    /// Waits for a turn to prove an image of a namespace, until what is returned is dropped.
+    /// Waits for a turn to prove an image of a namespace by what a server has, until what is returned is dropped.
     ///
     /// # Errors
     /// Too many of the namespace wait already.
-    pub async fn proof(&self, namespace: &str) -> Result<impl Drop + Send + use<>, TooMany> {
-        let turn = self.turns.proofs.take(&Ticket::new(namespace, "")).await;
+    pub async fn proof(&self, namespace: &str, server: &str) -> Result<impl Drop + Send + use<>, TooMany> {
+        let turn = self.turns.proofs.take(&Ticket::new(namespace, server)).await;
         turn.inspect_err(|_| self.turns.count_late())
     }
 

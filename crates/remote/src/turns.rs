@@ -132,6 +132,8 @@ struct State {
     /// How many have asked for one.
     entries: u64,
     parties: HashMap<Arc<str>, Party>,
+    /// How many turns there are with each server, over all namespaces.
+    servers: HashMap<Arc<str>, usize>,
 }
 
 impl State {
@@ -141,13 +143,17 @@ impl State {
     }
 
     /// Who is next: the namespace, its server, and the one who waits.
-    fn next(&mut self, share: usize) -> Option<(Arc<str>, Arc<str>, oneshot::Sender<Turn>)> {
+    fn next(&mut self, shares: &Shares) -> Option<(Arc<str>, Arc<str>, oneshot::Sender<Turn>)> {
         let mut best: Option<(Order, Arc<str>, Arc<str>)> = None;
+        let servers = &self.servers;
+        let has_room = |server: &Arc<str>| servers.get(server).is_none_or(|has| *has < shares.server);
         self.parties.retain(|name, party| {
             party.servers.retain(|server, line| {
                 line.prune();
                 if let Some(first) = line.waiting.front()
-                    && party.account.has < share
+                    && party.account.has < shares.party
+                    && line.account.has < shares.server_of_party
+                    && has_room(server)
                 {
                     let order = (party.account, line.account, first.number);
                     if best.as_ref().is_none_or(|(best, ..)| order < *best) {
@@ -167,6 +173,7 @@ impl State {
         for account in [&mut party.account, &mut line.account] {
             *account = Account { has: account.has + 1, last: number };
         }
+        *self.servers.entry(Arc::clone(&server)).or_default() += 1;
         self.number = number;
         self.free -= 1;
         Some((name, server, sender))
@@ -174,6 +181,12 @@ impl State {
 
     fn give_back(&mut self, party: &Arc<str>, server: &Arc<str>) {
         self.free += 1;
+        if let Some(has) = self.servers.get_mut(server) {
+            *has -= 1;
+            if *has == 0 {
+                self.servers.remove(server);
+            }
+        }
         if let Some(party) = self.parties.get_mut(party) {
             party.account.has -= 1;
             if let Some(line) = party.servers.get_mut(server) {
@@ -197,10 +210,20 @@ impl State {
     }
 }
 
+/// How many turns there may be at once.
+#[derive(Debug)]
+struct Shares {
+    /// Of one namespace.
+    party: usize,
+    /// With one server.
+    server: usize,
+    /// With one server, of one namespace.
+    server_of_party: usize,
+}
+
 #[derive(Debug)]
 struct Shared {
-    /// How many of one namespace may have a turn at once.
-    share: usize,
+    shares: Shares,
     state: Mutex<State>,
 }
 
@@ -217,7 +240,7 @@ impl Shared {
                 if state.free == 0 {
                     return;
                 }
-                state.next(self.share)
+                state.next(&self.shares)
             };
             let Some((party, server, sender)) = next else {
                 return;
@@ -250,8 +273,15 @@ impl Drop for Turn {
 impl Turns {
     /// So many at once, and so many of one namespace.
     pub(crate) fn new(all: usize, share: usize) -> Self {
-        let state = State { free: all, number: 0, entries: 0, parties: HashMap::new() };
-        Self(Arc::new(Shared { share, state: Mutex::new(state) }))
+        Self::with_servers((all, share), (all, share))
+    }
+
+    /// So many at once, and so many of one namespace; and how many of each with one server. One that does not answer has them for as long as
+    /// anybody waits, and must not have all.
+    pub(crate) fn with_servers((all, party): (usize, usize), (server, server_of_party): (usize, usize)) -> Self {
+        let (parties, servers) = (HashMap::new(), HashMap::new());
+        let state = Mutex::new(State { free: all, number: 0, entries: 0, parties, servers });
+        Self(Arc::new(Shared { shares: Shares { party, server, server_of_party }, state }))
     }
 
     /// Waits for a turn.
@@ -347,6 +377,29 @@ mod tests {
         drop((other, greedy));
         drop(has);
         assert_eq!(turns.load(), (0, 0));
+    }
+
+    /// A server that keeps all its turns for ever leaves some for others, to a namespace that asks for nothing else too.
+    #[tokio::test]
+    async fn a_server_has_its_share() {
+        let turns = Turns::with_servers((8, 4), (6, 3));
+        let take = |party: &str, server: &str| {
+            let (turns, ticket) = (turns.clone(), Ticket::new(party, server));
+            async move { turns.take(&ticket).await.unwrap() }.boxed()
+        };
+        let mut asks: Vec<_> = (0..10).map(|_| take("a", "bad")).collect();
+        let of_a: Vec<_> = asks.iter_mut().filter_map(FutureExt::now_or_never).collect();
+        assert_eq!(of_a.len(), 3);
+        let good = take("a", "good").now_or_never();
+        assert!(good.is_some() && take("a", "good").now_or_never().is_none(), "the namespace has its share too");
+        let mut more: Vec<_> = ["b", "b", "c", "d"].map(|party| take(party, "bad")).into();
+        let others: Vec<_> = more.iter_mut().filter_map(FutureExt::now_or_never).collect();
+        assert_eq!(others.len(), 3);
+        assert!(take("e", "bad").now_or_never().is_none());
+        assert!(take("e", "good").now_or_never().is_some());
+        drop((asks, more, of_a, others, good));
+        assert!(take("e", "bad").now_or_never().is_some());
+        assert_eq!((turns.load(), turns.0.state().servers.len()), ((0, 0), 0));
     }
 
     #[tokio::test]

@@ -130,3 +130,27 @@ async fn names_that_an_address_would_change_are_not_asked_for() {
     }
     assert_eq!(server.requests.load(Ordering::SeqCst), 0);
 }
+
+/// A namespace that asks a server which never answers for more than it may ask for at all is answered where others answer.
+#[tokio::test]
+async fn a_server_that_hangs_leaves_turns_to_others() {
+    let (silent, good) =
+        (serve(Scenario::Silent).await, serve(Scenario::Files(Arc::new(Mutex::new(sound().build())))).await);
+    let client = client(options(LONG, None));
+    let (silent, address) = (TrustServer::parse(&silent.url).unwrap(), TrustServer::parse(&good.url).unwrap());
+    let hanging: Vec<_> = (0..200)
+        .map(|index| {
+            let (client, silent) = (client.clone(), silent.clone());
+            tokio::spawn(async move {
+                let _turn = client.proof("", silent.as_str()).await.unwrap();
+                ask(&client, &silent, &format!("registry.example.com/team/app{index}")).await
+            })
+        })
+        .collect();
+    while client.load().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    let _turn = client.proof("", address.as_str()).await.unwrap();
+    ask(&client, &address, GUN).await.unwrap();
+    assert!(hanging.iter().all(|hanging| !hanging.is_finished()));
+}

@@ -72,7 +72,7 @@ impl Search<'_> {
         if Instant::now() >= until {
             return Err(no_turn());
         }
-        let turn = tokio::time::timeout_at(until, self.notary.proof(self.namespace)).await;
+        let turn = tokio::time::timeout_at(until, self.notary.proof(self.namespace, &host)).await;
         let Ok(Ok(_turn)) = turn else { return Err(no_turn()) };
         // It is large, and only those that have a turn are to take room.
         let looked = Box::pin(self.look_for_signatures(ask, known));

@@ -136,7 +136,7 @@ impl Search<'_> {
         if Instant::now() >= until {
             return no_turn();
         }
-        let Ok(Ok(_turn)) = tokio::time::timeout_at(until, self.notary.proof(self.namespace)).await else {
+        let Ok(Ok(_turn)) = tokio::time::timeout_at(until, self.notary.proof(self.namespace, server)).await else {
             return no_turn();
         };
         // It is large, and only those that have a turn are to take room.
