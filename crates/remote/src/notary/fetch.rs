@@ -225,8 +225,8 @@ impl<'a> Fetcher<'a> {
         let mut shown = self.access.borrow().header.clone();
         // Unknown, with what the first file is shown, and with what that is let in with at last.
         for _ in 0..3 {
-            let request = Request::get(&url, GUESSED_BYTES).pinned(self.key.certificate.as_ref()).spare(pool);
-            let response = match self.http.send(request.authorization(shown.clone())).await {
+            let request = self.request(&url, shown.clone(), GUESSED_BYTES).spare(pool);
+            let response = match self.http.send(request).await {
                 Ok(response) => response,
                 Err(HttpError::Unreachable { .. } | HttpError::TimedOut { .. }) => return Guess::TooMuch,
                 Err(_) => return Guess::Nothing,
