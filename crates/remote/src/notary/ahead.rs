@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 
+use super::NotaryClient;
 use super::ask::{Key, Terms};
+use super::flight::Purpose;
 use super::kept::Slots;
-use super::{NotaryClient, Purpose};
 use crate::turns::Ticket;
 
 /// After which part of the time for which a repository is believed it is looked at again: a third is left for that.

@@ -8,6 +8,7 @@ use forge::{Files, Repo, digest_of};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::flight::HEAVY_BYTES;
 use super::*;
 use crate::connections::Connections;
 
