@@ -12,8 +12,11 @@ use tokio::time::MissedTickBehavior;
 
 use super::NotaryClient;
 use super::ask::{Key, Terms};
+use super::fetch::is_too_much;
 use super::flight::Purpose;
 use super::kept::Slots;
+use crate::failure::Failure;
+use crate::http::HttpError;
 use crate::turns::Ticket;
 
 /// After which part of the time for which a repository is believed it is looked at again: a third is left for that.
@@ -236,12 +239,25 @@ impl NotaryClient {
         let now = Instant::now();
         match outcome {
             Ok(_) => None,
-            Err(failure) if failure.is_of_the_server() => {
+            Err(failure) if is_of_all_repositories(&failure) => {
                 self.manners.failed(server, refresh, now);
                 self.manners.paused_until(server, now).or_else(|| now.checked_add(refresh))
             }
             Err(_) => now.checked_add(refresh),
         }
+    }
+}
+
+/// Whether a failure is likely to meet whichever repository of the server is asked for. Somebody may have one for which the server answers
+/// something odd: that must not keep the others from being looked at.
+fn is_of_all_repositories(failure: &Failure) -> bool {
+    match failure {
+        Failure::TimedOut { .. } => true,
+        Failure::Http(HttpError::Status { status, .. }) => is_too_much(*status),
+        Failure::Http(error) => {
+            matches!(error, HttpError::Unreachable { .. } | HttpError::TimedOut { .. } | HttpError::Tls { .. })
+        }
+        _ => false,
     }
 }
 

@@ -151,12 +151,11 @@ impl<'a> Fetcher<'a> {
         };
         let came = came.into_inner().unwrap_or_else(PoisonError::into_inner);
         let bears_it = came.len() == count && !came.iter().any(|guess| matches!(guess, Guess::TooMuch));
-        let failed = |failure: &Failure| match failure {
+        let again = needed.as_ref().is_err_and(|failure| match failure {
             Failure::Http(HttpError::Status { status, .. }) => is_too_much(*status),
             Failure::Http(HttpError::Unreachable { .. }) => true,
             _ => false,
-        };
-        let again = needed.as_ref().is_err_and(failed);
+        });
         if again || (needed.is_ok() && !bears_it) {
             self.manners.spare(server, Instant::now());
         }
@@ -195,7 +194,10 @@ impl<'a> Fetcher<'a> {
         let shown = self.access.borrow().header.clone();
         let mut response = send(shown.clone()).await?;
         if is_refusal(&response) {
-            self.manners.wanted_login(&self.key.record.server, Instant::now());
+            // What is forbidden says nothing of the server's other repositories.
+            if response.status == 401 {
+                self.manners.wanted_login(&self.key.record.server, Instant::now());
+            }
             let _turn = self.logging_in.lock().await;
             let newer = self.access.borrow().header.clone().filter(|header| Some(header) != shown.as_ref());
             if newer.is_some() {
@@ -291,7 +293,7 @@ fn is_refusal(response: &Response) -> bool {
 }
 
 /// Whether a server says by a status that it is asked for too much, or breaks down over it.
-fn is_too_much(status: u16) -> bool {
+pub(super) fn is_too_much(status: u16) -> bool {
     status == 429 || status >= 500
 }
 

@@ -9,7 +9,6 @@ use tokio::net::TcpListener;
 use super::*;
 use crate::connections::Connections;
 use crate::docker_config::DockerConfig;
-use crate::failure::Failure;
 use crate::http::HttpClient;
 use crate::login::Login;
 use crate::notary::seen::Outcome;
@@ -282,4 +281,16 @@ async fn what_is_dropped_is_not_looked_at() {
     let slots = client.slots();
     assert!(slots.queue.entries.is_empty() && slots.queue.looks.is_empty());
     assert_eq!(server.asked(), [""; 0]);
+}
+
+#[test]
+fn an_odd_answer_is_of_one_repository() {
+    let host = || "h:443".to_owned();
+    let status = |status| Failure::Http(HttpError::Status { host: host(), status, path: "/".into() });
+    for failure in [status(429), status(503), Failure::TimedOut { host: host() }] {
+        assert!(is_of_all_repositories(&failure), "{failure:?}");
+    }
+    for failure in [status(400), Failure::Http(HttpError::Busy { host: host() }), Failure::Abandoned { gun: host() }] {
+        assert!(!is_of_all_repositories(&failure), "{failure:?}");
+    }
 }
