@@ -273,8 +273,8 @@ impl Registrar {
     /// Whether the API server has dropped `matchConditions`, which is noted.
     fn dropped_conditions(&mut self, aim: &Aim, kind: &str, stored: &DynamicObject) -> bool {
         let is_without = |entry: &Entry| {
-            let found = entry.find(stored).and_then(|(_, stored)| stored[CONDITIONS].as_array());
-            entry.configuration == kind && aim.conditions(entry.about).is_some() && found.is_none_or(Vec::is_empty)
+            let found = entry.find(stored).map(|(_, stored)| stored[CONDITIONS].as_array().is_none_or(Vec::is_empty));
+            entry.configuration == kind && aim.conditions(entry.about).is_some() && found == Some(true)
         };
         let dropped = aim.has_conditions && ENTRIES.iter().any(is_without);
         if dropped {
