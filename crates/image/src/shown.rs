@@ -14,6 +14,10 @@ pub fn quoted(text: &str) -> String {
 /// A text without anything that a terminal would obey or that would break a line, and not too long.
 #[must_use]
 pub fn shown(text: &str) -> String {
+    // Almost all texts are plain, and each line of the log has some dozens.
+    if text.len() <= MAX_SHOWN && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     let mut out = String::new();
     for (count, character) in text.chars().enumerate() {
         if count == MAX_SHOWN {
