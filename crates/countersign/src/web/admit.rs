@@ -209,10 +209,14 @@ impl Reviewer {
         let body = {
             // As long as it comes, it is the client that is waited for.
             let _awaited = seat.map(|seat| seat.body(Instant::now()));
-            let reading = read_body(body, length, most, &room);
-            tokio::select! {
-                body = tokio::time::timeout(BODY_TIMEOUT, reading) => body.unwrap_or_else(|_| Err(late("in time"))),
-                () = room.lost() => Err(late("while others waited for the room that it takes")),
+            let mut reading = std::pin::pin!(read_body(body, length, most, &room));
+            // Most bodies are there already, and need no timer.
+            match reading.as_mut().now_or_never() {
+                Some(body) => body,
+                None => tokio::select! {
+                    body = tokio::time::timeout(BODY_TIMEOUT, reading) => body.unwrap_or_else(|_| Err(late("in time"))),
+                    () = room.lost() => Err(late("while others waited for the room that it takes")),
+                },
             }
         }?;
         let large = body.len() > SMALL;
