@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_policy::{Mode, PolicySet, SecretRef};
-use futures::future::BoxFuture;
+use futures::future::{self, BoxFuture};
 use thiserror::Error;
 
 use crate::metrics::Metrics;
@@ -154,12 +154,43 @@ pub(crate) trait Moment: Send + Sync {
     /// A secret; `None` if there is none of that name.
     fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>>;
 
+    /// The same without asking anybody; `None` where that would take asking.
+    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>>;
+
     /// The names of the pull secrets of a service account; none if there is no such account.
     fn account_pull_secrets<'a>(
         &'a self,
         namespace: &'a str,
         account: &'a str,
     ) -> BoxFuture<'a, Result<Vec<String>, SourceError>>;
+}
+
+/// A moment of which nothing is asked that is not at hand: whoever wants more waits for ever, and has begun nothing.
+pub(crate) struct AtHand<'a>(pub(crate) &'a dyn Moment);
+
+impl Moment for AtHand<'_> {
+    fn policies(&self) -> &PolicySet {
+        self.0.policies()
+    }
+
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
+        match self.secret_at_hand(secret) {
+            Some(found) => Box::pin(future::ready(Ok(found))),
+            None => Box::pin(future::pending()),
+        }
+    }
+
+    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+        self.0.secret_at_hand(secret)
+    }
+
+    fn account_pull_secrets<'a>(
+        &'a self,
+        _namespace: &'a str,
+        _account: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<String>, SourceError>> {
+        Box::pin(future::pending())
+    }
 }
 
 /// Where policies and secrets come from.

@@ -26,7 +26,7 @@ pub use self::ask::Ask;
 use self::ask::{Key, Terms};
 pub use self::commit::Committed;
 use self::flight::Purpose;
-use self::kept::{Flight, Slots};
+use self::kept::{Flight, Slot, Slots};
 use self::manners::Manners;
 use self::seen::Outcome;
 pub use self::seen::Seen;
@@ -222,23 +222,39 @@ impl NotaryClient {
         }
     }
 
+    /// The same repository if it is in memory and may be used without asking anybody, and without waiting for anything.
+    #[must_use]
+    pub fn at_hand(&self, ask: &Ask<'_>) -> Option<Seen> {
+        let key = Arc::new(Key::of(ask));
+        if self.options.state.is_some() && self.has_changed(&key) == Some(true) {
+            return None;
+        }
+        self.slots().find(&key).and_then(|slot| self.kept(slot, &key, ask))
+    }
+
+    /// What is kept in a slot, if it may be handed out to whoever asks.
+    fn kept(&self, slot: &mut Slot, key: &Arc<Key>, ask: &Ask<'_>) -> Option<Seen> {
+        let refresh = self.options.refresh;
+        let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
+        let may_see = self.options.sharing == Sharing::Everybody || slot.let_in.iter().any(let_in);
+        slot.used = Instant::now();
+        slot.party.get_or_insert_with(|| ask.namespace.into());
+        let kept = slot.kept.as_ref().filter(|kept| {
+            may_see
+                && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
+                && kept.repository.root().satisfies(ask.pins)
+        })?;
+        Some(slot.hand_out(key, kept, refresh, ask.pins))
+    }
+
     async fn ask(&self, ask: Ask<'_>) -> Outcome {
         let key = Arc::new(Key::of(&ask));
-        let refresh = self.options.refresh;
         self.look_at_record(&key).await?;
         let (flight, _wanted) = {
             let mut slots = self.slots();
             let slot = slots.of(&key);
-            let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
-            let may_see = self.options.sharing == Sharing::Everybody || slot.let_in.iter().any(let_in);
-            slot.used = Instant::now();
-            slot.party.get_or_insert_with(|| ask.namespace.into());
-            if let Some(kept) = &slot.kept
-                && may_see
-                && kept.is_within(ask.max_age.map_or(refresh, |age| age.min(refresh)))
-                && kept.repository.root().satisfies(ask.pins)
-            {
-                return Ok(slot.hand_out(&key, kept, refresh, ask.pins));
+            if let Some(seen) = self.kept(slot, &key, &ask) {
+                return Ok(seen);
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
             let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);

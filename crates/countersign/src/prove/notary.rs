@@ -6,12 +6,13 @@ use countersign_image::Wanted;
 use countersign_notary::{Proof as NotaryProof, Repository, RootPins, Signer, TrustServer};
 use countersign_policy::{DenialCause, Format, NotaryAsk, Proof, Refusal, SecretProblem, SecretRef};
 use countersign_remote::{Ask, Failure, Login, NamedBy, NotaryClient, PinnedCertificate, Seen, Sharing};
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Found, Search, named_by};
-use crate::source::{Moment, SecretData};
+use crate::source::{AtHand, Moment, SecretData};
 
 /// The member of a policy that pins the certificate of a trust server.
 pub(crate) const CERTIFICATE: &str = "trustServerCertificate";
@@ -132,6 +133,10 @@ impl Search<'_> {
     async fn in_turn(&self, ask: &NotaryAsk, wanted: &Wanted, until: Instant) -> Result<(NotaryProof, Seen), Refusal> {
         let server = ask.server.host_port();
         let no_turn = || Err(self.no_turn(Format::Notary, server));
+        // What is in memory takes nothing that there is little of.
+        if let Some(proven) = self.at_hand(ask, wanted) {
+            return Ok(proven);
+        }
         // Past its time a review of a thousand images does not stand in line a thousand times.
         if Instant::now() >= until {
             return no_turn();
@@ -152,6 +157,22 @@ impl Search<'_> {
             }
             Err(self.late(Format::Notary, server))
         })
+    }
+
+    /// What is proven by what is in memory and may be shown to everybody. That it proves nothing is for [`Self::look_up`] to say, which
+    /// asks again.
+    fn at_hand(&self, ask: &NotaryAsk, wanted: &Wanted) -> Option<(NotaryProof, Seen)> {
+        if self.notary.sharing() != Sharing::Everybody {
+            return None;
+        }
+        let known = AtHand(self.moment);
+        let demands = self.demands.of(&ask.policy, Demands::read(&known, ask)).now_or_never()?.ok()?;
+        let question =
+            Question { server: &ask.server, gun: &ask.gun, demands: demands.as_ref(), pinned_in: ask.pinned_in() };
+        let login = Login::none().at(named_by_in(ask, question.demands));
+        let seen = self.notary.at_hand(&question.ask(&login, self.namespace, None))?;
+        let proof = question.resolve(&seen, wanted, self.now).ok()?;
+        Some((proof, seen))
     }
 
     async fn look_up(&self, ask: &NotaryAsk, wanted: &Wanted) -> Result<(NotaryProof, Seen), Refusal> {

@@ -322,26 +322,31 @@ impl ClusterSource {
         &self.client
     }
 
-    /// A secret as it is now, or was a second ago.
-    ///
-    /// # Errors
-    /// The API server does not answer, or forbids it.
-    pub(crate) async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
+    /// A secret that is known without asking the API server; `None` where that would take asking.
+    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
         // It becomes part of an address, and there can be no such secret.
         if !cluster::is_object_name(&secret.name) {
-            return Ok(None);
+            return Some(None);
         }
         if secret.namespace == self.own_namespace {
             let found = lock(&self.own_secrets).as_ref().and_then(|secrets| secrets.get(&secret.name).cloned());
             // One that was made a moment ago may not have been told yet, so a missing one is asked for.
             if found.is_some() {
-                return Ok(found);
+                return Some(found);
             }
         }
         let fresh =
             |(read, data): &(Instant, Option<SecretData>)| (read.elapsed() < SECRET_FRESH).then(|| data.clone());
-        if let Some(data) = lock(&self.other_secrets).get(secret).and_then(fresh) {
-            return Ok(data);
+        lock(&self.other_secrets).get(secret).and_then(fresh)
+    }
+
+    /// A secret as it is now, or was a second ago.
+    ///
+    /// # Errors
+    /// The API server does not answer, or forbids it.
+    pub(crate) async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
+        if let Some(found) = self.secret_at_hand(secret) {
+            return Ok(found);
         }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
         let found = cluster::in_time(api.get_opt(&secret.name)).await;
@@ -413,6 +418,10 @@ impl Moment for ClusterMoment {
 
     fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
         Box::pin(self.source.read_secret(secret))
+    }
+
+    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+        self.source.secret_at_hand(secret)
     }
 
     fn account_pull_secrets<'a>(

@@ -101,6 +101,10 @@ impl Moment for Loaded {
         Box::pin(async move { Ok(found) })
     }
 
+    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+        Some(self.secrets.get(secret).cloned())
+    }
+
     fn account_pull_secrets<'a>(
         &'a self,
         namespace: &'a str,
