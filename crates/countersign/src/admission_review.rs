@@ -6,9 +6,10 @@ use std::borrow::Cow;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde::de::{SeqAccess, Visitor};
+use countersign_image::shown;
+use countersign_json::skim::{Kind, Skim, Unexpected};
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use thiserror::Error;
 
 /// How many bytes a name in a review may have. Those of objects have 253 at most; users' names come from certificates and tokens.
@@ -43,53 +44,30 @@ pub enum ReviewError {
     TooLong(&'static str),
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Envelope<'a> {
-    #[serde(default)]
-    api_version: String,
-    #[serde(default)]
-    kind: String,
-    #[serde(borrow)]
-    request: Option<Request<'a>>,
-}
-
 /// What is to be admitted, and who asks.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default)]
 pub struct Request<'a> {
     /// To be repeated in the answer.
-    #[serde(default)]
     pub uid: String,
     /// The kind of the object.
-    #[serde(default)]
     pub kind: GroupVersionKind,
     /// The resource that is asked for.
-    #[serde(default)]
     pub resource: GroupVersionResource,
     /// `ephemeralcontainers`, `status`, `scale`, or empty.
-    #[serde(default)]
     pub sub_resource: Option<String>,
     /// Empty where the API server makes the name.
-    #[serde(default)]
     pub name: Option<String>,
     /// Empty for objects of the cluster.
-    #[serde(default)]
     pub namespace: Option<String>,
     /// `CREATE`, `UPDATE`, `DELETE` or `CONNECT`.
-    #[serde(default)]
     pub operation: String,
     /// Who asks, as the API server authenticated them.
-    #[serde(default)]
     pub user_info: UserInfo,
-    /// The object as it would be.
-    #[serde(borrow, default)]
-    pub object: Option<&'a RawValue>,
-    /// The object as it is, of an UPDATE or DELETE.
-    #[serde(borrow, default)]
-    pub old_object: Option<&'a RawValue>,
+    /// The text of the object as it would be.
+    pub object: Option<&'a str>,
+    /// The text of the object as it is, of an UPDATE or DELETE.
+    pub old_object: Option<&'a str>,
     /// Whether nothing is to be kept.
-    #[serde(default)]
     pub dry_run: Option<bool>,
 }
 
@@ -163,6 +141,92 @@ fn groups<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Strin
     deserializer.deserialize_any(Groups)
 }
 
+/// A review as it is written. Objects are passed over, and read by whoever knows what counts in them.
+#[derive(Default)]
+struct Envelope<'a> {
+    api_version: String,
+    kind: String,
+    request: Option<Request<'a>>,
+}
+
+/// Calls for each member of an object, which must stand once if it is taken: `take` says whether it is.
+fn each<'a>(
+    json: &mut Skim<'a>,
+    mut take: impl FnMut(&str, &mut Skim<'a>) -> Result<bool, String>,
+) -> Result<(), String> {
+    let told = |problem: Unexpected| problem.to_string();
+    json.enter(Kind::Object).map_err(told)?;
+    let mut taken: Vec<Cow<'a, str>> = Vec::new();
+    let mut first = true;
+    while let Some(name) = json.member(first).map_err(told)? {
+        first = false;
+        if taken.contains(&name) {
+            return Err(format!("the member {} stands twice", shown(&name)));
+        }
+        if take(&name, json)? {
+            taken.push(name);
+        } else {
+            json.value().map_err(told)?;
+        }
+    }
+    Ok(())
+}
+
+/// The next value, which is small.
+fn small<T: DeserializeOwned>(json: &mut Skim<'_>) -> Result<T, String> {
+    let text = json.value().map_err(|problem| problem.to_string())?;
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
+
+/// The text of the next value, unless it is null.
+fn object<'a>(json: &mut Skim<'a>) -> Result<Option<&'a str>, String> {
+    let text = json.value().map_err(|problem| problem.to_string())?;
+    Ok(Some(text).filter(|text| *text != "null"))
+}
+
+impl<'a> Envelope<'a> {
+    fn read(body: &'a [u8]) -> Result<Self, String> {
+        let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
+        let (mut json, mut envelope) = (Skim::new(text), Self::default());
+        each(&mut json, |name, json| {
+            match name {
+                "apiVersion" => envelope.api_version = small(json)?,
+                "kind" => envelope.kind = small(json)?,
+                "request" if json.kind() == Ok(Kind::Null) => return Ok(false),
+                "request" => envelope.request = Some(Request::read(json)?),
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        json.end().map_err(|problem| problem.to_string())?;
+        Ok(envelope)
+    }
+}
+
+impl<'a> Request<'a> {
+    fn read(json: &mut Skim<'a>) -> Result<Self, String> {
+        let mut request = Self::default();
+        each(json, |name, json| {
+            match name {
+                "uid" => request.uid = small(json)?,
+                "kind" => request.kind = small(json)?,
+                "resource" => request.resource = small(json)?,
+                "subResource" => request.sub_resource = small(json)?,
+                "name" => request.name = small(json)?,
+                "namespace" => request.namespace = small(json)?,
+                "operation" => request.operation = small(json)?,
+                "userInfo" => request.user_info = small(json)?,
+                "object" => request.object = object(json)?,
+                "oldObject" => request.old_object = object(json)?,
+                "dryRun" => request.dry_run = small(json)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })?;
+        Ok(request)
+    }
+}
+
 impl Request<'_> {
     /// The request without its objects, which may be large.
     #[must_use]
@@ -197,8 +261,7 @@ impl<'a> Review<'a> {
     /// # Errors
     /// Anything that is no review of a version that we speak.
     pub fn parse(body: &'a [u8]) -> Result<Self, ReviewError> {
-        let envelope: Envelope<'a> =
-            serde_json::from_slice(body).map_err(|error| ReviewError::Malformed(error.to_string()))?;
+        let envelope = Envelope::read(body).map_err(ReviewError::Malformed)?;
         let api_version = match (envelope.api_version.as_str(), envelope.kind.as_str()) {
             ("admission.k8s.io/v1", "AdmissionReview") => "admission.k8s.io/v1",
             ("admission.k8s.io/v1beta1", "AdmissionReview") => "admission.k8s.io/v1beta1",
@@ -320,7 +383,7 @@ mod tests {
     #[test]
     fn answers_repeat_uid_and_version() {
         let review = Review::parse(BODY.as_bytes()).unwrap();
-        assert_eq!(review.request.object.map(RawValue::get), Some(r#"{"a":1}"#));
+        assert_eq!(review.request.object, Some(r#"{"a":1}"#));
         let allowed: serde_json::Value = serde_json::from_slice(&review.answer(&Answer::default())).unwrap();
         let expected = serde_json::json!({"apiVersion": "admission.k8s.io/v1beta1", "kind": "AdmissionReview",
             "response": {"uid": "u1", "allowed": true}});

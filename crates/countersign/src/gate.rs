@@ -11,7 +11,6 @@ use countersign_policy::{
     Workload, patch,
 };
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::admission_review::{Answer, Request};
@@ -241,10 +240,10 @@ impl Gate {
     }
 
     /// The images of an object of a request.
-    fn reading(&self, request: &Request<'_>, object: Option<&RawValue>) -> Result<Reading, String> {
+    fn reading(&self, request: &Request<'_>, object: Option<&str>) -> Result<Reading, String> {
         let kind = shown(&request.kind.kind);
         let object = object.ok_or_else(|| format!("the review of a {kind} has no object"))?;
-        Reading::of(&self.kinds, &request.kind.group, &request.kind.kind, object.get())
+        Reading::of(&self.kinds, &request.kind.group, &request.kind.kind, object)
             .map_err(|error| format!("the images of the {kind} cannot be told: {}", shown(&error)))
     }
 

@@ -4,12 +4,10 @@
 //! is bounded, and once the images are found the rest is dropped too.
 
 use std::borrow::Cow;
-use std::cell::Cell;
-use std::fmt;
 
+use countersign_json::skim::{Kind, Skim, Unexpected};
 use countersign_policy::{Kinds, Workload};
-use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde_json::{Map, Value};
 
 use crate::break_glass::ANNOTATION;
 
@@ -48,121 +46,67 @@ struct Reader<'a> {
     /// Which members are built; `None` for all.
     members: Option<&'a dyn Fn(&str) -> bool>,
     /// How many more values may be built.
-    left: Cell<usize>,
+    left: usize,
     /// Whether long texts are cut.
     cuts: bool,
 }
 
-impl Reader<'_> {
-    fn spend<E: Error>(&self) -> Result<(), E> {
-        let left =
-            self.left.get().checked_sub(1).ok_or_else(|| E::custom("it has more parts than any sound object"))?;
-        self.left.set(left);
-        Ok(())
-    }
+/// How deep what is built may nest. What is passed over may be deeper.
+const MAX_DEPTH: usize = 128;
 
-    fn text(&self, text: &str) -> String {
+impl Reader<'_> {
+    fn text(&self, text: Cow<'_, str>) -> String {
         if !self.cuts || text.len() <= MAX_TEXT {
-            return text.to_owned();
+            return text.into_owned();
         }
         let begin = &text[..text.floor_char_boundary(MAX_TEXT)];
         format!("{begin}… (sha256 {})", countersign_image::Sha256::of(text.as_bytes()).hex())
     }
-}
 
-impl<'de> DeserializeSeed<'de> for &Reader<'_> {
-    type Value = Value;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.spend()?;
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for &Reader<'_> {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(value.into())
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
-        Ok(Number::from_f64(value).map_or(Value::Null, Value::Number))
-    }
-
-    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(self.text(value)))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut list = Vec::new();
-        while let Some(item) = items.next_element_seed(self)? {
-            list.push(item);
+    /// Builds the next value.
+    fn value(&mut self, json: &mut Skim<'_>, depth: usize) -> Result<Value, String> {
+        self.left = self.left.checked_sub(1).ok_or("it has more parts than any sound object")?;
+        if depth > MAX_DEPTH {
+            return Err("it is nested too deeply".to_owned());
         }
-        Ok(Value::Array(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some(name) = members.next_key_seed(Name(self))? {
-            match name {
-                Some(name) => {
-                    let value = members.next_value_seed(self)?;
-                    object.insert(name, value);
+        let told = |problem: Unexpected| problem.to_string();
+        let kind = json.kind().map_err(told)?;
+        Ok(match kind {
+            Kind::Text => Value::String(self.text(json.string().map_err(told)?)),
+            Kind::Array => {
+                json.enter(kind).map_err(told)?;
+                let mut list = Vec::new();
+                while json.item(list.is_empty()).map_err(told)? {
+                    list.push(self.value(json, depth + 1)?);
                 }
-                None => {
-                    members.next_value::<IgnoredAny>()?;
-                }
+                Value::Array(list)
             }
-        }
-        Ok(Value::Object(object))
+            Kind::Object => {
+                json.enter(kind).map_err(told)?;
+                let (mut object, mut first) = (Map::new(), true);
+                while let Some(name) = json.member(first).map_err(told)? {
+                    first = false;
+                    if self.members.is_none_or(|members| members(&name)) {
+                        let name = self.text(name);
+                        let value = self.value(json, depth + 1)?;
+                        object.insert(name, value);
+                    } else {
+                        json.value().map_err(told)?;
+                    }
+                }
+                Value::Object(object)
+            }
+            Kind::Null | Kind::Bool | Kind::Number => {
+                serde_json::from_str(json.value().map_err(told)?).map_err(|error| error.to_string())?
+            }
+        })
     }
 }
 
-/// The name of a member, if it is built.
-struct Name<'a, 'r>(&'a Reader<'r>);
-
-impl<'de> DeserializeSeed<'de> for Name<'_, '_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Name<'_, '_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a member")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
-        let built = self.0.members.is_none_or(|members| members(name));
-        Ok(built.then(|| self.0.text(name)))
-    }
-}
-
-fn read(json: &str, reader: &Reader<'_>) -> Result<Value, String> {
-    let mut deserializer = serde_json::Deserializer::from_str(json);
-    let value = reader.deserialize(&mut deserializer).map_err(|error| error.to_string())?;
-    deserializer.end().map_err(|error| error.to_string())?;
+fn read(json: &str, mut reader: Reader<'_>) -> Result<Value, String> {
+    let mut json = Skim::new(json);
+    let value = reader.value(&mut json, 0)?;
+    json.end().map_err(|problem| problem.to_string())?;
     Ok(value)
 }
 
@@ -171,7 +115,7 @@ fn read(json: &str, reader: &Reader<'_>) -> Result<Value, String> {
 /// # Errors
 /// What is no JSON, or has more than 131 072 values.
 pub(crate) fn read_all(json: &str) -> Result<Value, String> {
-    read(json, &Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: false })
+    read(json, Reader { members: None, left: MAX_VALUES_OF_ALL, cuts: false })
 }
 
 /// Reads members of these names alone, wherever they stand below one another, within bounds.
@@ -180,7 +124,7 @@ pub(crate) fn read_all(json: &str) -> Result<Value, String> {
 /// What is no JSON, or has too many values.
 pub(crate) fn read_members(json: &str, names: &[&str]) -> Result<Value, String> {
     let members = |name: &str| names.contains(&name);
-    read(json, &Reader { members: Some(&members), left: Cell::new(MAX_VALUES), cuts: true })
+    read(json, Reader { members: Some(&members), left: MAX_VALUES, cuts: true })
 }
 
 /// The images of an object, and what tells its owner.
@@ -200,11 +144,11 @@ pub(crate) fn read_kept(kinds: &Kinds, group: &str, kind: &str, json: &str) -> R
     let of_use = |name: &str| is_of_use(kinds, name);
     // Of a revision everything is looked at, as its controller lays all of it over the workload.
     let reader = if countersign_policy::is_revision(group, kind) {
-        Reader { members: None, left: Cell::new(MAX_VALUES_OF_ALL), cuts: true }
+        Reader { members: None, left: MAX_VALUES_OF_ALL, cuts: true }
     } else {
-        Reader { members: Some(&of_use), left: Cell::new(MAX_VALUES), cuts: true }
+        Reader { members: Some(&of_use), left: MAX_VALUES, cuts: true }
     };
-    read(json, &reader)
+    read(json, reader)
 }
 
 impl Reading {
@@ -241,12 +185,10 @@ fn size_of_value(value: &Value) -> usize {
 
 /// Whether somebody looks at a member of this name. Those that differ from it in their case are looked at too: to be refused.
 fn is_of_use(kinds: &Kinds, name: &str) -> bool {
-    let lower: Cow<'_, str> =
-        if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() };
-    kinds.looks_at(&lower)
+    kinds.looks_at(name)
         || name == MIRROR
         || name == ANNOTATION
-        || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(&lower))
+        || IDENTITY.iter().any(|identity| identity.eq_ignore_ascii_case(name))
 }
 
 /// The part of an object that tells its owner.

@@ -4,6 +4,8 @@
 //! as they were written, and bytes that are not UTF-8 must become what Go makes of them, or signatures over such
 //! strings would not verify.
 
+pub mod skim;
+
 use std::borrow::Cow;
 use std::fmt;
 

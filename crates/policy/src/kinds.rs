@@ -1,6 +1,6 @@
 //! Which kinds of objects hold a pod spec, and where: the one table of what is reviewed.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde_json::Value;
 use thiserror::Error;
@@ -34,8 +34,8 @@ pub enum KindError {
 #[derive(Debug, Clone)]
 pub struct Kinds {
     further: HashMap<(String, String), String>,
-    /// The names of all members that are looked at, in lower case: each member of each object is looked up here.
-    members: HashSet<String>,
+    /// The names of all members that are looked at, in lower case, by their length: each member of each object is looked up here.
+    members: Vec<Vec<String>>,
 }
 
 /// The kind that keeps former pod templates of a `StatefulSet`, from which its controller makes pods again: `apps`.
@@ -104,7 +104,19 @@ impl Kinds {
     pub fn known() -> Self {
         let pointers = KNOWN_KINDS.iter().map(|known| known.pod_spec).chain(USUAL);
         let names = pointers.flat_map(|pointer| pointer.split('/')).chain(READ).chain(["metadata"]);
-        Self { further: HashMap::new(), members: names.map(str::to_ascii_lowercase).collect() }
+        let mut kinds = Self { further: HashMap::new(), members: Vec::new() };
+        names.for_each(|name| kinds.look_at(name));
+        kinds
+    }
+
+    fn look_at(&mut self, name: &str) {
+        if self.looks_at(name) {
+            return;
+        }
+        if self.members.len() <= name.len() {
+            self.members.resize(name.len() + 1, Vec::new());
+        }
+        self.members[name.len()].push(name.to_ascii_lowercase());
     }
 
     /// Adds a kind with the JSON pointer to its pod template (`/spec/template`).
@@ -122,16 +134,17 @@ impl Kinds {
         if self.is_known(group, kind) || kind.is_empty() {
             return Err(KindError::Known { kind: kind.to_owned() });
         }
-        self.members.extend(pod_template.split('/').map(str::to_ascii_lowercase));
+        pod_template.split('/').for_each(|name| self.look_at(name));
         self.further.insert((group.to_owned(), kind.to_owned()), format!("{pod_template}/spec"));
         Ok(())
     }
 
-    /// Whether [`Self::workload`] looks at members of this name, given in lower case; in an object that is no revision
+    /// Whether [`Self::workload`] looks at members of this name, in whatever case; in an object that is no revision
     /// (see [`is_revision`]) it looks at no others.
     #[must_use]
-    pub fn looks_at(&self, lower: &str) -> bool {
-        self.members.contains(lower)
+    pub fn looks_at(&self, name: &str) -> bool {
+        let same = self.members.get(name.len());
+        same.is_some_and(|names| names.iter().any(|known| known.eq_ignore_ascii_case(name)))
     }
 
     /// Whether the kind is one whose pod spec we know where to find.

@@ -198,10 +198,7 @@ async fn review_all(gate: &Gate, documents: Vec<Document>, namespace: &str) -> V
 
 /// Asks the gate as if somebody created the object; nothing for one that holds no images.
 async fn judge(gate: &Gate, document: &Document, namespace: &str) -> Option<Result<Verdict, String>> {
-    let object = match serde_json::value::to_raw_value(&document.value) {
-        Ok(object) => object,
-        Err(error) => return Some(Err(error.to_string())),
-    };
+    let object = document.value.to_string();
     let (group, version) = group_version(document);
     let request = Request {
         kind: GroupVersionKind { group, version, kind: document.text_of("/kind").to_owned() },

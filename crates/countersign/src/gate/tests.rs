@@ -136,7 +136,7 @@ impl Default for Case {
 /// What the gate answers: the outcome, and whether the request is admitted.
 async fn ask(gate: &Gate, call: impl Into<Call>, case: &Case) -> (String, Answer) {
     let call = call.into();
-    let raw = |value: &Value| (!value.is_null()).then(|| serde_json::value::to_raw_value(value).unwrap());
+    let raw = |value: &Value| (!value.is_null()).then(|| value.to_string());
     let (object, old) = (raw(&case.object), raw(&case.old));
     let request = Request {
         uid: "1".to_owned(),

@@ -14,7 +14,6 @@ use axum::routing::post;
 use countersign_policy::DenialCause;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
-use serde_json::value::RawValue;
 use tokio::sync::Semaphore;
 use tracing::{error, warn};
 
@@ -282,7 +281,7 @@ fn review_policy(request: &Request<'_>) -> Result<Vec<String>, String> {
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
         return Ok(Vec::new());
     }
-    let read = |object: Option<&RawValue>| object.map(|object| reading::read_all(object.get())).transpose();
+    let read = |object: Option<&str>| object.map(|object| reading::read_all(object)).transpose();
     let object = read(request.object).map_err(|problem| format!("the policy cannot be read: {problem}"))?;
     policy_review::review_write(&object.unwrap_or_default(), read(request.old_object).unwrap_or_default().as_ref())
 }

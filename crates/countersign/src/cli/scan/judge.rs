@@ -104,7 +104,7 @@ impl Judged {
 }
 
 /// The request of somebody who creates an object. Nothing is written down for it.
-fn request<'a>(head: &Head, object: Option<&'a RawValue>) -> Request<'a> {
+fn request<'a>(head: &Head, object: Option<&'a str>) -> Request<'a> {
     let kind = &head.kind;
     Request {
         kind: GroupVersionKind { group: kind.group.clone(), version: kind.version.clone(), kind: kind.name.clone() },
@@ -123,7 +123,7 @@ fn request<'a>(head: &Head, object: Option<&'a RawValue>) -> Request<'a> {
 /// What is no JSON.
 pub(super) fn submitted(gate: &Gate, head: &Head, json: &str) -> Result<Submitted, String> {
     let object: &RawValue = serde_json::from_str(json).map_err(|error| error.to_string())?;
-    Ok(gate.read(&request(head, Some(object))))
+    Ok(gate.read(&request(head, Some(object.get()))))
 }
 
 /// An object, and those of its images that are to be judged.
