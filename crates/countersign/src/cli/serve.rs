@@ -62,7 +62,7 @@ pub(crate) fn run(args: Args, quiet: bool, verbose: bool) -> anyhow::Result<u8> 
     let default = if quiet { LogLevel::Warn } else { LogLevel::Debug };
     settings.log_level = settings.log_level.or((quiet || verbose).then_some(default));
     let config = settings.resolve()?;
-    telemetry::start_logging(config.log_format, config.log_level);
+    let _log = telemetry::start_logging(config.log_format, config.log_level)?;
     clients::runtime()?.block_on(serve(config))?;
     Ok(exit::OK)
 }
