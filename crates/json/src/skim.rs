@@ -141,7 +141,9 @@ impl<'a> Skim<'a> {
         let begin = self.at;
         if self.pass_string()? {
             let text = &self.text[begin..self.at];
-            return serde_json::from_str(text).map(Cow::Owned).map_err(|_| Unexpected { expected: "a text", offset: begin });
+            return serde_json::from_str(text)
+                .map(Cow::Owned)
+                .map_err(|_| Unexpected { expected: "a text", offset: begin });
         }
         Ok(Cow::Borrowed(&self.text[begin + 1..self.at - 1]))
     }
@@ -336,16 +338,54 @@ mod tests {
     #[test]
     fn what_is_passed_over_is_json() {
         let sound = [
-            "null", " true ", "false", "0", "-1.5e+10", "1E3", "\"\"", "\"a\\u00e9\\n\\\"b\"", "[]", "{}", "[1, [2], {}]",
-            "{\"a\": {\"b\": [null, \"}\"]}, \"c\" : 1 }", "\"0123456\\\\\"", "\"é€😀\"",
+            "null",
+            " true ",
+            "false",
+            "0",
+            "-1.5e+10",
+            "1E3",
+            "\"\"",
+            "\"a\\u00e9\\n\\\"b\"",
+            "[]",
+            "{}",
+            "[1, [2], {}]",
+            "{\"a\": {\"b\": [null, \"}\"]}, \"c\" : 1 }",
+            "\"0123456\\\\\"",
+            "\"é€😀\"",
         ];
         for text in sound {
             assert_eq!(passed(text), Ok(text.trim()), "{text}");
             assert!(serde_json::from_str::<Value>(text).is_ok(), "{text}");
         }
         let broken = [
-            "", "nul", "tru", "01", "-", "1.", "1e", "\"", "\"a\nb\"", "\"\\x\"", "\"\\u12g4\"", "\"\\u12\"", "[", "[1", "[1,]", "[1 2]",
-            "[}", "{", "{]", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "{a:1}", "{1:1}", "1 2", "]", ",", "\"01234567\u{1}\"",
+            "",
+            "nul",
+            "tru",
+            "01",
+            "-",
+            "1.",
+            "1e",
+            "\"",
+            "\"a\nb\"",
+            "\"\\x\"",
+            "\"\\u12g4\"",
+            "\"\\u12\"",
+            "[",
+            "[1",
+            "[1,]",
+            "[1 2]",
+            "[}",
+            "{",
+            "{]",
+            "{\"a\"}",
+            "{\"a\":}",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "1 2",
+            "]",
+            ",",
+            "\"01234567\u{1}\"",
         ];
         for text in broken {
             assert!(passed(text).is_err(), "{text}");
