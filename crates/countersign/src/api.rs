@@ -70,7 +70,7 @@ pub(crate) struct Converted {
     pub warnings: Vec<PolicyFault>,
 }
 
-/// How many entries a policy may have: each image is compared with all of them. The largest policies seen have some hundreds.
+/// How many entries a policy may have. The largest policies seen have some hundreds.
 const MAX_ENTRIES: usize = 2000;
 
 /// The members of a policy's root. `status` is the cluster's.

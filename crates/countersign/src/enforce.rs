@@ -235,7 +235,7 @@ impl Engine {
         let policies = moment.policies();
         let within = Within { namespace: job.namespace, mode: job.mode, now: now.as_second() };
         let plan = |images| plan(policies, within, images, &self.defaults);
-        let piece = (MATCHES_AT_ONCE / policies.entries(job.namespace).max(1)).max(1);
+        let piece = (MATCHES_AT_ONCE / policies.compared(job.namespace).max(1)).max(1);
         if job.images.len() <= piece {
             return Ok(plan(job.images));
         }

@@ -61,6 +61,15 @@ pub struct Pattern {
     digest: Option<Digest>,
 }
 
+/// What can be told of a text that matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape<'a> {
+    /// It is this.
+    Exactly(&'a str),
+    /// It begins with the one and ends with the other, which may overlap in it.
+    Between(&'a str, &'a str),
+}
+
 /// How exactly an entry names an image: the greater of two wins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Specificity {
@@ -144,11 +153,11 @@ impl Pattern {
     #[must_use]
     pub fn specificity(&self) -> Specificity {
         let parts = self.repository.iter().flat_map(|(host, path)| [host, path]).chain(&self.tag);
-        let one_repository = self.exact_repository().is_some();
+        let one_repository = self.is_one_repository();
         let exact = one_repository && parts.clone().all(|glob| !glob.has_wildcard());
         // The slash between host and path, and the signs before tag and digest, are characters of the name too.
         let signs = usize::from(self.repository.is_some()) + usize::from(self.tag.is_some());
-        let digest = self.digest.as_ref().map_or(0, |digest| digest.to_string().chars().count() + 1);
+        let digest = self.digest.as_ref().map_or(0, |digest| digest.algorithm().len() + digest.hex().len() + 2);
         Specificity { one_repository, literal: parts.map(Glob::literal).sum::<usize>() + signs + digest, exact }
     }
 
@@ -160,11 +169,15 @@ impl Pattern {
             .is_some_and(|(host, _)| host.0.len() > 1 && host.0.ends_with('*') && !host.0.ends_with(":*"))
     }
 
-    /// The repository, if the entry names exactly one: what an index can look it up by.
+    /// Whether the entry names exactly one repository.
+    fn is_one_repository(&self) -> bool {
+        self.repository.as_ref().is_some_and(|(host, path)| !host.has_wildcard() && !path.has_wildcard())
+    }
+
+    /// What can be told of host and path of all that the entry matches; nothing, if it matches every image.
     #[must_use]
-    pub(crate) fn exact_repository(&self) -> Option<String> {
-        let (host, path) = self.repository.as_ref()?;
-        (!host.has_wildcard() && !path.has_wildcard()).then(|| format!("{host}/{path}"))
+    pub(crate) fn shape(&self) -> Option<(Shape<'_>, Shape<'_>)> {
+        self.repository.as_ref().map(|(host, path)| (host.shape(), path.shape()))
     }
 
     /// The name in its normalised form: two entries with equal ones are the same.
@@ -270,6 +283,13 @@ impl Glob {
 
     fn is_anything(&self) -> bool {
         self.0 == "*"
+    }
+
+    fn shape(&self) -> Shape<'_> {
+        match (self.0.split_once('*'), self.0.rsplit_once('*')) {
+            (Some((before, _)), Some((_, behind))) => Shape::Between(before, behind),
+            _ => Shape::Exactly(&self.0),
+        }
     }
 
     fn literal(&self) -> usize {

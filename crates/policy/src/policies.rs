@@ -1,11 +1,14 @@
 //! The policies of a moment: which entry applies to an image, and why; an entry for some tags that checks nothing is not about digests.
 
-use std::cmp::Ordering;
+mod index;
+mod scope;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use countersign_image::ImageReference;
 
+use self::scope::{MAX_ENTRIES_OF_NAMESPACE, Scope};
 use crate::mode::Mode;
 use crate::pattern::Pattern;
 use crate::proof_policy::ProofPolicy;
@@ -131,38 +134,12 @@ impl Check {
     }
 }
 
-/// How many entries all policies of one namespace may have together: five policies of the greatest length. To find the one
-/// that applies, each is compared with each image, and who may write policies must not take a processor for themselves.
-pub(crate) const MAX_ENTRIES_OF_NAMESPACE: usize = 10_000;
-
 /// All policies of a moment, ready to be asked.
 #[derive(Debug, Clone, Default)]
 pub struct PolicySet {
-    namespaces: HashMap<String, Scope>,
-    cluster: Scope,
+    namespaces: HashMap<String, Arc<Scope>>,
+    cluster: Arc<Scope>,
     count: usize,
-}
-
-/// The policies that count together.
-#[derive(Debug, Clone, Default)]
-struct Scope {
-    policies: Vec<Arc<Policy>>,
-    /// Entries that name exactly one repository, by that repository.
-    exact: HashMap<String, Vec<Place>>,
-    /// All other entries.
-    wild: Vec<Place>,
-    /// The first policy that cannot be used, if there is one.
-    unusable: Option<usize>,
-    /// How many entries there are.
-    entries: usize,
-    /// Why none of the policies can be used, if there are too many entries.
-    too_many: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Place {
-    policy: usize,
-    entry: usize,
 }
 
 /// An entry, and where it stands.
@@ -234,37 +211,53 @@ impl PolicySet {
     /// Takes the policies, in whatever order they come: it never decides anything.
     #[must_use]
     pub fn new(policies: impl IntoIterator<Item = Policy>) -> Self {
-        let mut set = Self::default();
-        for policy in policies {
-            set.count += 1;
-            let scope = match &policy.kind {
-                PolicyKind::Image { namespace } => set.namespaces.entry(namespace.clone()).or_default(),
-                PolicyKind::Cluster => &mut set.cluster,
-            };
-            scope.policies.push(Arc::new(policy));
-        }
-        set.namespaces.values_mut().chain([&mut set.cluster]).for_each(Scope::index);
-        for scope in set.namespaces.values_mut().filter(|scope| scope.entries > MAX_ENTRIES_OF_NAMESPACE) {
-            scope.too_many = Some(format!(
-                "all policies of its namespace have {} entries together, and {MAX_ENTRIES_OF_NAMESPACE} are the limit; put several names into one with `*`, or delete some",
-                scope.entries
-            ));
-        }
-        set
+        Self::default().followed_by(policies.into_iter().map(Arc::new))
     }
 
-    /// How many entries count in a namespace: what it takes to find the one that applies to an image.
+    /// The set of these policies, which may be the set's own: what was made of those of a namespace, or of the cluster, is used
+    /// again where all of them are the same.
     #[must_use]
-    pub fn entries(&self, namespace: &str) -> usize {
-        self.namespaces.get(namespace).unwrap_or(&self.cluster).entries
+    pub fn followed_by(&self, policies: impl IntoIterator<Item = Arc<Policy>>) -> Self {
+        let (mut namespaces, mut cluster, mut count) = (HashMap::<&str, Vec<_>>::new(), Vec::new(), 0);
+        let policies: Vec<_> = policies.into_iter().collect();
+        for policy in &policies {
+            count += 1;
+            match &policy.kind {
+                PolicyKind::Image { namespace } => namespaces.entry(namespace).or_default().push(Arc::clone(policy)),
+                PolicyKind::Cluster => cluster.push(Arc::clone(policy)),
+            }
+        }
+        let scope = |before: Option<&Arc<Scope>>, policies: Vec<_>, max_entries| match before {
+            Some(before) if before.is_of(&policies) => Arc::clone(before),
+            _ => Arc::new(Scope::new(policies, max_entries)),
+        };
+        let of_namespace = |(namespace, policies): (&str, _)| {
+            let scope = scope(self.namespaces.get(namespace), policies, MAX_ENTRIES_OF_NAMESPACE);
+            (namespace.to_owned(), scope)
+        };
+        Self {
+            namespaces: namespaces.into_iter().map(of_namespace).collect(),
+            cluster: scope(Some(&self.cluster), cluster, usize::MAX),
+            count,
+        }
+    }
+
+    /// With how many entries an image in a namespace is compared at most, to find the one that applies.
+    #[must_use]
+    pub fn compared(&self, namespace: &str) -> usize {
+        self.scope(namespace).compared()
+    }
+
+    fn scope(&self, namespace: &str) -> &Scope {
+        self.namespaces.get(namespace).unwrap_or(&self.cluster)
     }
 
     /// The strictest mode that an image in a namespace may fall under, where it cannot be told under which: `mode` is that of entries
     /// that say nothing.
     #[must_use]
     pub fn strictest(&self, namespace: &str, mode: Mode) -> Mode {
-        let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
-        scope.policies.iter().filter_map(|policy| policy.strictest).fold(mode, Mode::max)
+        let policies = self.scope(namespace).policies();
+        policies.iter().filter_map(|policy| policy.strictest).fold(mode, Mode::max)
     }
 
     /// How many policies there are.
@@ -281,7 +274,7 @@ impl PolicySet {
 
     /// All policies.
     pub fn policies(&self) -> impl Iterator<Item = &Policy> {
-        self.namespaces.values().chain([&self.cluster]).flat_map(|scope| scope.policies.iter().map(AsRef::as_ref))
+        self.namespaces.values().chain([&self.cluster]).flat_map(|scope| scope.policies()).map(AsRef::as_ref)
     }
 
     /// Which entry applies to an image in a namespace: of the namespace's own policies if it has any, else of the cluster's; the
@@ -294,7 +287,7 @@ impl PolicySet {
         if let Some(unusable) = scope.unusable() {
             return unusable;
         }
-        match scope.matches(image, mode).min_by(Match::rank) {
+        match scope.first(image, mode) {
             Some(best) => Applies::Entry(best),
             None if own.is_some() => Applies::NotInNamespace,
             None if self.count == 0 => Applies::NoPolicies,
@@ -305,56 +298,12 @@ impl PolicySet {
     /// All entries that match an image in a namespace, the one that applies first. `mode` is that of entries that say nothing.
     #[must_use]
     pub fn matching(&self, namespace: &str, image: &ImageReference, mode: Mode) -> Vec<Match<'_>> {
-        let scope = self.namespaces.get(namespace).unwrap_or(&self.cluster);
-        let mut matches: Vec<_> = scope.matches(image, mode).collect();
-        matches.sort_by(Match::rank);
-        matches
+        self.scope(namespace).all(image, mode)
     }
 }
 
-impl Match<'_> {
-    /// Which of two applies.
-    fn rank(&self, other: &Self) -> Ordering {
-        let exact = || other.entry.pattern.specificity().cmp(&self.entry.pattern.specificity());
-        exact().then_with(|| self.policy.name.cmp(&other.policy.name)).then(self.index.cmp(&other.index))
-    }
-}
-
-impl Scope {
-    fn index(&mut self) {
-        // Policies of equal names cannot exist in a cluster, but in files: then their content decides, not their order.
-        self.policies.sort_by_cached_key(|policy| (policy.name.clone(), format!("{policy:?}")));
-        self.unusable = self.policies.iter().position(|policy| policy.unusable.is_some());
-        self.entries = self.policies.iter().map(|policy| policy.entries.len()).sum();
-        for (policy, entries) in self.policies.iter().map(|policy| &policy.entries).enumerate() {
-            for (entry, pattern) in entries.iter().map(|entry| &entry.pattern).enumerate() {
-                let place = Place { policy, entry };
-                match pattern.exact_repository() {
-                    Some(repository) => self.exact.entry(repository).or_default().push(place),
-                    None => self.wild.push(place),
-                }
-            }
-        }
-    }
-
-    /// The policy because of which none can be used, if there is one.
-    fn unusable(&self) -> Option<Applies<'_>> {
-        if let (Some(too_many), Some(first)) = (&self.too_many, self.policies.first()) {
-            return Some(Applies::Unusable(first, too_many));
-        }
-        let policy = self.policies.get(self.unusable?)?;
-        Some(Applies::Unusable(policy, policy.unusable.as_deref()?))
-    }
-
-    fn matches(&self, image: &ImageReference, mode: Mode) -> impl Iterator<Item = Match<'_>> {
-        let exact = self.exact.get(&format!("{}/{}", image.matched_host(), image.matched_path()));
-        let found = |place: &Place| {
-            let policy = self.policies[place.policy].as_ref();
-            Match { policy, index: place.entry, entry: &policy.entries[place.entry] }
-        };
-        exact.into_iter().flatten().chain(&self.wild).map(found).filter(move |found| found.entry.matches(image, mode))
-    }
-}
+#[cfg(test)]
+mod reference;
 
 #[cfg(test)]
 mod tests {
@@ -405,7 +354,7 @@ mod tests {
         };
         let set = with(MAX_ENTRIES_OF_NAMESPACE - 1);
         assert!(answer(&set, "greedy", "h.io/x").starts_with("ImagePolicy one"));
-        assert_eq!((set.entries("greedy"), set.entries("other")), (MAX_ENTRIES_OF_NAMESPACE, 1));
+        assert_eq!((set.compared("greedy"), set.compared("other")), (2, 1));
         let set = with(MAX_ENTRIES_OF_NAMESPACE);
         assert!(answer(&set, "greedy", "h.io/x").contains("10001 entries together, and 10000 are the limit"));
         assert!(answer(&set, "other", "h.io/x").starts_with("ClusterImagePolicy all"));
