@@ -440,27 +440,57 @@ pub(crate) fn read_texts(path: &Path, names: Names) -> Result<Vec<Text>, Documen
         let opened = fs::File::open(&file).map_err(|error| unreadable(&file, &error))?;
         let text = Text::read(shown(&file.display().to_string()), opened)?;
         documents += text.documents.len();
-        if documents > MAX_DOCUMENTS {
-            let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
-            return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
-        }
+        check_count(path, documents)?;
         texts.push(text);
     }
     Ok(texts)
 }
 
+/// Whether so many documents are read of a path.
+///
+/// # Errors
+/// They are too many.
+pub(crate) fn check_count(path: &Path, documents: usize) -> Result<(), DocumentError> {
+    if documents <= MAX_DOCUMENTS {
+        return Ok(());
+    }
+    let limit = format!("more than {MAX_DOCUMENTS} documents; give fewer at once");
+    Err(DocumentError::TooLarge { path: path.display().to_string(), limit })
+}
+
+/// All bytes of a file.
+///
+/// # Errors
+/// It cannot be read, or is larger than what is read.
+pub(crate) fn bytes(file: &Path) -> Result<Vec<u8>, DocumentError> {
+    let opened = fs::File::open(file).map_err(|error| unreadable(file, &error))?;
+    read_bytes(file, opened)
+}
+
+/// The documents of a file with these bytes.
+///
+/// # Errors
+/// The first document that cannot be read.
+pub(crate) fn of_bytes(file: &Path, bytes: &[u8]) -> Result<Vec<Document>, DocumentError> {
+    Ok(Text::read(shown(&file.display().to_string()), bytes)?.documents)
+}
+
 /// All of a text, or an error.
 fn read_text(path: &Path, from: impl std::io::Read) -> Result<String, DocumentError> {
+    String::from_utf8(read_bytes(path, from)?).map_err(|error| DocumentError::Unreadable {
+        path: path.display().to_string(),
+        cause: format!("it is not UTF-8: {}", error.utf8_error()),
+    })
+}
+
+fn read_bytes(path: &Path, from: impl std::io::Read) -> Result<Vec<u8>, DocumentError> {
     let mut bytes = Vec::new();
     from.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|error| unreadable(path, &error))?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let limit = format!("more than {} MiB; split it into several files", MAX_FILE_BYTES >> 20);
         return Err(DocumentError::TooLarge { path: path.display().to_string(), limit });
     }
-    String::from_utf8(bytes).map_err(|error| DocumentError::Unreadable {
-        path: path.display().to_string(),
-        cause: format!("it is not UTF-8: {}", error.utf8_error()),
-    })
+    Ok(bytes)
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> DocumentError {

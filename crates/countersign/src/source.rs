@@ -5,9 +5,12 @@ pub(crate) mod definitions;
 pub(crate) mod files;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use countersign_policy::{Mode, PolicySet, SecretRef};
+use countersign_cosign::Key;
+use countersign_notary::{RootPins, Signer};
+use countersign_policy::{Mode, PolicySet, Refusal, SecretRef};
+use countersign_remote::DockerConfig;
 use futures::future::{self, BoxFuture};
 use thiserror::Error;
 
@@ -17,11 +20,35 @@ use crate::metrics::Metrics;
 const KEYS: [&str; 3] = ["name", "publicKey", "cosign.pub"];
 
 /// What is read of a secret that a policy or a workload names. Never shown: it may hold whatever a secret has.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Default)]
 pub struct SecretData {
     values: BTreeMap<&'static str, Vec<u8>>,
     pull: Option<PullData>,
+    /// What it was taken for so far.
+    pub(crate) taken: Taken,
 }
+
+/// What a secret was taken for. To parse keys takes longer than the rest of a review, so it is done once for as long as the secret stays
+/// as it is: whoever reads another one makes another [`SecretData`].
+#[derive(Default)]
+pub(crate) struct Taken {
+    /// For a signer on a trust server.
+    pub(crate) signer: OnceLock<Result<Signer, Refusal>>,
+    /// For a root key.
+    pub(crate) pins: OnceLock<Result<RootPins, Refusal>>,
+    /// For a key of cosign.
+    pub(crate) cosign: OnceLock<Result<Key, Refusal>>,
+    /// For credentials.
+    pub(crate) login: OnceLock<Result<Arc<DockerConfig>, String>>,
+}
+
+impl PartialEq for SecretData {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.values, &self.pull) == (&other.values, &other.pull)
+    }
+}
+
+impl Eq for SecretData {}
 
 /// The data of a pull secret, by its type.
 #[derive(Clone, PartialEq, Eq)]
@@ -101,18 +128,18 @@ impl SecretData {
         self.values.get(key).map(Vec::as_slice).filter(|value| !value.trim_ascii().is_empty())
     }
 
-    /// How many bytes it takes, with its place.
+    /// About how many bytes it takes, with its place and with what it is taken for: a key or a list of logins has no more than its text.
     #[must_use]
     pub fn size(&self) -> usize {
         let pull = self.pull.as_ref().map_or(0, PullData::size);
-        size_of::<Self>() + 256 + pull + self.values.values().map(Vec::len).sum::<usize>()
+        size_of::<Self>() + 256 + 2 * (pull + self.values.values().map(Vec::len).sum::<usize>())
     }
 }
 
 impl std::fmt::Debug for SecretData {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let keys: Vec<_> = self.values.keys().collect();
-        f.debug_struct("SecretData").field("keys", &keys).field("pull", &self.pull.is_some()).finish()
+        f.debug_struct("SecretData").field("keys", &keys).field("pull", &self.pull.is_some()).finish_non_exhaustive()
     }
 }
 
@@ -152,10 +179,13 @@ pub(crate) trait Moment: Send + Sync {
     fn policies(&self) -> &PolicySet;
 
     /// A secret; `None` if there is none of that name.
-    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>>;
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<Arc<SecretData>>, SourceError>>;
 
-    /// The same without asking anybody; `None` where that would take asking.
-    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>>;
+    /// The same, without asking anybody.
+    ///
+    /// # Errors
+    /// It would take asking.
+    fn secret_at_hand(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, NotAtHand>;
 
     /// The names of the pull secrets of a service account; none if there is no such account.
     fn account_pull_secrets<'a>(
@@ -165,6 +195,10 @@ pub(crate) trait Moment: Send + Sync {
     ) -> BoxFuture<'a, Result<Vec<String>, SourceError>>;
 }
 
+/// To tell something, somebody would have to be asked.
+#[derive(Debug)]
+pub(crate) struct NotAtHand;
+
 /// A moment of which nothing is asked that is not at hand: whoever wants more waits for ever, and has begun nothing.
 pub(crate) struct AtHand<'a>(pub(crate) &'a dyn Moment);
 
@@ -173,14 +207,14 @@ impl Moment for AtHand<'_> {
         self.0.policies()
     }
 
-    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<Arc<SecretData>>, SourceError>> {
         match self.secret_at_hand(secret) {
-            Some(found) => Box::pin(future::ready(Ok(found))),
-            None => Box::pin(future::pending()),
+            Ok(found) => Box::pin(future::ready(Ok(found))),
+            Err(NotAtHand) => Box::pin(future::pending()),
         }
     }
 
-    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+    fn secret_at_hand(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, NotAtHand> {
         self.0.secret_at_hand(secret)
     }
 

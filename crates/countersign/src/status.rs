@@ -67,7 +67,7 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
         let problem = match source.read_secret(&secret).await {
             // Nothing is known of it now; what was said before stays until something is.
             Err(_) => continue,
-            Ok(data) => check_secret(&secret, purpose, data.as_ref()).err(),
+            Ok(data) => check_secret(&secret, purpose, data.as_deref()).err(),
         };
         if let Some(problem) = problem {
             problems.push(format!("secret {name} in namespace {namespace}: {}", short(&problem)));

@@ -192,7 +192,7 @@ pub(crate) async fn read_demand(moment: &dyn Moment, ask: &CosignAsk) -> Result<
     for secret in ask.signer_secrets() {
         let data =
             moment.secret(&secret).await.map_err(|error| undecided(DenialCause::PoliciesUnknown, error.to_string()))?;
-        keys.push(read_key(&secret, data.as_ref())?);
+        keys.push(read_key(&secret, data.as_deref())?);
     }
     let policy = &ask.policy;
     keys.extend(policy.keys.iter().cloned());
@@ -205,8 +205,13 @@ pub(crate) async fn read_demand(moment: &dyn Moment, ask: &CosignAsk) -> Result<
 /// # Errors
 /// A secret that is not there, or is incomplete or of no use.
 pub(crate) fn read_key(secret: &SecretRef, data: Option<&SecretData>) -> Result<Key, Refusal> {
+    let not_found = || Refusal::SignerSecret { secret: secret.clone(), problem: SecretProblem::NotFound };
+    let data = data.ok_or_else(not_found)?;
+    data.taken.cosign.get_or_init(|| key(secret, data)).clone()
+}
+
+fn key(secret: &SecretRef, data: &SecretData) -> Result<Key, Refusal> {
     let problem = |problem| Refusal::SignerSecret { secret: secret.clone(), problem };
-    let data = data.ok_or_else(|| problem(SecretProblem::NotFound))?;
     let name = match data.name() {
         None => secret.name.as_str(),
         // One that came from a file usually ends in a line feed.

@@ -1,5 +1,6 @@
 //! Docker Content Trust: what a trust server has signed of an image, asked at the namespace's turn and within the review's time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_image::Wanted;
@@ -42,7 +43,7 @@ impl Demands {
     pub(crate) async fn read(moment: &dyn Moment, ask: &NotaryAsk) -> Result<Self, Refusal> {
         let mut signers = Vec::new();
         for secret in ask.signer_secrets() {
-            signers.push(read_signer(&secret, read_secret(moment, &secret).await?.as_ref())?);
+            signers.push(read_signer(&secret, read_secret(moment, &secret).await?.as_deref())?);
         }
         let mut pins = RootPins::none();
         for key in &ask.policy.root_keys {
@@ -50,7 +51,7 @@ impl Demands {
         }
         for secret in ask.root_secrets() {
             let data = read_secret(moment, &secret).await?;
-            pins.extend(read_pin(&secret, data.as_ref())?);
+            pins.extend(read_pin(&secret, data.as_deref())?);
         }
         let certificate =
             ask.policy.server_certificate.as_deref().map(|pem| PinnedCertificate::parse(pem, CERTIFICATE)).transpose();
@@ -244,7 +245,7 @@ pub(crate) fn named_by_in(ask: &NotaryAsk, demands: &Demands) -> NamedBy {
 ///
 /// # Errors
 /// It cannot be told now.
-async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<SecretData>, Refusal> {
+async fn read_secret(moment: &dyn Moment, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, Refusal> {
     moment.secret(secret).await.map_err(|error| undecided(DenialCause::PoliciesUnknown, error.to_string()))
 }
 
@@ -277,6 +278,10 @@ fn problem(secret: &SecretRef, problem: SecretProblem) -> Refusal {
 /// A secret that is not there, or is incomplete or of no use.
 pub(crate) fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Result<Signer, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    data.taken.signer.get_or_init(|| signer(secret, data)).clone()
+}
+
+fn signer(secret: &SecretRef, data: &SecretData) -> Result<Signer, Refusal> {
     let name = data.name().ok_or_else(|| problem(secret, SecretProblem::NoName))?;
     let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
     // A name that came from a file usually ends in a line feed.
@@ -290,6 +295,10 @@ pub(crate) fn read_signer(secret: &SecretRef, data: Option<&SecretData>) -> Resu
 /// A secret that is not there, or holds no key.
 pub(super) fn read_pin(secret: &SecretRef, data: Option<&SecretData>) -> Result<RootPins, Refusal> {
     let data = data.ok_or_else(|| problem(secret, SecretProblem::NotFound))?;
+    data.taken.pins.get_or_init(|| pin(secret, data)).clone()
+}
+
+fn pin(secret: &SecretRef, data: &SecretData) -> Result<RootPins, Refusal> {
     let key = data.public_key().ok_or_else(|| problem(secret, SecretProblem::NoPublicKey))?;
     let bad = || Refusal::RootKey { origin: format!("secret {}", secret.name) };
     let mut pins = RootPins::none();

@@ -8,7 +8,7 @@ use countersign_remote::{DockerConfig, Login};
 use tokio::sync::OnceCell;
 use tracing::warn;
 
-use crate::source::{Moment, PullData, SecretData};
+use crate::source::{Moment, PullData};
 
 /// How many pull secrets of one workload are tried.
 const MAX_PULL_SECRETS: usize = 16;
@@ -54,17 +54,15 @@ impl<'a> PullSecrets<'a> {
         for name in names {
             let secret = SecretRef { namespace: self.namespace.to_owned(), name: name.clone() };
             let read = match self.moment.secret(&secret).await {
-                Ok(data) => match data.as_ref().and_then(SecretData::pull) {
-                    Some(data) if data.size() > left => {
+                Ok(None) => continue,
+                Ok(Some(data)) => match data.pull() {
+                    Some(pull) if pull.size() > left => {
                         warn!(namespace = self.namespace, secret = ?shown(name), "a pull secret is left out: those of one workload are too long together");
                         continue;
                     }
-                    Some(data) => {
-                        left -= data.size();
-                        match data {
-                            PullData::Config(text) => DockerConfig::parse(text),
-                            PullData::Legacy(text) => DockerConfig::parse_legacy(text),
-                        }
+                    Some(pull) => {
+                        left -= pull.size();
+                        data.taken.login.get_or_init(|| parse(pull)).clone()
                     }
                     None => continue,
                 },
@@ -74,14 +72,22 @@ impl<'a> PullSecrets<'a> {
                 }
             };
             match read {
-                Ok(config) => configs.push(Arc::new(config)),
+                Ok(config) => configs.push(config),
                 Err(problem) => {
-                    warn!(namespace = self.namespace, secret = ?shown(name), problem = ?problem.to_string(), "a pull secret is left out");
+                    warn!(namespace = self.namespace, secret = ?shown(name), problem = ?problem, "a pull secret is left out");
                 }
             }
         }
         Login::with(configs)
     }
+}
+
+fn parse(pull: &PullData) -> Result<Arc<DockerConfig>, String> {
+    let config = match pull {
+        PullData::Config(text) => DockerConfig::parse(text),
+        PullData::Legacy(text) => DockerConfig::parse_legacy(text),
+    };
+    config.map(Arc::new).map_err(|problem| problem.to_string())
 }
 
 #[cfg(test)]

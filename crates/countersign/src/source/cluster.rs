@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::definitions::{self, CURE};
-use super::{Moment, SecretData, Source, SourceError};
+use super::{Moment, NotAtHand, SecretData, Source, SourceError};
 use crate::api::{self, GROUP, Problem};
 use crate::cluster::{self, MAX_BLIND, News};
 use crate::metrics::{Metrics, SharedMetrics};
@@ -30,9 +30,12 @@ use crate::metrics::{Metrics, SharedMetrics};
 /// For how long a secret of another namespace is not read again: a burst of pods costs one request.
 const SECRET_FRESH: Duration = Duration::from_secs(1);
 
-/// How many bytes of secrets of other namespaces are kept for that long. Those that sign have a kilobyte, those that pull some
-/// more; what is larger than all of it is read each time.
-const MAX_SECRET_BYTES: usize = 8 << 20;
+/// For how long one is kept so that its keys need not be parsed again, if it is read again and is the same.
+const SECRET_KEPT: Duration = Duration::from_secs(60);
+
+/// How many bytes of secrets of other namespaces are kept for that long, with what is made of them. Those that sign have a kilobyte, those
+/// that pull some more; what is larger than all of it is read each time.
+const MAX_SECRET_BYTES: usize = 16 << 20;
 
 /// How often the definitions are looked at: they change with an upgrade.
 const DEFINITIONS_AGAIN: Duration = Duration::from_secs(60);
@@ -59,10 +62,10 @@ pub(crate) async fn list_policies(client: &Client) -> Result<Vec<(PolicyKind, Dy
 }
 
 /// A policy as the cluster has it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct StoredPolicy {
     /// What the engine makes of it.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// What is wrong with it.
     pub problems: Vec<Problem>,
     /// Its `metadata.generation`.
@@ -89,7 +92,7 @@ enum Sight {
 #[derive(Debug)]
 struct Followed {
     sight: Sight,
-    policies: HashMap<(Option<String>, String), StoredPolicy>,
+    policies: HashMap<(Option<String>, String), Arc<StoredPolicy>>,
 }
 
 /// A cluster that is followed.
@@ -105,8 +108,9 @@ pub(crate) struct ClusterSource {
     /// When this began.
     began: Instant,
     /// The secrets of the own namespace, while they can be followed.
-    own_secrets: Mutex<Option<HashMap<String, SecretData>>>,
-    other_secrets: Mutex<HashMap<SecretRef, (Instant, Option<SecretData>)>>,
+    own_secrets: Mutex<Option<HashMap<String, Arc<SecretData>>>>,
+    /// When each was read, and what it was.
+    other_secrets: Mutex<HashMap<SecretRef, (Instant, Arc<SecretData>)>>,
     /// Which kinds have a definition that drops what it does not know.
     prunes: Mutex<[bool; 2]>,
     /// Told when a policy or a secret changes.
@@ -171,10 +175,18 @@ impl ClusterSource {
                     info!(kind, count = objects.len(), "policies are followed");
                 }
                 followed.sight = Sight::Clear;
-                followed.policies = objects.iter().map(|object| (key(object), read(index, object))).collect();
+                let before = std::mem::take(&mut followed.policies);
+                let read = |object: &DynamicObject| {
+                    let key = key(object);
+                    let stored = read(index, object, before.get(&key));
+                    (key, stored)
+                };
+                followed.policies = objects.iter().map(read).collect();
             }
             News::Applied(object) => {
-                followed.policies.insert(key(&object), read(index, &object));
+                let key = key(&object);
+                let stored = read(index, &object, followed.policies.get(&key));
+                followed.policies.insert(key, stored);
             }
             News::Deleted(object) => {
                 followed.policies.remove(&key(&object));
@@ -202,7 +214,7 @@ impl ClusterSource {
         // Both kinds must be known: without the namespaces' own policies the cluster's would decide for them.
         if kinds.iter().all(|followed| matches!(followed.sight, Sight::Clear | Sight::Blind(..))) {
             let policies = kinds.iter().flat_map(|followed| followed.policies.values());
-            let set = PolicySet::new(policies.map(|stored| stored.policy.clone()));
+            let set = self.set.load().followed_by(policies.map(|stored| Arc::clone(&stored.policy)));
             if kinds.iter().all(|followed| followed.sight == Sight::Clear) {
                 self.metrics.policies_loaded();
             }
@@ -216,10 +228,20 @@ impl ClusterSource {
     fn secrets_news(&self, news: News<Secret>) {
         let mut secrets = lock(&self.own_secrets);
         match news {
-            News::All(objects) => *secrets = Some(objects.into_iter().map(secret_data).collect()),
+            News::All(objects) => {
+                let before = secrets.take().unwrap_or_default();
+                let data = |object| {
+                    let (name, data) = secret_data(object);
+                    let data = same_or(before.get(&name), data);
+                    (name, data)
+                };
+                *secrets = Some(objects.into_iter().map(data).collect());
+            }
             News::Applied(object) => {
                 let (name, data) = secret_data(object);
-                secrets.get_or_insert_default().insert(name, data);
+                let secrets = secrets.get_or_insert_default();
+                let data = same_or(secrets.get(&name), data);
+                secrets.insert(name, data);
             }
             News::Deleted(object) => {
                 let (name, _) = secret_data(object);
@@ -307,7 +329,7 @@ impl ClusterSource {
 
     /// All policies, with what is wrong with them.
     #[must_use]
-    pub(crate) fn stored(&self) -> Vec<StoredPolicy> {
+    pub(crate) fn stored(&self) -> Vec<Arc<StoredPolicy>> {
         lock(&self.kinds).iter().flat_map(|followed| followed.policies.values().cloned()).collect()
     }
 
@@ -322,45 +344,54 @@ impl ClusterSource {
         &self.client
     }
 
-    /// A secret that is known without asking the API server; `None` where that would take asking.
-    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+    /// A secret that is known without asking the API server.
+    ///
+    /// # Errors
+    /// It would take asking.
+    fn secret_at_hand(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, NotAtHand> {
         // It becomes part of an address, and there can be no such secret.
         if !cluster::is_object_name(&secret.name) {
-            return Some(None);
+            return Ok(None);
         }
         if secret.namespace == self.own_namespace {
             let found = lock(&self.own_secrets).as_ref().and_then(|secrets| secrets.get(&secret.name).cloned());
             // One that was made a moment ago may not have been told yet, so a missing one is asked for.
             if found.is_some() {
-                return Some(found);
+                return Ok(found);
             }
         }
-        let fresh =
-            |(read, data): &(Instant, Option<SecretData>)| (read.elapsed() < SECRET_FRESH).then(|| data.clone());
-        lock(&self.other_secrets).get(secret).and_then(fresh)
+        let other = lock(&self.other_secrets);
+        let fresh = other.get(secret).filter(|(read, _)| read.elapsed() < SECRET_FRESH);
+        fresh.map(|(_, data)| Some(Arc::clone(data))).ok_or(NotAtHand)
     }
 
     /// A secret as it is now, or was a second ago.
     ///
     /// # Errors
     /// The API server does not answer, or forbids it.
-    pub(crate) async fn read_secret(&self, secret: &SecretRef) -> Result<Option<SecretData>, SourceError> {
-        if let Some(found) = self.secret_at_hand(secret) {
+    pub(crate) async fn read_secret(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, SourceError> {
+        if let Ok(found) = self.secret_at_hand(secret) {
             return Ok(found);
         }
         let api: Api<Secret> = Api::namespaced(self.client.clone(), &secret.namespace);
         let found = cluster::in_time(api.get_opt(&secret.name)).await;
         let found = found.map_err(|(_, cause)| SourceError::Secret { secret: secret.clone(), cause })?;
-        let data = found.map(|found| secret_data(found).1);
         let mut secrets = lock(&self.other_secrets);
-        secrets.retain(|_, (read, _)| read.elapsed() < SECRET_FRESH);
-        let size = |data: &Option<SecretData>| data.as_ref().map_or(0, SecretData::size);
-        let kept: usize = secrets.values().map(|(_, data)| size(data)).sum();
+        let before = secrets.remove(secret).map(|(_, data)| data);
         // What is not there may be made any moment, and whoever made it does not want to wait.
-        if data.is_some() && kept + size(&data) <= MAX_SECRET_BYTES {
-            secrets.insert(secret.clone(), (Instant::now(), data.clone()));
+        let Some(found) = found else { return Ok(None) };
+        let data = same_or(before.as_ref(), secret_data(found).1);
+        secrets.retain(|_, (read, _)| read.elapsed() < SECRET_KEPT);
+        let fits = |secrets: &HashMap<_, (Instant, Arc<SecretData>)>| {
+            secrets.values().map(|(_, data)| data.size()).sum::<usize>() + data.size() <= MAX_SECRET_BYTES
+        };
+        if !fits(&secrets) {
+            secrets.retain(|_, (read, _)| read.elapsed() < SECRET_FRESH);
         }
-        Ok(data)
+        if fits(&secrets) {
+            secrets.insert(secret.clone(), (Instant::now(), Arc::clone(&data)));
+        }
+        Ok(Some(data))
     }
 
     /// The names of the pull secrets of a service account.
@@ -379,9 +410,14 @@ impl ClusterSource {
     }
 }
 
+/// What was there before, if this says the same: what was made of it need not be made again.
+fn same_or<T: PartialEq>(before: Option<&Arc<T>>, now: T) -> Arc<T> {
+    before.filter(|before| ***before == now).map_or_else(|| Arc::new(now), Arc::clone)
+}
+
 /// A policy as the engine has it. The API server's schema refuses most faults; what it lets through, or let
-/// through before there was a schema, denies.
-fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
+/// through before there was a schema, denies. `before` is what it was: when only its status changes, the policy is the same one.
+fn read(index: usize, object: &DynamicObject, before: Option<&Arc<StoredPolicy>>) -> Arc<StoredPolicy> {
     let metadata = &object.metadata;
     let name = metadata.name.clone().unwrap_or_default();
     let kind = match &metadata.namespace {
@@ -389,13 +425,13 @@ fn read(index: usize, object: &DynamicObject) -> StoredPolicy {
         _ => PolicyKind::Cluster,
     };
     let read = api::read_stored(kind, &name, &object.data);
-    StoredPolicy {
-        policy: read.policy,
+    Arc::new(StoredPolicy {
+        policy: same_or(before.map(|before| &before.policy), read.policy),
         problems: read.problems,
         generation: metadata.generation.unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         status: object.data["status"].clone(),
-    }
+    })
 }
 
 fn secret_data(secret: Secret) -> (String, SecretData) {
@@ -416,11 +452,11 @@ impl Moment for ClusterMoment {
         &self.set
     }
 
-    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<Arc<SecretData>>, SourceError>> {
         Box::pin(self.source.read_secret(secret))
     }
 
-    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
+    fn secret_at_hand(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, NotAtHand> {
         self.source.secret_at_hand(secret)
     }
 
@@ -471,6 +507,8 @@ impl Source for ClusterHandle {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A kind that was never listed stays unknown whatever the API server says next: without the policies of namespaces those
@@ -510,5 +548,80 @@ mod tests {
         assert!(source.unready().unwrap().contains("does not answer"));
         trouble(Some(403));
         assert_eq!(source.unready(), None);
+    }
+
+    fn object(spec: &Value, version: &str, status: &Value) -> DynamicObject {
+        let object = json!({
+            "apiVersion": format!("{GROUP}/v1beta1"), "kind": "ClusterImagePolicy",
+            "metadata": {"name": "p", "resourceVersion": version}, "spec": spec, "status": status,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    /// What was made of policies is made anew where they say something else, and only there: each status that is written comes back.
+    #[tokio::test(start_paused = true)]
+    async fn a_policy_is_the_same_until_it_says_something_else() {
+        let source = ClusterSource::start(cluster::scripted(|_, _| None), "countersign", SharedMetrics::default());
+        source.policies_news(0, News::All(Vec::new()));
+        let spec = json!({"repositories": [{"name": "h.io/*"}]});
+        let policy = || Arc::clone(&source.stored()[0].policy);
+        let told = |news| {
+            source.policies_news(1, news);
+            source.set.load().policies().next().map(|policy| policy.entries[0].pattern.written().to_owned())
+        };
+        assert_eq!(told(News::All(vec![object(&spec, "1", &Value::Null)])).as_deref(), Some("h.io/*"));
+        let first = policy();
+        for news in [News::Applied, |object| News::All(vec![object])] {
+            told(news(object(&spec, "2", &json!({"observedGeneration": 1}))));
+            assert!(Arc::ptr_eq(&first, &policy()));
+            assert_eq!(source.stored()[0].resource_version, "2");
+        }
+        let other = json!({"repositories": [{"name": "h.io/a"}]});
+        assert_eq!(told(News::Applied(object(&other, "3", &Value::Null))).as_deref(), Some("h.io/a"));
+        assert_eq!(told(News::Deleted(object(&other, "4", &Value::Null))), None);
+    }
+
+    fn secret(key: &str) -> Secret {
+        let secret = json!({"metadata": {"name": "s"}, "stringData": {}, "data": {"publicKey": base64(key)}});
+        serde_json::from_value(secret).unwrap()
+    }
+
+    fn base64(text: &str) -> String {
+        use ::base64::Engine as _;
+        ::base64::engine::general_purpose::STANDARD.encode(text)
+    }
+
+    /// What was made of a secret goes with it.
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_the_same_until_it_says_something_else() {
+        let stored = Arc::new(Mutex::new("one"));
+        let answered = Arc::clone(&stored);
+        let client = cluster::scripted(move |_, uri| {
+            let key = *lock(&answered);
+            uri.ends_with("/namespaces/n/secrets/s").then(|| (200, serde_json::to_value(secret(key)).unwrap()))
+        });
+        let source = ClusterSource::start(client, "countersign", SharedMetrics::default());
+        let read = async |namespace: &str| {
+            let secret = SecretRef { namespace: namespace.to_owned(), name: "s".to_owned() };
+            source.read_secret(&secret).await.unwrap().unwrap()
+        };
+        let key = |data: Arc<SecretData>| String::from_utf8(data.public_key().unwrap().to_vec()).unwrap();
+        source.secrets_news(News::All(vec![secret("one")]));
+        let own = read("countersign").await;
+        for news in [News::Applied, |secret| News::All(vec![secret])] {
+            source.secrets_news(news(secret("one")));
+            assert!(Arc::ptr_eq(&own, &read("countersign").await));
+        }
+        source.secrets_news(News::Applied(secret("two")));
+        assert_eq!(key(read("countersign").await), "two");
+        // Those of other namespaces are read again after a second.
+        let later = || tokio::time::advance(SECRET_FRESH + Duration::from_millis(1));
+        let other = read("n").await;
+        later().await;
+        assert!(Arc::ptr_eq(&other, &read("n").await));
+        *lock(&stored) = "two";
+        assert_eq!(key(read("n").await), "one", "within the second");
+        later().await;
+        assert_eq!(key(read("n").await), "two");
     }
 }

@@ -2,26 +2,26 @@
 //!
 //! What is in use is swapped as a whole. A change that cannot be read leaves the last good set in use, and says so.
 
+mod folder;
+
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use countersign_policy::{Policy, PolicySet, SecretRef};
+use countersign_policy::{PolicySet, SecretRef};
 use futures::future::BoxFuture;
 use notify::EventKind;
 use notify::event::{AccessKind, AccessMode};
-use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Moment, SecretData, Source, SourceError};
-use crate::api::{self, PolicyDocument, PolicyFault};
-use crate::documents::{self, Document, DocumentError, Names};
+use self::folder::{Content, Folder, Piece};
+use super::{Moment, NotAtHand, SecretData, Source, SourceError};
+use crate::api::PolicyFault;
+use crate::documents::{Document, DocumentError};
 use crate::metrics::SharedMetrics;
 
 /// After a change, how long to wait for more of them: editors and mounts change several files in a row.
@@ -84,7 +84,7 @@ fn join(faults: &[(String, PolicyFault)]) -> String {
 #[derive(Debug, Default)]
 pub struct Loaded {
     policies: PolicySet,
-    secrets: HashMap<SecretRef, SecretData>,
+    secrets: HashMap<SecretRef, Arc<SecretData>>,
     /// Pull secrets of service accounts, by namespace and name.
     accounts: HashMap<(String, String), Vec<String>>,
     /// What was read but is not enforced, with its place.
@@ -96,13 +96,13 @@ impl Moment for Loaded {
         &self.policies
     }
 
-    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<SecretData>, SourceError>> {
+    fn secret<'a>(&'a self, secret: &'a SecretRef) -> BoxFuture<'a, Result<Option<Arc<SecretData>>, SourceError>> {
         let found = self.secrets.get(secret).cloned();
         Box::pin(async move { Ok(found) })
     }
 
-    fn secret_at_hand(&self, secret: &SecretRef) -> Option<Option<SecretData>> {
-        Some(self.secrets.get(secret).cloned())
+    fn secret_at_hand(&self, secret: &SecretRef) -> Result<Option<Arc<SecretData>>, NotAtHand> {
+        Ok(self.secrets.get(secret).cloned())
     }
 
     fn account_pull_secrets<'a>(
@@ -117,7 +117,7 @@ impl Moment for Loaded {
 
 impl Loaded {
     /// All secrets.
-    pub fn secrets(&self) -> impl Iterator<Item = (&SecretRef, &SecretData)> {
+    pub fn secrets(&self) -> impl Iterator<Item = (&SecretRef, &Arc<SecretData>)> {
         self.secrets.iter()
     }
 
@@ -126,7 +126,7 @@ impl Loaded {
     /// # Errors
     /// The first file that cannot be read, or all faults of its policies.
     pub fn read(path: &Path) -> Result<Self, LoadError> {
-        Self::of(&documents::read(path, Names::Plain).map_err(LoadError::Document)?)
+        Folder::read(path).load(&Self::default())
     }
 
     /// Takes documents.
@@ -134,88 +134,41 @@ impl Loaded {
     /// # Errors
     /// As [`Self::read`].
     pub fn of(documents: &[Document]) -> Result<Self, LoadError> {
-        let mut policies: Vec<Policy> = Vec::new();
+        Self::of_pieces(&folder::pieces(documents)?, &Self::default())
+    }
+
+    /// Takes what documents say. What was made of policies before is used again where they are the same.
+    fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a Piece>, before: &Self) -> Result<Self, LoadError> {
+        let mut policies = Vec::new();
         let mut loaded = Self::default();
         let mut faults = Vec::new();
-        let mut seen: HashMap<String, String> = HashMap::new();
-        for document in documents {
-            let place = document.place.to_string();
-            let title = match (document.text_of("/apiVersion"), document.text_of("/kind")) {
-                (_, "ImagePolicy" | "ClusterImagePolicy") => {
-                    // Says the line of a member that is not known.
-                    let _: PolicyDocument = document.typed().map_err(LoadError::Document)?;
-                    match api::check(&document.value) {
-                        Ok(converted) => {
-                            loaded
-                                .warnings
-                                .extend(converted.warnings.into_iter().map(|warning| (place.clone(), warning)));
-                            policies.push(converted.policy);
-                        }
-                        Err(found) => faults.extend(found.into_iter().map(|fault| (place.clone(), fault))),
-                    }
-                    api::title(&document.value)
+        let mut seen: HashMap<&str, &str> = HashMap::new();
+        for Piece { place, title, content } in pieces {
+            let at_place = |fault: &PolicyFault| (place.clone(), fault.clone());
+            match content {
+                Content::Policy(policy, warnings) => {
+                    loaded.warnings.extend(warnings.iter().map(at_place));
+                    policies.push(Arc::clone(policy));
                 }
-                ("v1", "Secret") => {
-                    let (secret, data) = read_secret(document)?;
-                    let title = format!("Secret {}/{}", secret.namespace, secret.name);
-                    loaded.secrets.insert(secret, data);
-                    title
+                Content::Faults(found) => faults.extend(found.iter().map(at_place)),
+                Content::Secret(secret, data) => {
+                    loaded.secrets.insert(secret.clone(), Arc::clone(data));
                 }
-                ("v1", "ServiceAccount") => {
-                    let key = (namespace_of(document).to_owned(), document.text_of("/metadata/name").to_owned());
-                    let title = format!("ServiceAccount {}/{}", key.0, key.1);
-                    let listed = document.value.get("imagePullSecrets").and_then(Value::as_array);
-                    let names = listed.into_iter().flatten().filter_map(|secret| secret["name"].as_str());
-                    loaded.accounts.insert(key, names.map(str::to_owned).collect());
-                    title
+                Content::Account(account, pull_secrets) => {
+                    loaded.accounts.insert(account.clone(), pull_secrets.clone());
                 }
-                (api_version, kind) => {
-                    let (kind, api_version) = (kind.to_owned(), api_version.to_owned());
-                    return Err(LoadError::Kind { place, kind, api_version });
-                }
-            };
-            if let Some(first) = seen.insert(title.clone(), place.clone()) {
+            }
+            if let Some(first) = seen.insert(title, place) {
+                let (place, title, first) = (place.clone(), title.clone(), first.to_owned());
                 return Err(LoadError::Twice { place, title, first });
             }
         }
         if !faults.is_empty() {
             return Err(LoadError::Policies(faults));
         }
-        loaded.policies = PolicySet::new(policies);
+        loaded.policies = before.policies.followed_by(policies);
         Ok(loaded)
     }
-}
-
-/// `data` is base64, `stringData` is not, and wins where both have a key: as in Kubernetes.
-fn read_secret(document: &Document) -> Result<(SecretRef, SecretData), LoadError> {
-    let name = document.text_of("/metadata/name").to_owned();
-    let failed = |problem: String| LoadError::Secret { place: document.place.to_string(), name: name.clone(), problem };
-    if name.is_empty() {
-        return Err(failed("metadata.name is missing".into()));
-    }
-    let value_of = |key: &str| -> Result<Option<Vec<u8>>, LoadError> {
-        match document.value.pointer(&format!("/stringData/{key}")) {
-            Some(Value::String(text)) => return Ok(Some(text.clone().into_bytes())),
-            None | Some(Value::Null) => {}
-            Some(_) => return Err(failed(format!("stringData.{key} is not a string"))),
-        }
-        match document.value.pointer(&format!("/data/{key}")) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => {
-                let packed: String = text.split_ascii_whitespace().collect();
-                let decoded = STANDARD.decode(packed);
-                decoded.map(Some).map_err(|_| failed(format!("data.{key} is not base64 (stringData takes plain text)")))
-            }
-            Some(_) => Err(failed(format!("data.{key} is not a string"))),
-        }
-    };
-    let data = SecretData::read(document.text_of("/type"), value_of)?;
-    Ok((SecretRef { namespace: namespace_of(document).to_owned(), name: name.clone() }, data))
-}
-
-/// What kubectl would do with a document that names no namespace.
-fn namespace_of(document: &Document) -> &str {
-    Some(document.text_of("/metadata/namespace")).filter(|text| !text.is_empty()).unwrap_or("default")
 }
 
 /// A folder that is watched.
@@ -243,14 +196,16 @@ impl FileSource {
     /// # Errors
     /// A folder that cannot be read at start; later that is only said.
     pub(crate) fn watched(path: &Path, metrics: SharedMetrics) -> Result<Arc<Self>, LoadError> {
-        let loaded = Loaded::read(path)?;
+        let folder = Folder::read(path);
+        let loaded = folder.load(&Loaded::default())?;
         say_loaded(&loaded, &metrics);
         let source = Self::fixed(loaded);
-        tokio::spawn(Arc::clone(&source).watch(path.to_owned(), metrics));
+        tokio::spawn(Arc::clone(&source).watch(folder, metrics));
         Ok(source)
     }
 
-    async fn watch(self: Arc<Self>, path: PathBuf, metrics: SharedMetrics) {
+    async fn watch(self: Arc<Self>, mut folder: Folder, metrics: SharedMetrics) {
+        let path = folder.path().to_owned();
         let (sender, mut changes) = mpsc::channel::<()>(1);
         let told = move |event: notify::Result<notify::Event>| {
             if event.as_ref().is_ok_and(|event| !may_change(event.kind)) {
@@ -265,7 +220,6 @@ impl FileSource {
         if let Err(problem) = &watcher {
             warn!(path = %path.display(), %problem, "changes are not announced here; reading every {READ_AGAIN:?}");
         }
-        let mut last = fingerprint(&path);
         let mut failing = false;
         loop {
             let announced = tokio::time::timeout(READ_AGAIN, changes.recv()).await;
@@ -274,13 +228,11 @@ impl FileSource {
             }
             tokio::time::sleep(SETTLE).await;
             while changes.try_recv().is_ok() {}
-            let print = fingerprint(&path);
-            if print == last && !failing {
+            let changed = folder.look_again();
+            if !changed && !failing {
                 continue;
             }
-            let changed = print != last;
-            last = print;
-            match Loaded::read(&path) {
+            match folder.load(&self.loaded.load()) {
                 Ok(loaded) => {
                     say_loaded(&loaded, &metrics);
                     self.loaded.store(Arc::new(loaded));
@@ -316,15 +268,10 @@ fn say_loaded(loaded: &Loaded, metrics: &SharedMetrics) {
     info!(policies = loaded.policies.len(), secrets = loaded.secrets.len(), "policies loaded");
 }
 
-/// Something that differs when any file of the folder does: all their bytes. Folders of policies are small.
-fn fingerprint(path: &Path) -> Vec<(PathBuf, Option<Vec<u8>>)> {
-    let files = documents::files(path, Names::Plain).unwrap_or_default();
-    files.into_iter().map(|file| (file.clone(), std::fs::read(&file).ok())).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::documents;
 
     fn load(text: &str) -> Result<Loaded, LoadError> {
         Loaded::of(&documents::parse("f.yaml", text).map_err(LoadError::Document)?)
@@ -343,8 +290,7 @@ mod tests {
         .unwrap();
         notify::Watcher::watch(&mut watcher, folder.path(), notify::RecursiveMode::Recursive).unwrap();
         for _ in 0..3 {
-            Loaded::read(folder.path()).unwrap();
-            fingerprint(folder.path());
+            Folder::read(folder.path()).look_again();
         }
         // Events come in their order.
         let last = folder.path().join("last.yaml");

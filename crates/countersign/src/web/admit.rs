@@ -210,12 +210,13 @@ impl Reviewer {
             let _awaited = seat.map(|seat| seat.body(Instant::now()));
             let mut reading = std::pin::pin!(read_body(body, length, most, &room));
             // Most bodies are there already, and need no timer.
-            match reading.as_mut().now_or_never() {
-                Some(body) => body,
-                None => tokio::select! {
+            if let Some(body) = reading.as_mut().now_or_never() {
+                body
+            } else {
+                tokio::select! {
                     body = tokio::time::timeout(BODY_TIMEOUT, reading) => body.unwrap_or_else(|_| Err(late("in time"))),
                     () = room.lost() => Err(late("while others waited for the room that it takes")),
-                },
+                }
             }
         }?;
         let large = body.len() > SMALL;
@@ -281,7 +282,7 @@ fn review_policy(request: &Request<'_>) -> Result<Vec<String>, String> {
     if !matches!(request.operation.as_str(), "CREATE" | "UPDATE") {
         return Ok(Vec::new());
     }
-    let read = |object: Option<&str>| object.map(|object| reading::read_all(object)).transpose();
+    let read = |object: Option<&str>| object.map(reading::read_all).transpose();
     let object = read(request.object).map_err(|problem| format!("the policy cannot be read: {problem}"))?;
     policy_review::review_write(&object.unwrap_or_default(), read(request.old_object).unwrap_or_default().as_ref())
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::Arc;
 
 use countersign_policy::{Policy, ProofPolicy, SecretRef};
 
@@ -14,12 +15,12 @@ use crate::source::files::Loaded;
 use crate::source::{Moment, SecretData};
 
 /// What was found of each secret that policies name, or why it cannot be read.
-pub(super) struct Secrets(HashMap<SecretRef, Result<SecretData, String>>);
+pub(super) struct Secrets(HashMap<SecretRef, Result<Arc<SecretData>, String>>);
 
 impl Secrets {
     /// Those of files.
     pub(super) fn of_files(loaded: &Loaded) -> Self {
-        Self(loaded.secrets().map(|(secret, data)| (secret.clone(), Ok(data.clone()))).collect())
+        Self(loaded.secrets().map(|(secret, data)| (secret.clone(), Ok(Arc::clone(data)))).collect())
     }
 
     /// Those that policies of a cluster name.
@@ -52,7 +53,7 @@ impl Secrets {
     /// # Errors
     /// It cannot be read.
     pub(super) fn of(&self, secret: &SecretRef) -> Result<Option<&SecretData>, String> {
-        self.0.get(secret).map(Result::as_ref).transpose().map_err(Clone::clone)
+        self.0.get(secret).map(Result::as_deref).transpose().map_err(Clone::clone)
     }
 }
 
