@@ -192,7 +192,7 @@ impl<'a> Envelope<'a> {
             match name {
                 "apiVersion" => envelope.api_version = small(json)?,
                 "kind" => envelope.kind = small(json)?,
-                "request" if json.kind() == Ok(Kind::Null) => return Ok(false),
+                "request" if json.kind() == Ok(Kind::Null) => small(json)?,
                 "request" => envelope.request = Some(Request::read(json)?),
                 _ => return Ok(false),
             }
@@ -426,6 +426,9 @@ mod tests {
             (r#"{"apiVersion":"admission.k8s.io/v2","kind":"AdmissionReview"}"#, "v2 is not supported"),
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview"}"#, "no request"),
             (r#"{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{}}"#, "no request.uid"),
+            (r#"{"request":null,"request":{"uid":"u"}}"#, "the member request stands twice"),
+            (r#"{"request":{"uid":"u","object":null,"object":{}}}"#, "the member object stands twice"),
+            (r#"{"request":{"uid":"u","object":{},"\u006fbject":{}}}"#, "the member object stands twice"),
         ];
         let long = format!(
             r#"{{"apiVersion":"admission.k8s.io/v1","kind":"AdmissionReview","request":{{"uid":"u","name":"{}"}}}}"#,
