@@ -10,6 +10,7 @@ use std::process::Command;
 
 use countersign_bench::{Case, Problem, World, built};
 use countersign_tests::{Countersign, Part, free_port, run};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How many requests are under way at once.
 const CONNECTIONS: u32 = 16;
@@ -24,7 +25,8 @@ struct Measured {
     cases: Vec<Case>,
     /// Addresses in the order of [`SERVERS`].
     urls: [String; 3],
-    _others: [Part; 2],
+    _floor: Part,
+    _nginx: Nginx,
 }
 
 impl Measured {
@@ -51,8 +53,9 @@ impl Measured {
         nginx.arg("-c").arg(&configuration).arg("-e").arg(world.folder.path().join("nginx-errors.log"));
         let mut nginx = Part::start("nginx", &mut nginx, world.folder.path())?;
         nginx.listening_on(nginx_port)?;
+        let nginx = Nginx(nginx);
         let urls = [served.port, floor_port, nginx_port].map(|port| format!("https://127.0.0.1:{port}"));
-        Ok(Self { world, served, cases, urls, _others: [floor, nginx] })
+        Ok(Self { world, served, cases, urls, _floor: floor, _nginx: nginx })
     }
 
     /// Where a case is asked of a server: the others have an answer for each.
@@ -125,6 +128,19 @@ impl Measured {
             fs::OpenOptions::new().write(true).open(self.world.log())?.set_len(0)?;
         }
         Ok(Rounds(all))
+    }
+}
+
+/// Where its first process is killed, nginx leaves its workers; told to end, it ends them.
+struct Nginx(Part);
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        if let Some(id) = self.0.id().try_into().ok().and_then(Pid::from_raw)
+            && kill_process(id, Signal::TERM).is_ok()
+        {
+            let _ = self.0.ended();
+        }
     }
 }
 
