@@ -81,6 +81,15 @@ fn any_body_gets_an_answer() -> Result<(), Problem> {
         let (status, _) = served.post(body.as_bytes())?;
         assert_eq!(status, 400, "{}", &body[..body.len().min(80)]);
     }
+    // Whoever makes an object so large that its review is not read gets a decision all the same: without one, the API server admits it
+    // where its webhook says `Ignore`.
+    let large =
+        review(request(json!({"spec": {"containers": [{"image": "docker.io/x", "args": ["<".repeat(17 << 20)]}]}})));
+    for path in ["/admit", "/validate", "/validate/enforced"] {
+        let (status, answer) = served.post_to(path, large.as_bytes())?;
+        assert_eq!(status, 200, "{answer}");
+        assert!(answer.contains("\"allowed\":false") && answer.contains("larger than 16 MiB"), "{answer}");
+    }
     let many: Vec<_> = (0..200_000).map(|index| json!({"name": index.to_string(), "image": "quay.io/x"})).collect();
     let denied = [
         json!({"uid": "u"}),

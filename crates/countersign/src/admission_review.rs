@@ -188,42 +188,64 @@ impl<'a> Envelope<'a> {
     fn read(body: &'a [u8]) -> Result<Self, String> {
         let text = std::str::from_utf8(body).map_err(|error| error.to_string())?;
         let (mut json, mut envelope) = (Skim::new(text), Self::default());
-        each(&mut json, |name, json| {
-            match name {
-                "apiVersion" => envelope.api_version = small(json)?,
-                "kind" => envelope.kind = small(json)?,
-                "request" if json.kind() == Ok(Kind::Null) => small(json)?,
-                "request" => envelope.request = Some(Request::read(json)?),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
+        envelope.members(&mut json, Objects::Passed)?;
         json.end().map_err(|problem| problem.to_string())?;
         Ok(envelope)
     }
-}
 
-impl<'a> Request<'a> {
-    fn read(json: &mut Skim<'a>) -> Result<Self, String> {
-        let mut request = Self::default();
+    /// What is said before the objects.
+    fn read_head(head: &'a [u8]) -> Self {
+        let whole = std::str::from_utf8(head);
+        let text = whole.unwrap_or_else(|cut| std::str::from_utf8(&head[..cut.valid_up_to()]).unwrap_or_default());
+        let mut envelope = Self::default();
+        // It ends at an object, or where the head ends.
+        let _ = envelope.members(&mut Skim::new(text), Objects::End);
+        envelope
+    }
+
+    fn members(&mut self, json: &mut Skim<'a>, objects: Objects) -> Result<(), String> {
         each(json, |name, json| {
             match name {
-                "uid" => request.uid = small(json)?,
-                "kind" => request.kind = small(json)?,
-                "resource" => request.resource = small(json)?,
-                "subResource" => request.sub_resource = small(json)?,
-                "name" => request.name = small(json)?,
-                "namespace" => request.namespace = small(json)?,
-                "operation" => request.operation = small(json)?,
-                "userInfo" => request.user_info = small(json)?,
-                "object" => request.object = object(json)?,
-                "oldObject" => request.old_object = object(json)?,
-                "dryRun" => request.dry_run = small(json)?,
+                "apiVersion" => self.api_version = small(json)?,
+                "kind" => self.kind = small(json)?,
+                "request" if json.kind() == Ok(Kind::Null) => small(json)?,
+                "request" => self.request.insert(Request::default()).members(json, objects)?,
                 _ => return Ok(false),
             }
             Ok(true)
-        })?;
-        Ok(request)
+        })
+    }
+}
+
+/// What becomes of the objects of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Objects {
+    /// They are passed over, and their texts are kept.
+    Passed,
+    /// Nothing is read from the first of them on.
+    End,
+}
+
+impl<'a> Request<'a> {
+    fn members(&mut self, json: &mut Skim<'a>, objects: Objects) -> Result<(), String> {
+        each(json, |name, json| {
+            match name {
+                "uid" => self.uid = small(json)?,
+                "kind" => self.kind = small(json)?,
+                "resource" => self.resource = small(json)?,
+                "subResource" => self.sub_resource = small(json)?,
+                "name" => self.name = small(json)?,
+                "namespace" => self.namespace = small(json)?,
+                "operation" => self.operation = small(json)?,
+                "userInfo" => self.user_info = small(json)?,
+                "object" | "oldObject" if objects == Objects::End => return Err("the head ends".to_owned()),
+                "object" => self.object = object(json)?,
+                "oldObject" => self.old_object = object(json)?,
+                "dryRun" => self.dry_run = small(json)?,
+                _ => return Ok(false),
+            }
+            Ok(true)
+        })
     }
 }
 
@@ -261,7 +283,18 @@ impl<'a> Review<'a> {
     /// # Errors
     /// Anything that is no review of a version that we speak.
     pub fn parse(body: &'a [u8]) -> Result<Self, ReviewError> {
-        let envelope = Envelope::read(body).map_err(ReviewError::Malformed)?;
+        Self::of(Envelope::read(body).map_err(ReviewError::Malformed)?)
+    }
+
+    /// Reads what a body says before its objects: API servers say first who asks, and for what. For bodies that are too large to be read.
+    ///
+    /// # Errors
+    /// As [`Self::parse`], of so much of it.
+    pub fn parse_head(head: &'a [u8]) -> Result<Self, ReviewError> {
+        Self::of(Envelope::read_head(head))
+    }
+
+    fn of(envelope: Envelope<'a>) -> Result<Self, ReviewError> {
         let api_version = match (envelope.api_version.as_str(), envelope.kind.as_str()) {
             ("admission.k8s.io/v1", "AdmissionReview") => "admission.k8s.io/v1",
             ("admission.k8s.io/v1beta1", "AdmissionReview") => "admission.k8s.io/v1beta1",
@@ -394,6 +427,23 @@ mod tests {
             denied["response"]["status"],
             serde_json::json!({"status": "Failure", "message": "no", "reason": "Forbidden", "code": 403})
         );
+    }
+
+    /// What comes before the objects is read of a body that is cut off anywhere behind that.
+    #[test]
+    fn a_head_tells_who_asks() {
+        let whole = BODY.replace(r#""object""#, r#""namespace":"n","userInfo":{"username":"u"},"object""#);
+        let from = whole.find(r#","object""#).unwrap();
+        for end in from..whole.len() {
+            let review = Review::parse_head(&whole.as_bytes()[..end]).unwrap();
+            let request = &review.request;
+            assert_eq!((request.namespace.as_deref(), request.kind.kind.as_str()), (Some("n"), "Pod"), "{end}");
+            assert_eq!((request.user_info.username.as_str(), request.object), ("u", None));
+        }
+        let cut = Review::parse_head(
+            "{\"apiVersion\":\"admission.k8s.io/v1\",\"kind\":\"AdmissionReview\",\"request\":{\"uid\":\"é".as_bytes(),
+        );
+        assert_eq!(cut.unwrap_err(), ReviewError::Missing("request.uid"));
     }
 
     #[test]

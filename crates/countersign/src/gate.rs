@@ -205,10 +205,16 @@ impl Gate {
         self.unknown(call, request.namespace.as_deref(), until, DenialCause::Internal, fault).await
     }
 
-    /// What a review comes to that there is no room to judge.
-    pub(crate) async fn without_room(&self, call: Call, request: &Request<'_>, problem: String) -> Decision {
+    /// What a review comes to whose objects were not read, or that there is no room to judge.
+    pub(crate) async fn unread(
+        &self,
+        call: Call,
+        request: &Request<'_>,
+        cause: DenialCause,
+        problem: String,
+    ) -> Decision {
         let until = Instant::now() + FAULT_TIMEOUT;
-        self.unknown(call, request.namespace.as_deref(), until, DenialCause::Busy, problem).await
+        self.unknown(call, request.namespace.as_deref(), until, cause, problem).await
     }
 
     /// The denial of an object whose images nobody looked at: an entry may enforce one of them.

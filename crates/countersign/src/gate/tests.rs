@@ -440,7 +440,7 @@ async fn no_room_is_a_decision() {
     ] {
         let call = Call { webhook: Webhook::Validate, enforced };
         let request = Request { namespace: Some("n".into()), ..Request::default() };
-        let decision = gate.without_room(call, &request, "there is no room".into()).await;
+        let decision = gate.unread(call, &request, DenialCause::Busy, "there is no room".into()).await;
         let answer = gate.answer(Webhook::Validate, &decision);
         assert_eq!((decision.outcome().label(), decision.answered().label()), ("undecided", expected));
         assert_eq!(answer.denied.is_some(), expected == "enforce");

@@ -29,8 +29,8 @@ use crate::metrics::SharedMetrics;
 use crate::policy_review;
 use crate::reading;
 
-/// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them in an encoding
-/// that escapes much.
+/// The largest review that is read: an object in etcd has at most 1.5 MiB, and a review may hold two of them. API servers write some
+/// characters with six bytes, so a review may be larger all the same, if somebody means it to; then it is answered by its head.
 const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// The largest review of a policy that is read: the API server takes 3 MiB from a user, and the policy that is there already has
@@ -39,6 +39,9 @@ const MAX_POLICY_BYTES: usize = 6 << 20;
 
 /// How much of a body that is too large is read all the same, and thrown away.
 const MAX_DISCARDED_BYTES: usize = 4 * MAX_BODY_BYTES;
+
+/// How much is kept of the beginning of a body, which says who asks and for what, in case that the whole is too large.
+const MAX_HEAD: usize = 16 << 10;
 
 /// How long a body may take to arrive, once there is room for it.
 const BODY_TIMEOUT: Duration = Duration::from_secs(6);
@@ -140,8 +143,8 @@ async fn answer(asked: Asked, State(reviewer): State<Arc<Reviewer>>, request: Ht
     let (decision, answer) = match asking {
         Asking::Object(call, submitted) => reviewer.decide(call, &review.request, submitted).await,
         Asking::Policy(reviewed) => policy_answer(reviewed),
-        Asking::NoRoom(call, problem) => {
-            let decision = reviewer.gate.without_room(call, &review.request, problem).await;
+        Asking::Unread(call, cause, problem) => {
+            let decision = reviewer.gate.unread(call, &review.request, cause, problem).await;
             let answer = reviewer.gate.answer(call.webhook, &decision);
             (decision, answer)
         }
@@ -163,9 +166,9 @@ enum Asking {
     Object(Call, Submitted),
     /// It is about a policy: the warnings, or the message of the denial.
     Policy(Result<Vec<String>, String>),
-    /// It was read, and there is no room to judge it. That is a decision: where the API server admits what is not answered, somebody who
-    /// takes all room must not have anything admitted by that.
-    NoRoom(Call, String),
+    /// There is no room to judge it, or it is too large to be read at all. That is a decision: where the API server admits what is not
+    /// answered, somebody who takes all room, or makes an object large, must not have anything admitted by that.
+    Unread(Call, DenialCause, String),
 }
 
 /// What was read of a body, with the room that it takes while it is judged, if it is.
@@ -219,6 +222,22 @@ impl Reviewer {
                 }
             }
         }?;
+        let body = match body {
+            Arrived::Whole(body) => body,
+            Arrived::TooLarge(head) => {
+                let problem = format!(
+                    "the review of the object is larger than {} MiB, so nobody looked at its images; make the object smaller",
+                    most >> 20
+                );
+                let review = Review::parse_head(&head).map(Review::without_objects);
+                return match (review, asked) {
+                    (Ok(review), Asked::Gate(call)) => {
+                        Ok((review, Asking::Unread(call, DenialCause::UnreadableObject, problem), None))
+                    }
+                    _ => Err((StatusCode::BAD_REQUEST, format!("the body is larger than {} MiB", most >> 20))),
+                };
+            }
+        };
         let large = body.len() > SMALL;
         let reviewer = Arc::clone(self);
         let read = move || {
@@ -240,7 +259,7 @@ impl Reviewer {
         let kept = match &asking {
             // The answer names each image once more.
             Asking::Object(_, submitted) => 2 * submitted.size(),
-            Asking::Policy(_) | Asking::NoRoom(..) => 0,
+            Asking::Policy(_) | Asking::Unread(..) => 0,
         };
         room.shrink(kept);
         let room = if kept <= MUCH {
@@ -256,7 +275,7 @@ impl Reviewer {
                 Err(problem) => {
                     let (status, problem) = self.count_no_room(problem);
                     let Asking::Object(call, _) = asking else { return Err((status, problem)) };
-                    return Ok((review, Asking::NoRoom(call, problem), None));
+                    return Ok((review, Asking::Unread(call, DenialCause::Busy, problem), None));
                 }
             }
         };
@@ -305,22 +324,33 @@ fn late(how: &str) -> (StatusCode, String) {
     (StatusCode::REQUEST_TIMEOUT, format!("the body did not arrive {how}"))
 }
 
+/// What arrived of a body.
+enum Arrived {
+    /// All of it.
+    Whole(Bytes),
+    /// How it begins. It is larger than what is read.
+    TooLarge(Vec<u8>),
+}
+
 /// Reads a body. What is too large is read on for a while and thrown away, as a client that is still sending may not look
 /// at an answer.
-async fn read_body(mut body: Body, length: usize, most: usize, room: &Room) -> Result<Bytes, (StatusCode, String)> {
+async fn read_body(mut body: Body, length: usize, most: usize, room: &Room) -> Result<Arrived, (StatusCode, String)> {
     let no_memory = |_| (StatusCode::SERVICE_UNAVAILABLE, "there is no memory for the body; try again".to_owned());
     let mut bytes = Bytes::with_room(length.min(most)).map_err(no_memory)?;
     let (mut arrived, mut fits) = (0, length <= most);
+    let mut head = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "the body broke off".to_owned()))?;
         if let Ok(data) = frame.into_data() {
             arrived += data.len();
             room.arrived(arrived, Instant::now());
+            let left = MAX_HEAD - head.len();
+            head.extend_from_slice(&data[..data.len().min(left)]);
             fits = fits && bytes.add(&data);
             if !fits && arrived > MAX_DISCARDED_BYTES {
                 break;
             }
         }
     }
-    if fits { Ok(bytes) } else { Err((StatusCode::BAD_REQUEST, format!("the body is larger than {} MiB", most >> 20))) }
+    Ok(if fits { Arrived::Whole(bytes) } else { Arrived::TooLarge(head) })
 }
