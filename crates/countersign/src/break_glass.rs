@@ -77,9 +77,13 @@ impl BreakGlass {
         if reason.trim().is_empty() {
             return refused("it gives no reason".to_owned());
         }
-        let name = name(object);
-        if name.is_empty() || !reason.trim_start().starts_with(&format!("{name}:")) {
-            let name = if name.is_empty() { "NAME" } else { name };
+        let Some(name) = name(object) else {
+            return refused(
+                "the API server is yet to name the object, so the reason cannot begin with that; give it a name"
+                    .to_owned(),
+            );
+        };
+        if !reason.trim_start().starts_with(&format!("{name}:")) {
             return refused(format!("it does not begin with the object's own name, as in \"{}: reason\"", shown(name)));
         }
         if before == Some(reason) {
@@ -89,11 +93,10 @@ impl BreakGlass {
     }
 }
 
-/// The name of an object; of one that the API server is yet to name, its beginning. What is made of an object by somebody else (a copy to
-/// debug, a job of a cron job) takes its annotations along, and has another name.
-fn name(object: &Value) -> &str {
-    let text = |member: &str| object.pointer(member).and_then(Value::as_str).filter(|text| !text.is_empty());
-    text("/metadata/name").or_else(|| text("/metadata/generateName")).unwrap_or_default()
+/// The name of an object. What is made of an object by somebody else (a copy to debug, a job of a cron job) takes its annotations along, and
+/// has another name. The beginning of a name does not do: the validating webhook sees all of it, and copies may have the same beginning.
+fn name(object: &Value) -> Option<&str> {
+    object.pointer("/metadata/name").and_then(Value::as_str).filter(|name| !name.is_empty())
 }
 
 /// The annotation's value, if the object has it.
@@ -153,6 +156,11 @@ mod tests {
             let Wish::Refused(told) = wish(user, group, reason, before) else { panic!("{user} {group} {reason:?}") };
             assert!(told.contains(why), "{told}");
         }
+        // The mutating webhook would grant what the validating one, which sees another name, does not.
+        let user_info = UserInfo { username: "alice".into(), groups: Vec::new() };
+        let unnamed = json!({"metadata": {"generateName": "web-", "annotations": {ANNOTATION: "web-: INC-1"}}});
+        let wish = glass.wish(&Request { user_info, ..Request::default() }, &unnamed, None, &[]);
+        assert!(matches!(&wish, Wish::Refused(told) if told.contains("give it a name")), "{wish:?}");
         assert_eq!(glass.wish(&Request::default(), &json!({"metadata": {}}), None, &[]), Wish::None);
         let nobody = BreakGlass::default();
         let object = json!({"metadata": {"annotations": {ANNOTATION: "x"}}});
