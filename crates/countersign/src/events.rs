@@ -5,6 +5,7 @@
 //! written anew, each namespace may have so many a minute, and Events beyond that are dropped and counted.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_image::{Sha256, shown};
@@ -46,6 +47,9 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How long names of objects may be.
 const MAX_NAME: usize = 253;
 
+/// The reason of an Event that tells of broken glass.
+const BREAK_GLASS: &str = "BreakGlass";
+
 /// What an Event is about, and what it says: what is equal in all of it is the same Event.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Told {
@@ -62,7 +66,37 @@ struct Told {
 #[derive(Debug)]
 pub(crate) struct Events {
     waiting: mpsc::Sender<Told>,
+    shares: Waiting,
     metrics: SharedMetrics,
+}
+
+/// How many Events wait to be written, by whose share they count for: nobody's take the place of others'.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<Mutex<HashMap<(String, bool), u32>>>);
+
+impl Waiting {
+    fn shares(&self) -> MutexGuard<'_, HashMap<(String, bool), u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether one more may wait.
+    fn begin(&self, share: (String, bool)) -> bool {
+        let mut shares = self.shares();
+        let waiting = shares.entry(share).or_default();
+        let may = *waiting < OF_NAMESPACE.0;
+        *waiting += u32::from(may);
+        may
+    }
+
+    fn end(&self, share: &(String, bool)) {
+        let mut shares = self.shares();
+        if let Some(waiting) = shares.get_mut(share) {
+            *waiting -= 1;
+            if *waiting == 0 {
+                shares.remove(share);
+            }
+        }
+    }
 }
 
 impl Events {
@@ -70,16 +104,21 @@ impl Events {
     #[must_use]
     pub(crate) fn start(client: Client, clock: Clock, metrics: SharedMetrics) -> Self {
         let (waiting, told) = mpsc::channel(MAX_WAITING);
+        let shares = Waiting::default();
         let writer =
             Writer { client, clock, metrics: metrics.clone(), remembered: HashMap::new(), shares: HashMap::new() };
-        tokio::spawn(writer.run(told));
-        Self { waiting, metrics }
+        tokio::spawn(writer.run(told, shares.clone()));
+        Self { waiting, shares, metrics }
     }
 
     /// Tells of a decision whose denial is `denial`. It never waits.
     pub(crate) fn tell(&self, request: &Request<'_>, decision: &Decision, denial: &str) {
         let Some(told) = Told::of(request, decision, denial) else { return };
-        if self.waiting.try_send(told).is_err() {
+        let share = told.share();
+        if !self.shares.begin(share.clone()) {
+            self.metrics.event("dropped");
+        } else if self.waiting.try_send(told).is_err() {
+            self.shares.end(&share);
             self.metrics.event("dropped");
         }
     }
@@ -105,13 +144,18 @@ impl Told {
         let user = shown(&request.user_info.username);
         let (reason, message) = match (decision.answered(), &decision.excuse) {
             (Answered::BreakGlass, Some(Excuse::BreakGlass(why))) => {
-                ("BreakGlass", format!("{user} had {object} admitted by break glass ({}): {denial}", shown(why)))
+                (BREAK_GLASS, format!("{user} had {object} admitted by break glass ({}): {denial}", shown(why)))
             }
             _ if !decision.admits() => ("ImageDenied", format!("{object}: {denial}")),
             _ => ("ImageWouldBeDenied", format!("{object}: {denial}")),
         };
         let message = message[..message.floor_char_boundary(MAX_MESSAGE)].to_owned();
         Some(Self { namespace, api_version, kind, name, uid, reason, message })
+    }
+
+    /// Whose share it counts for: that somebody broke the glass has one of its own in each namespace, so that no denials hide it.
+    fn share(&self) -> (String, bool) {
+        (self.namespace.clone(), self.reason == BREAK_GLASS)
     }
 }
 
@@ -136,7 +180,7 @@ struct Writer {
     clock: Clock,
     metrics: SharedMetrics,
     remembered: HashMap<Told, Written>,
-    shares: HashMap<String, Share>,
+    shares: HashMap<(String, bool), Share>,
 }
 
 /// What is to be done with what was told.
@@ -152,8 +196,9 @@ enum Step {
 }
 
 impl Writer {
-    async fn run(mut self, mut told: mpsc::Receiver<Told>) {
+    async fn run(mut self, mut told: mpsc::Receiver<Told>, waiting: Waiting) {
         while let Some(told) = told.recv().await {
+            waiting.end(&told.share());
             let now = Instant::now();
             match self.step(&told, now) {
                 Step::Wait => continue,
@@ -179,7 +224,7 @@ impl Writer {
                 return Step::Wait;
             }
             let (name, count) = (written.name.clone(), written.count);
-            if !self.may(&told.namespace, now) {
+            if !self.may(told.share(), now) {
                 return Step::Drop;
             }
             if let Some(written) = self.remembered.get_mut(told) {
@@ -187,16 +232,16 @@ impl Writer {
             }
             return Step::Count(name, count);
         }
-        if self.may(&told.namespace, now) { Step::Create } else { Step::Drop }
+        if self.may(told.share(), now) { Step::Create } else { Step::Drop }
     }
 
-    /// Whether a namespace may have one more request, which is counted.
-    fn may(&mut self, namespace: &str, now: Instant) -> bool {
+    /// Whether there may be one more request for a share, which is counted.
+    fn may(&mut self, share: (String, bool), now: Instant) -> bool {
         let (most, again) = OF_NAMESPACE;
         if self.shares.len() >= MAX_REMEMBERED {
             self.shares.retain(|_, share| now - share.since < again * most);
         }
-        let share = self.shares.entry(namespace.to_owned()).or_insert(Share { left: most, since: now });
+        let share = self.shares.entry(share).or_insert(Share { left: most, since: now });
         let more = u32::try_from((now - share.since).as_secs() / again.as_secs()).unwrap_or(u32::MAX);
         if more > 0 {
             share.left = share.left.saturating_add(more).min(most);
@@ -266,8 +311,6 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
     use countersign_policy::DenialCause;
 
     use super::*;
@@ -325,6 +368,29 @@ mod tests {
         assert_eq!(many(&mut writer, "greedy", now), 20);
         assert_eq!(many(&mut writer, "greedy", now + OF_NAMESPACE.1 * 3), 3);
         assert_eq!(many(&mut writer, "other", now), 20);
+        let glass = Decision { excuse: Some(Excuse::BreakGlass("x".into())), ..denied() };
+        let glass = Told::of(&request("greedy", "p"), &glass, "x").unwrap();
+        assert_eq!(writer.step(&glass, now), Step::Create, "no denials hide it");
+    }
+
+    /// A namespace whose denials come faster than they are written takes no place of another's.
+    #[tokio::test(start_paused = true)]
+    async fn waiting_has_shares_too() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&asked);
+        let client = cluster::scripted(move |_, uri| {
+            seen.lock().unwrap().push(uri.to_owned());
+            Some((201, json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e"}})))
+        });
+        let events = Events::start(client, crate::telemetry::wall_clock(), SharedMetrics::default());
+        for namespace in ["greedy", "quiet"] {
+            (0..2 * MAX_WAITING)
+                .for_each(|index| events.tell(&request(namespace, &format!("p{index}")), &denied(), "x"));
+        }
+        tokio::time::sleep(Duration::from_secs(9)).await;
+        let of = |namespace: &str| asked.lock().unwrap().iter().filter(|uri| uri.contains(namespace)).count();
+        assert_eq!((of("/greedy/"), of("/quiet/")), (20, 20));
+        assert!(events.shares.shares().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
