@@ -5,11 +5,18 @@
 
 use std::io::{self, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// How many bytes may wait to be written: some hundred lines of the largest workloads, a thousand of pods.
 const MOST: usize = 1 << 20;
+
+/// After how long it is tried again to write where that would have to be waited for.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// How long a process that ends waits for whoever reads its log, and reads nothing.
+const AT_END: Duration = Duration::from_secs(5);
 
 /// Lines that wait to be written.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +65,7 @@ impl Lines {
                 state.writes = true;
                 drop(state);
                 // A log that cannot be written must not keep reviews from being answered.
-                let _ = out.write_all(&taken).and_then(|()| out.flush());
+                write(&mut out, &taken);
                 taken.clear();
             }
         };
@@ -81,13 +88,31 @@ impl Lines {
         }
     }
 
-    /// Waits until everything is written that was added before.
+    /// Waits until everything is written that was added before, or nothing was for [`AT_END`].
     pub(crate) fn flush(&self) {
         let mut state = self.0.state();
         while state.writes || !state.waiting.is_empty() {
-            state = self.0.written.wait(state).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.0.written.wait_timeout(state, AT_END).unwrap_or_else(PoisonError::into_inner);
+            if waited.1.timed_out() {
+                return;
+            }
+            state = waited.0;
         }
     }
+}
+
+/// Writes all of it. Where nobody may wait for whoever reads, it is tried again and again.
+fn write(out: &mut impl Write, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        match out.write(bytes) {
+            Ok(0) => return,
+            Ok(written) => bytes = &bytes[written..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(AGAIN),
+            Err(_) => return,
+        }
+    }
+    let _ = out.flush();
 }
 
 /// `tracing` hands over each line as a whole.
@@ -151,6 +176,34 @@ mod tests {
         }
         writer.join().unwrap();
         assert_eq!(seen, all);
+    }
+
+    /// Takes three bytes at most, and nothing each second time.
+    struct Reluctant(mpsc::Sender<Vec<u8>>, bool);
+
+    impl Write for Reluctant {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let taken = &bytes[..bytes.len().min(3)];
+            self.0.send(taken.to_vec()).map_err(io::Error::other)?;
+            Ok(taken.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_must_not_be_waited_for_gets_everything() {
+        let (sender, read) = mpsc::channel();
+        let lines = Lines::to(Reluctant(sender, false)).unwrap();
+        lines.add(b"one line\n");
+        lines.flush();
+        assert_eq!(read.try_iter().flatten().collect::<Vec<_>>(), b"one line\n");
     }
 
     #[test]
