@@ -57,7 +57,7 @@ fn is_link_local(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_unspecified(),
         IpAddr::V6(address) => {
-            address.to_ipv4_mapped().is_some_and(|mapped| mapped.is_link_local() || mapped.is_unspecified())
+            embedded(address).is_some_and(|embedded| embedded.is_link_local() || embedded.is_unspecified())
                 || address.is_unicast_link_local()
                 || address.is_unspecified()
                 || address == AWS_METADATA
@@ -145,7 +145,7 @@ mod tests {
             ("::ffff:127.0.0.1", true, false),
             ("::127.0.0.1", true, false),
             ("64:ff9b::7f00:1", true, false),
-            ("64:ff9b::a9fe:a9fe", true, false),
+            ("64:ff9b::a9fe:a9fe", false, false),
             ("0.0.0.1", true, false),
             ("100.100.100.200", true, false),
             ("192.0.0.192", true, false),
