@@ -213,11 +213,14 @@ impl NotaryClient {
     /// # Errors
     /// Why it is not trusted, or could not be looked at.
     pub async fn repository(&self, ask: Ask<'_>) -> Outcome {
+        let mut joins_ahead = true;
         loop {
-            match self.ask(ask).await {
+            match self.ask(ask, joins_ahead).await {
                 // The last of those who waited went just when this one came.
-                Err(Failure::Abandoned { .. }) => {}
-                outcome => return outcome,
+                (Err(Failure::Abandoned { .. }), _) => {}
+                // It may have met a server that answers by now, and its time is not that of a review.
+                (Err(failure), true) if failure.is_of_the_server() || failure.is_of_turns() => joins_ahead = false,
+                (outcome, _) => return outcome,
             }
         }
     }
@@ -238,6 +241,9 @@ impl NotaryClient {
         let let_in = |(login, at): &(Login, Instant)| login == ask.login && at.elapsed() < refresh;
         let may_see = self.options.sharing == Sharing::Everybody || slot.let_in.iter().any(let_in);
         slot.used = Instant::now();
+        if let Some(again) = slot.again.as_mut().filter(|_| may_see) {
+            again.used_by(ask.login, slot.used);
+        }
         slot.party.get_or_insert_with(|| ask.namespace.into());
         let kept = slot.kept.as_ref().filter(|kept| {
             may_see
@@ -247,35 +253,40 @@ impl NotaryClient {
         Some(slot.hand_out(key, kept, refresh, ask.pins))
     }
 
-    async fn ask(&self, ask: Ask<'_>) -> Outcome {
+    /// What a flight brings, and whether that was one ahead of need, which is joined only where `joins_ahead`.
+    async fn ask(&self, ask: Ask<'_>, joins_ahead: bool) -> (Outcome, bool) {
         let key = Arc::new(Key::of(&ask));
-        self.look_at_record(&key).await?;
-        let (flight, _wanted) = {
+        if let Err(failure) = self.look_at_record(&key).await {
+            return (Err(failure), false);
+        }
+        let (flight, is_ahead, _wanted) = {
             let mut slots = self.slots();
             let slot = slots.of(&key);
             if let Some(seen) = self.kept(slot, &key, &ask) {
-                return Ok(seen);
+                return (Ok(seen), false);
             }
             let terms = Terms { pins: ask.pins.clone(), login: ask.login.clone() };
             let young = |flight: &&Flight| ask.max_age.is_none_or(|age| flight.began.elapsed() < age);
-            let under_way = slot.flights.iter().filter(|flight| flight.terms == terms).rfind(young);
+            let suits = |flight: &&Flight| flight.terms == terms && (joins_ahead || !flight.is_ahead);
+            let under_way = slot.flights.iter().filter(suits).rfind(young);
             if let Some(flight) = under_way {
                 flight.ticket.join(ask.namespace);
-                (flight.outcome.clone(), Arc::clone(&flight.wanted))
+                (flight.outcome.clone(), flight.is_ahead, Arc::clone(&flight.wanted))
             } else {
                 let id = slots.next_flight();
                 let flight = self.start(&key, terms, Purpose::Review(ask.signers.to_vec()), id, ask.namespace);
-                let outcome = (flight.outcome.clone(), Arc::clone(&flight.wanted));
+                let outcome = (flight.outcome.clone(), false, Arc::clone(&flight.wanted));
                 slots.of(&key).flights.push(flight);
                 outcome
             }
         };
-        match flight.await {
+        let outcome = match flight.await {
             Err(failure) if failure.is_of_the_server() && ask.max_age.is_none() => {
                 self.stale(&key, ask.pins).ok_or(failure)
             }
             outcome => outcome,
-        }
+        };
+        (outcome, is_ahead)
     }
 
     /// Looks at the record of what is in memory, if it has changed: others saw more of the repository, an administrator accepted something or

@@ -3,7 +3,8 @@
 //! This is a look like any other, and makes nothing last longer: what it brings counts from the moment at which its server was asked, what it finds
 //! wrong counts at once, and what it cannot find out leaves everything as it was.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::flight::Purpose;
 use super::kept::Slots;
 use crate::failure::Failure;
 use crate::http::HttpError;
+use crate::login::Login;
 use crate::turns::Ticket;
 
 /// After which part of the time for which a repository is believed it is looked at again: a third is left for that.
@@ -32,9 +34,6 @@ const LOOKS: (usize, usize) = (256, 16);
 /// How many entries of the queue are looked at before others get hold of the slots again.
 const AT_ONCE: usize = 512;
 
-/// How long it takes to come back to what was put off since its namespace has too many looks already.
-const PUT_OFF: Duration = Duration::from_secs(1);
-
 /// How often it is seen what is due, at most and at least.
 const TICKS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
 
@@ -45,6 +44,18 @@ pub(crate) struct Again {
     id: u64,
     /// When; none while it is looked at.
     at: Option<Instant>,
+    /// When a review last asked for it with the same login, and so on the word of somebody alike. Reviews of others do not have it looked at
+    /// with credentials that they would not get.
+    used: Instant,
+}
+
+impl Again {
+    /// A review with this login was answered by what is in memory, and may see it.
+    pub(super) fn used_by(&mut self, login: &Login, now: Instant) {
+        if self.terms.login == *login {
+            self.used = now;
+        }
+    }
 }
 
 /// A repository that is to be looked at.
@@ -57,22 +68,60 @@ pub(super) struct Due {
     id: u64,
 }
 
+/// Repositories by when they are due.
+type Entries = BTreeMap<(Instant, u64), Arc<Key>>;
+
 /// What is to be looked at again, and when.
-#[derive(Default)]
 pub(crate) struct Queue {
-    entries: BTreeMap<(Instant, u64), Arc<Key>>,
+    /// By namespace, and there by when they are due.
+    entries: BTreeMap<Arc<str>, Entries>,
+    /// The namespace that something was taken of last: those behind it come first the next time.
+    last: Arc<str>,
     /// How many have ever been in it.
     ids: u64,
     /// How many looks are under way, by namespace.
     looks: HashMap<Arc<str>, usize>,
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), last: "".into(), ids: 0, looks: HashMap::new() }
+    }
+}
+
 impl Queue {
     /// Forgets a repository.
     pub(super) fn leave(&mut self, again: Option<&Again>) {
-        if let Some(&Again { id, at: Some(at), .. }) = again {
-            self.entries.remove(&(at, id));
+        if let Some(Again { id, at: Some(at), namespace, .. }) = again {
+            self.remove(namespace, (*at, *id));
         }
+    }
+
+    fn add(&mut self, namespace: &Arc<str>, at: (Instant, u64), key: Arc<Key>) {
+        self.entries.entry(Arc::clone(namespace)).or_default().insert(at, key);
+    }
+
+    fn remove(&mut self, namespace: &str, at: (Instant, u64)) -> Option<Arc<Key>> {
+        let entries = self.entries.get_mut(namespace)?;
+        let removed = entries.remove(&at);
+        if entries.is_empty() {
+            self.entries.remove(namespace);
+        }
+        removed
+    }
+
+    /// The first entry of a namespace, if it is due.
+    fn first_due(&self, namespace: &str, now: Instant) -> Option<(Instant, u64)> {
+        let (at, _) = self.entries.get(namespace)?.first_key_value()?;
+        (at.0 <= now).then_some(*at)
+    }
+
+    /// The namespaces of which something is due, in the order in which it is their turn.
+    fn due(&self, now: Instant) -> Vec<Arc<str>> {
+        let behind = self.entries.range::<str, _>((Bound::Excluded(&*self.last), Bound::Unbounded));
+        let before = self.entries.range::<str, _>((Bound::Unbounded, Bound::Included(&*self.last)));
+        let is_due = |entries: &Entries| entries.keys().next().is_some_and(|at| at.0 <= now);
+        behind.chain(before).filter(|(_, entries)| is_due(entries)).map(|(name, _)| Arc::clone(name)).collect()
     }
 
     fn has_room(&self, namespace: &str) -> bool {
@@ -108,6 +157,9 @@ impl Slots {
             Some(again) => (again.id, again.at.is_none()),
             None => (self.queue.ids, false),
         };
+        // To look at it ahead of need is no use of it.
+        let used = before.as_ref().filter(|again| again.terms.login == terms.login).map(|again| again.used);
+        let used = used.unwrap_or_else(Instant::now);
         self.queue.ids += u64::from(before.is_none());
         self.queue.leave(before.as_ref());
         let at = slot.kept.as_ref().and_then(|kept| due(kept.asked, refresh));
@@ -115,12 +167,12 @@ impl Slots {
         // Who looks at it now comes back to it.
         let at = (!is_looked_at).then_some(at);
         if let Some(at) = at {
-            self.queue.entries.insert((at, id), Arc::clone(key));
+            self.queue.add(&namespace, (at, id), Arc::clone(key));
         }
-        slot.again = Some(Again { terms: terms.clone(), namespace, id, at });
+        slot.again = Some(Again { terms: terms.clone(), namespace, id, at, used });
     }
 
-    /// What is due at a moment. `paused` says of a server until when it is not to be asked.
+    /// What is due at a moment, of one namespace after the other. `paused` says of a server until when it is not to be asked.
     pub(super) fn take_due(
         &mut self,
         now: Instant,
@@ -129,28 +181,38 @@ impl Slots {
     ) -> Vec<Due> {
         let (mut taken, queue) = (Vec::new(), &mut self.queue);
         let under_way: usize = queue.looks.values().sum();
+        let mut waiting: VecDeque<_> = queue.due(now).into();
         for _ in 0..AT_ONCE {
-            let Some(first) = queue.entries.first_entry().filter(|first| first.key().0 <= now) else { break };
             if under_way + taken.len() >= LOOKS.0 {
                 break;
             }
-            let ((_, id), key) = first.remove_entry();
+            // One that has too many looks under way, or nothing more that is due, comes next time.
+            let next = loop {
+                let Some(namespace) = waiting.pop_front() else { return taken };
+                let first = queue.first_due(&namespace, now).filter(|_| queue.has_room(&namespace));
+                if let Some(first) = first {
+                    break (namespace, first);
+                }
+            };
+            let (namespace, (at, id)) = next;
+            let Some(key) = queue.remove(&namespace, (at, id)) else { continue };
+            queue.last = Arc::clone(&namespace);
+            waiting.push_back(Arc::clone(&namespace));
             let Some(slot) = self.by_key.get_mut(&*key) else { continue };
-            let in_use = now.saturating_duration_since(slot.used) < refresh.saturating_mul(IN_USE);
-            let (Some(kept), Some(again)) = (slot.kept.as_ref().filter(|_| in_use), &mut slot.again) else {
+            let in_use = |again: &Again| now.saturating_duration_since(again.used) < refresh.saturating_mul(IN_USE);
+            let again = slot.again.as_mut().filter(|again| in_use(again));
+            let (Some(kept), Some(again)) = (&slot.kept, again) else {
                 slot.again = None;
                 continue;
             };
             let later = due(kept.asked, refresh).filter(|at| *at > now);
-            let later = later.or_else(|| paused(&key.record.server));
-            again.at = later.or_else(|| (!queue.has_room(&again.namespace)).then(|| now + PUT_OFF));
+            again.at = later.or_else(|| paused(&key.record.server));
             if let Some(at) = again.at {
-                queue.entries.insert((at, id), key);
+                queue.add(&namespace, (at, id), key);
                 continue;
             }
-            queue.begin(&again.namespace);
-            let (terms, namespace) = (again.terms.clone(), Arc::clone(&again.namespace));
-            taken.push(Due { key, terms, namespace, asked: kept.asked, id });
+            queue.begin(&namespace);
+            taken.push(Due { key, terms: again.terms.clone(), namespace, asked: kept.asked, id });
         }
         taken
     }
@@ -166,7 +228,7 @@ impl Slots {
             return;
         };
         again.at = Some(at);
-        self.queue.entries.insert((at, looked.id), Arc::clone(&looked.key));
+        self.queue.add(&again.namespace, (at, looked.id), Arc::clone(&looked.key));
     }
 }
 

@@ -65,6 +65,7 @@ impl NotaryClient {
         let began = Instant::now();
         let ticket = Ticket::new(namespace, &key.record.server);
         let wanted = Arc::new(());
+        let is_ahead = matches!(purpose, Purpose::Ahead);
         let task = tokio::spawn({
             let (client, key, terms) = (self.clone(), Arc::clone(key), terms.clone());
             let (ticket, wanted) = (Arc::clone(&ticket), Arc::downgrade(&wanted));
@@ -77,7 +78,7 @@ impl NotaryClient {
             }
         });
         let outcome = async move { task.await.unwrap_or(Err(broken)) }.boxed().shared();
-        Flight { id, terms, began, outcome, ticket, wanted }
+        Flight { id, terms, began, is_ahead, outcome, ticket, wanted }
     }
 
     /// Waits for a turn, and looks at a repository if somebody still wants to know by then.

@@ -30,6 +30,8 @@ pub(crate) struct Flight {
     pub(crate) id: u64,
     pub(crate) terms: Terms,
     pub(crate) began: Instant,
+    /// Whether it began ahead of need, and not for a review.
+    pub(crate) is_ahead: bool,
     pub(crate) outcome: Shared<BoxFuture<'static, Outcome>>,
     /// On whose behalf.
     pub(crate) ticket: Arc<Ticket>,
@@ -435,7 +437,7 @@ mod tests {
             let (ticket, began) = (Ticket::new("greedy", ""), Instant::now());
             let slot = slots.of(&key(index));
             slot.party = Some("greedy".into());
-            slot.flights.push(Flight { id: 1, terms, began, outcome, ticket, wanted: Arc::default() });
+            slot.flights.push(Flight { id: 1, terms, began, is_ahead: false, outcome, ticket, wanted: Arc::default() });
             slot.kept = Some(Kept { repository: Arc::clone(&repository), asked: Instant::now() });
             slots.settle(&key(index));
         }

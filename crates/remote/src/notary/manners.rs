@@ -17,7 +17,8 @@ const MAX_DOUBLINGS: u32 = 5;
 /// The longest time for which it is not.
 const MAX_PAUSE: Duration = Duration::from_secs(15 * 60);
 
-/// Of how many servers something is known. Of further ones nothing is, so that they are taken for well-behaved.
+/// Of how many servers something is known. Where there are more, what is lost least by goes: first that a server wants a login, which
+/// costs a request to find out, then what would be over soonest.
 const MAX_SERVERS: usize = 1024;
 
 #[derive(Debug, Default, Clone, Copy)]
@@ -30,6 +31,12 @@ struct Manner {
 }
 
 impl Manner {
+    /// What counts more is greater.
+    fn worth(&self) -> (bool, Option<Instant>) {
+        let spares = self.spared_until.max(self.paused_until);
+        (spares.is_some(), spares.max(self.login_until))
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         [self.spared_until, self.login_until, self.paused_until].iter().flatten().all(|until| *until <= now)
     }
@@ -52,10 +59,19 @@ impl Manners {
         let mut servers = self.servers();
         if servers.len() >= MAX_SERVERS && !servers.contains_key(server) {
             servers.retain(|_, manner| !manner.is_over(now));
+            let mut new = Manner::default();
+            change(&mut new);
+            // Not each newcomer has to look for the least of all again.
+            if servers.len() >= MAX_SERVERS {
+                let mut worths: Vec<_> = servers.values().map(Manner::worth).collect();
+                let (_, bound, _) = worths.select_nth_unstable(MAX_SERVERS / 16);
+                let bound = *bound;
+                servers.retain(|_, manner| manner.worth() > bound);
+            }
+            servers.insert(server.to_owned(), new);
+            return;
         }
-        if servers.len() < MAX_SERVERS || servers.contains_key(server) {
-            change(servers.entry(server.to_owned()).or_default());
-        }
+        change(servers.entry(server.to_owned()).or_default());
     }
 
     /// Whether a server may be asked for much at once.
@@ -144,13 +160,27 @@ mod tests {
         assert_eq!(manners.paused_until("a", now), Some(now + refresh));
     }
 
+    /// Whoever has names enough to fill the table with servers that want logins takes nothing from those that cannot bear much.
+    #[test]
+    fn that_servers_want_logins_leaves_room_for_what_spares_others() {
+        let (manners, now) = (Manners::default(), Instant::now());
+        manners.spare("first", now);
+        for index in 0..2 * MAX_SERVERS {
+            manners.wanted_login(&index.to_string(), now);
+        }
+        manners.spare("second", now);
+        manners.failed("third", Duration::from_secs(30), now);
+        assert!(!manners.bears_much("first", now) && !manners.bears_much("second", now));
+        assert!(manners.paused_until("third", now).is_some() && manners.servers().len() <= MAX_SERVERS);
+    }
+
     #[test]
     fn what_is_known_is_bounded() {
         let (manners, now) = (Manners::default(), Instant::now());
         for index in 0..2 * MAX_SERVERS {
             manners.spare(&index.to_string(), now);
         }
-        assert_eq!(manners.servers().len(), MAX_SERVERS);
+        assert!(manners.servers().len() <= MAX_SERVERS);
         manners.spare("new", now + SPARED);
         assert!(!manners.bears_much("new", now + SPARED), "what is over made room");
     }

@@ -113,7 +113,7 @@ fn then() -> Instant {
 }
 
 fn queued(client: &NotaryClient) -> usize {
-    client.slots().queue.entries.len()
+    client.slots().queue.entries.values().map(BTreeMap::len).sum()
 }
 
 #[tokio::test]
@@ -261,7 +261,103 @@ async fn namespaces_share_what_is_looked_at() {
     let of = |namespace: &str| due.iter().filter(|due| *due.namespace == *namespace).count();
     assert_eq!((of("greedy"), of("n"), queued(&client)), (LOOKS.1, 1, 5));
     look(&client, due).await;
-    assert_eq!(client.due(then() + PUT_OFF).len(), LOOKS.1 + 1, "those that were put off are among them");
+    assert_eq!(client.due(then()).len(), LOOKS.1 + 1, "those that were put off are among them");
+}
+
+/// However many repositories of a namespace are due, those of another one come in time.
+#[tokio::test]
+async fn nobody_stands_behind_all_repositories_of_another_namespace() {
+    let server = Server::start(signed(1, "one")).await;
+    let client = client();
+    let first = ask_as(&client, &server, "h.io/first", &Login::none(), "greedy").await.unwrap();
+    ask(&client, &server).await.unwrap();
+    {
+        let mut slots = client.slots();
+        let terms = Terms { pins: RootPins::none(), login: Login::none() };
+        for index in 0..2 * AT_ONCE {
+            let record = crate::store::RecordKey::new(&server.url, &format!("h.io/greedy{index}"));
+            let key = Arc::new(Key { record, certificate: None });
+            let (repository, asked) = (Arc::clone(first.repository()), first.asked());
+            slots.keep(&key, crate::notary::seen::Kept { repository, asked }, REFRESH);
+            slots.look_again(&key, &terms, "greedy".into(), REFRESH);
+        }
+    }
+    let due = client.due(then());
+    let of = |namespace: &str| due.iter().filter(|due| *due.namespace == *namespace).count();
+    assert_eq!((of("greedy"), of("n")), (LOOKS.1, 1));
+}
+
+/// Reviews on the word of a tenant do not have a repository looked at as the operator, with whatever credentials that brings.
+#[tokio::test]
+async fn what_others_ask_for_is_not_looked_at_as_somebody_who_asks_no_more() {
+    let server = Server::start(signed(1, "one")).await;
+    let client = client();
+    let seen = ask(&client, &server).await.unwrap();
+    let (operator, tenant) = (Login::none(), Login::none().at(crate::login::NamedBy::Tenant));
+    let later = then() + REFRESH * IN_USE;
+    for (login, looks) in [(tenant, 0), (operator, 1)] {
+        let mut slots = client.slots();
+        let slot = slots.find(&seen.key).unwrap();
+        slot.used = later;
+        let terms = Terms { pins: RootPins::none(), login: Login::none() };
+        slot.again.iter_mut().for_each(|again| again.used_by(&login, later));
+        drop(slots);
+        assert_eq!(client.due(later).len(), looks);
+        client.slots().look_again(&seen.key, &terms, "n".into(), REFRESH);
+    }
+}
+
+/// A review that waits for a look ahead of need asks itself where that fails.
+#[tokio::test]
+async fn a_look_ahead_that_fails_takes_no_review_with_it() {
+    let server = Server::start(signed(1, "one")).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let front = Server { url: format!("http://{}", listener.local_addr().unwrap()), ..server.clone() };
+    let target = server.url.strip_prefix("http://").unwrap().to_owned();
+    let (hangs, breaks) = (Arc::new(tokio::sync::Semaphore::new(0)), Arc::new(tokio::sync::Notify::new()));
+    let (to_hang, told) = (Arc::clone(&hangs), Arc::clone(&breaks));
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (target, told) = (target.clone(), Arc::clone(&told));
+            let hangs = to_hang.try_acquire().map(tokio::sync::SemaphorePermit::forget).is_ok();
+            tokio::spawn(async move {
+                if hangs {
+                    told.notified().await;
+                    let answer = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    let _ = stream.write_all(answer).await;
+                    return;
+                }
+                let mut behind = tokio::net::TcpStream::connect(&target).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
+            });
+        }
+    });
+    let client = client();
+    let seen = ask(&client, &front).await.unwrap();
+    hangs.add_permits(1);
+    let due = client.due(then());
+    let ahead = client.clone();
+    let looking = tokio::spawn(async move { look(&ahead, due).await });
+    let wanted = || {
+        let mut slots = client.slots();
+        let flights = &slots.find(&seen.key).unwrap().flights;
+        flights.first().map_or(0, |flight| Arc::strong_count(&flight.wanted))
+    };
+    // The flight itself, and who looks ahead.
+    while wanted() < 2 || hangs.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    // It has become too old.
+    client.slots().find(&seen.key).unwrap().kept = None;
+    let (asker, address) = (client.clone(), front.clone());
+    let review = tokio::spawn(async move { ask(&asker, &address).await });
+    while wanted() < 3 {
+        tokio::task::yield_now().await;
+    }
+    breaks.notify_waiters();
+    assert_eq!(digest(review.await.unwrap()), digest_of("one"));
+    looking.await.unwrap();
+    assert_eq!(client.load().ahead.unreachable, 1);
 }
 
 /// Of a repository that was dropped meanwhile nothing is left to look at.
