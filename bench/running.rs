@@ -19,7 +19,8 @@ const HEAD: &str = "apiVersion: securityenforcement.admission.cloud.ibm.com/v1be
 fn document(namespace: Option<&str>, name: &str, entries: &[String]) -> String {
     let kind = namespace.map_or("ClusterImagePolicy", |_| "ImagePolicy");
     let of = namespace.map_or_else(String::new, |namespace| format!(", namespace: {namespace}"));
-    let entries: String = entries.iter().map(|entry| format!("  - {entry}\n")).collect();
+    let entries: Vec<_> = entries.iter().map(|entry| format!("  - {entry}\n")).collect();
+    let entries = entries.concat();
     format!("{HEAD}{kind}\nmetadata: {{name: {name}{of}}}\nspec:\n  repositories:\n{entries}---\n")
 }
 
@@ -115,8 +116,8 @@ async fn namespaces() -> Result<(), Problem> {
     for count in [50, 500, 5_000] {
         let (folder, policies, ca) = folders()?;
         let names: Vec<_> = (0..10).map(|n| format!("name: \"h.io/team{n}/*\"")).collect();
-        let all: String = (0..count).map(|n| document(Some(&format!("team-{n}")), "own", &names)).collect();
-        fs::write(policies.join("all.yaml"), all + &document(None, "rest", &["name: \"*\"".to_owned()]))?;
+        let all: Vec<_> = (0..count).map(|n| document(Some(&format!("team-{n}")), "own", &names)).collect();
+        fs::write(policies.join("all.yaml"), all.concat() + &document(None, "rest", &["name: \"*\"".to_owned()]))?;
         let began = Instant::now();
         let served = Served::start(&ca, folder.path(), &policies)?;
         let ready = began.elapsed();
