@@ -2,6 +2,7 @@
 //!
 //! Every replica does so, and writes only what is not there yet; whoever comes second finds nothing to write.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long changes are left to come to rest.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// How many secrets of one namespace are looked at each time: whoever may write policies there may name any number, and each is a request
+/// to the API server.
+const MAX_SECRETS: usize = 64;
+
 /// What an accepted policy says. Not empty: an API server that was built with a newer Go than it was written for takes an
 /// empty text in a list for null, and refuses it (seen with Debian's Kubernetes 1.20.2).
 const IN_FORCE: &str = "the policy is in force";
@@ -35,8 +40,13 @@ pub(crate) async fn keep(source: Arc<ClusterSource>, own_namespace: Option<Strin
     loop {
         let _ = tokio::time::timeout(LOOK_AGAIN, source.changed()).await;
         tokio::time::sleep(SETTLE).await;
-        for stored in source.stored() {
-            let (reason, mut message) = judge(&source, &stored, own_namespace.as_deref()).await;
+        let mut all = source.stored();
+        // Those that nobody has to be asked for do not wait for the others.
+        all.sort_by_cached_key(|stored| secret_names(&stored.policy).len());
+        let mut left = HashMap::new();
+        for stored in all {
+            let left = left.entry(stored.policy.kind.namespace().map(str::to_owned)).or_insert(MAX_SECRETS);
+            let (reason, mut message) = judge(&source, &stored, own_namespace.as_deref(), left).await;
             if source.prunes(&stored.policy.kind) {
                 message.push_str(
                     "; the definition of this kind drops fields that it does not know before they are read: ",
@@ -50,7 +60,14 @@ pub(crate) async fn keep(source: Arc<ClusterSource>, own_namespace: Option<Strin
     }
 }
 
-async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Option<&str>) -> (&'static str, String) {
+/// What a policy comes to. So many more secrets of the namespace are looked at as are `left`; those of policies of the cluster all are, as only
+/// operators name them.
+async fn judge(
+    source: &ClusterSource,
+    stored: &StoredPolicy,
+    own_namespace: Option<&str>,
+    left: &mut usize,
+) -> (&'static str, String) {
     if !stored.problems.is_empty() {
         return ("Invalid", api::in_one_line(&stored.problems));
     }
@@ -61,8 +78,15 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
     let Some(namespace) = namespace else {
         return (ACCEPTED, IN_FORCE.to_owned());
     };
-    let mut problems = Vec::new();
+    let (mut problems, mut not_looked_at) = (Vec::new(), 0);
     for (name, purpose) in secret_names(&stored.policy) {
+        if stored.policy.kind != PolicyKind::Cluster {
+            if *left == 0 {
+                not_looked_at += 1;
+                continue;
+            }
+            *left -= 1;
+        }
         let secret = SecretRef { namespace: namespace.to_owned(), name: name.to_owned() };
         let problem = match source.read_secret(&secret).await {
             // Nothing is known of it now; what was said before stays until something is.
@@ -73,7 +97,12 @@ async fn judge(source: &ClusterSource, stored: &StoredPolicy, own_namespace: Opt
             problems.push(format!("secret {name} in namespace {namespace}: {}", short(&problem)));
         }
     }
-    if problems.is_empty() {
+    if problems.is_empty() && not_looked_at > 0 {
+        let message = format!(
+            "{IN_FORCE}; {not_looked_at} of its secrets were not looked at, as policies of namespace {namespace} name more than {MAX_SECRETS}"
+        );
+        (ACCEPTED, message)
+    } else if problems.is_empty() {
         (ACCEPTED, IN_FORCE.to_owned())
     } else {
         ("SecretUnusable", api::told(&problems).join("; "))
@@ -128,5 +157,48 @@ async fn write(source: &ClusterSource, stored: &StoredPolicy, status: Value) {
         Ok(_) => debug!(kind, name = policy.name, "wrote the status"),
         Err((Some(404 | 409), _)) => {}
         Err((_, cause)) => warn!(kind, name = policy.name, %cause, "cannot write the status"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::metrics::SharedMetrics;
+
+    /// Whoever names thousands of secrets has no thousands of requests made, and what is not looked at is said.
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_has_so_many_secrets_looked_at() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        let client = cluster::scripted(move |_, uri| {
+            counted.fetch_add(usize::from(uri.contains("/namespaces/n/secrets/")), Ordering::SeqCst);
+            Some((
+                404,
+                json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "message": "", "code": 404}),
+            ))
+        });
+        let source = ClusterSource::start(client, "countersign", SharedMetrics::default());
+        let secrets: Vec<_> = (0..60).map(|index| json!({"name": format!("s{index}")})).collect();
+        let entry = json!({"name": "h.io/*", "policy": {"trust": {"enabled": true, "signerSecrets": secrets}}});
+        let object = json!({"spec": {"repositories": [entry]}});
+        let kind = PolicyKind::Image { namespace: "n".into() };
+        let read = api::read_stored(kind, "p", &object);
+        let stored = StoredPolicy {
+            policy: Arc::new(read.policy),
+            problems: read.problems,
+            generation: 1,
+            resource_version: "1".into(),
+            status: Value::Null,
+        };
+        assert!(stored.problems.is_empty());
+        let mut left = MAX_SECRETS;
+        let first = judge(&source, &stored, None, &mut left).await;
+        assert_eq!((first.0, left, asked.load(Ordering::SeqCst)), ("SecretUnusable", MAX_SECRETS - 60, 60));
+        left = 0;
+        let later = judge(&source, &stored, None, &mut left).await;
+        assert!(later.0 == ACCEPTED && later.1.contains("60 of its secrets were not looked at"), "{later:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 60);
     }
 }
