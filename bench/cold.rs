@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use countersign_tests::{Ca, Countersign, Problem};
+use countersign_tests::{Ca, Countersign, Problem, pod_review};
 use forge::{Cert, Files, Key, Repo, digest_of};
 use http_body_util::Full;
 use hyper::body::Bytes;
@@ -180,20 +180,10 @@ fn write_policies(folder: &Path, entries: &[serde_json::Value]) -> Result<(), Pr
     Ok(())
 }
 
-fn review(image: &str) -> Vec<u8> {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
-        "spec": {"containers": [{"name": "web", "image": image}]}});
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "u", "operation": "CREATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "userInfo": {"username": "developer"}, "object": pod}})
-    .to_string()
-    .into_bytes()
-}
-
 /// Has an image reviewed, and says how long that took.
 async fn timed(client: &reqwest::Client, url: &str, image: &str) -> Result<Duration, Problem> {
     let begun = Instant::now();
-    let text = client.post(url).body(review(image)).send().await?.text().await?;
+    let text = client.post(url).body(pod_review(&[image])).send().await?.text().await?;
     let took = begun.elapsed();
     if text.contains("\"allowed\":true") { Ok(took) } else { Err(text.into()) }
 }
@@ -318,7 +308,7 @@ async fn steady(ca: &Ca, folder: &Path, program: &Path, now: Timestamp) -> Resul
                     while !stop.load(Ordering::Relaxed) {
                         // Whatever becomes of it: it may well be too late.
                         let image = format!("slow.io/app{round}-{index}-{number}:v1");
-                        let _ = client.post(&url).body(review(&image)).send().await;
+                        let _ = client.post(&url).body(pod_review(&[&image])).send().await;
                         number += 1;
                     }
                 })

@@ -5,11 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_tests::{Ca, Countersign, FileServer, Problem};
+use countersign_tests::{Ca, Countersign, FileServer, Problem, pod_review};
 use forge::{Cert, Key, Repo, digest_of};
 use futures::stream::{self, StreamExt as _};
 use jiff::{Timestamp, Unit};
-use serde_json::json;
 
 use super::{POLICY, ROUNDS, SIZES};
 
@@ -22,18 +21,6 @@ fn document(namespace: Option<&str>, name: &str, entries: &[String]) -> String {
     let entries: Vec<_> = entries.iter().map(|entry| format!("  - {entry}\n")).collect();
     let entries = entries.concat();
     format!("{HEAD}{kind}\nmetadata: {{name: {name}{of}}}\nspec:\n  repositories:\n{entries}---\n")
-}
-
-fn review(images: &[String]) -> Vec<u8> {
-    let containers: Vec<_> =
-        images.iter().enumerate().map(|(n, image)| json!({"name": format!("c{n}"), "image": image})).collect();
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
-        "spec": {"containers": containers}});
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "u", "operation": "CREATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "userInfo": {"username": "developer"}, "object": pod}})
-    .to_string()
-    .into_bytes()
 }
 
 /// A server with its own folder of policies.
@@ -58,7 +45,7 @@ impl Served {
     }
 
     async fn is_allowed(&self, images: &[String]) -> Result<bool, Problem> {
-        let answer = self.client.post(format!("{}/admit", self.server.url)).body(review(images)).send().await?;
+        let answer = self.client.post(format!("{}/admit", self.server.url)).body(pod_review(images)).send().await?;
         Ok(answer.text().await?.contains("\"allowed\":true"))
     }
 

@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use countersign_tests::{Ca, Countersign, FileServer, Problem};
+use countersign_tests::{Ca, Countersign, FileServer, Problem, pod_review};
 use forge::{Cert, Delegation, Files, Key, Repo, digest_of};
 use jiff::{Timestamp, Unit};
-use serde_json::json;
 
 /// How long each measurement takes.
 const SPAN: Duration = Duration::from_secs(5);
@@ -44,16 +43,6 @@ fn flood(now: Timestamp) -> Files {
         repo.file(&name).signers = vec![Key::p256("mallory"), key.clone(), key.clone(), key.clone()];
     }
     repo.build()
-}
-
-fn review(image: &str) -> Vec<u8> {
-    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
-        "spec": {"containers": [{"name": "web", "image": image}]}});
-    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
-        "uid": "u", "operation": "CREATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
-        "userInfo": {"username": "developer"}, "object": pod}})
-    .to_string()
-    .into_bytes()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,17 +102,17 @@ async fn run(served: &Countersign, ca: &Ca) -> Result<(), Problem> {
 
     let floor = measure(&client, &url, |_| b"{}".to_vec(), "is not supported").await;
     println!("floor (read and refused)             {floor}");
-    let unchecked = measure(&client, &url, |_| review("free.io/app:v1"), allowed).await;
+    let unchecked = measure(&client, &url, |_| pod_review(&["free.io/app:v1"]), allowed).await;
     println!(
         "allowed without a check              {unchecked}   {:.2} of the floor",
         unchecked.per_second / floor.per_second
     );
-    let cached = measure(&client, &url, |_| review("good.io/app:v1"), allowed).await;
+    let cached = measure(&client, &url, |_| pod_review(&["good.io/app:v1"]), allowed).await;
     println!(
         "verified, and kept                   {cached}   {:.2} of the floor",
         cached.per_second / floor.per_second
     );
-    let cold = measure(&client, &url, |number| review(&format!("good.io/app{number}:v1")), allowed).await;
+    let cold = measure(&client, &url, |number| pod_review(&[&format!("good.io/app{number}:v1")]), allowed).await;
     println!("a new repository each (4 files)      {cold}   {:.3} of the floor", cold.per_second / floor.per_second);
 
     let stop = Arc::new(AtomicBool::new(false));
@@ -134,7 +123,7 @@ async fn run(served: &Countersign, ca: &Ca) -> Result<(), Problem> {
                 let mut number = index;
                 while !stop.load(Ordering::Relaxed) {
                     let host = ["heavy.io", "flood.io", "silent.io"][number % 3];
-                    let body = review(&format!("{host}/app{number}:v1"));
+                    let body = pod_review(&[&format!("{host}/app{number}:v1")]);
                     let _ = client.post(&url).body(body).send().await;
                     number += CONCURRENCY;
                 }
@@ -142,12 +131,13 @@ async fn run(served: &Countersign, ca: &Ca) -> Result<(), Problem> {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let beside = measure(&client, &url, |_| review("good.io/app:v1"), allowed).await;
+    let beside = measure(&client, &url, |_| pod_review(&["good.io/app:v1"]), allowed).await;
     println!(
         "kept, beside 16 hostile ones         {beside}   {:.2} of those without",
         beside.per_second / cached.per_second
     );
-    let cold_beside = measure(&client, &url, |number| review(&format!("good.io/beside{number}:v1")), allowed).await;
+    let cold_beside =
+        measure(&client, &url, |number| pod_review(&[&format!("good.io/beside{number}:v1")]), allowed).await;
     println!(
         "new, beside 16 hostile ones          {cold_beside}   {:.2} of those without",
         cold_beside.per_second / cold.per_second

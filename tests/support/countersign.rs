@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Problem;
 use crate::process::{Ca, Part, free_port, wait_for};
@@ -66,6 +66,23 @@ pub struct Countersign {
     /// Its address for operations, `http://127.0.0.1:PORT`.
     pub ops: String,
     ca: PathBuf,
+}
+
+/// The body of a review of a pod with these images, which a developer creates in the namespace `n`.
+#[must_use]
+pub fn pod_review(images: &[impl AsRef<str>]) -> Vec<u8> {
+    let container = |(index, image): (usize, &_)| {
+        let image: &str = AsRef::as_ref(image);
+        json!({"name": format!("c{index}"), "image": image})
+    };
+    let containers: Vec<_> = images.iter().enumerate().map(container).collect();
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "n"},
+        "spec": {"containers": containers}});
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {
+        "uid": "u", "operation": "CREATE", "namespace": "n", "kind": {"group": "", "version": "v1", "kind": "Pod"},
+        "userInfo": {"username": "developer"}, "object": pod}})
+    .to_string()
+    .into_bytes()
 }
 
 impl Countersign {
@@ -214,7 +231,7 @@ impl Countersign {
             Some((group, version)) => (group, version),
             None => ("", "v1"),
         };
-        let review = serde_json::json!({
+        let review = json!({
             "apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview",
             "request": {
                 "uid": "test", "operation": "CREATE", "namespace": object["metadata"]["namespace"],

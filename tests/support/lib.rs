@@ -16,7 +16,7 @@ mod tokens;
 
 pub use control_plane::{ControlPlane, Kubectl, Release};
 pub use cosign::{Cosign, Form, KeyKind, KeyPair, Signing};
-pub use countersign::{Countersign, Finished, run};
+pub use countersign::{Countersign, Finished, pod_review, run};
 pub use front::Front;
 pub use injector::{ADD, Injector, OWNER_UID, SWAP};
 pub use notary::{Client, NotaryServer};
