@@ -205,7 +205,7 @@ async fn a_server_that_does_not_bear_it_is_asked_in_order() {
     let (files, signers) = signed(1);
     let server = serve(by_name(move |name, _| {
         let closes = !name.contains("root.json") && !name.contains("timestamp.json") && name.split('.').count() == 2;
-        // No answer at all: the connection is of no use any more.
+        // The server closes the connection without an answer.
         if closes { b"\r\n".to_vec() } else { from(&files, name) }
     }))
     .await;

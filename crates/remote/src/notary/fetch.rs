@@ -225,7 +225,7 @@ impl<'a> Fetcher<'a> {
         };
         self.wait(|access| access.may_go || access.header.is_some()).await;
         let mut shown = self.access.borrow().header.clone();
-        // Unknown, with what the first file is shown, and with what that is let in with at last.
+        // Three times at most: as is known now, with the header that the first file is asked for with, and with the one that it came with.
         for _ in 0..3 {
             let request = self.request(&url, shown.clone(), GUESSED_BYTES).spare(pool);
             let response = match self.http.send(request).await {

@@ -1,4 +1,4 @@
-//! A flight: one look at a repository, from a turn to what is kept of it.
+//! A flight: a repository is fetched from its server and verified once, for all reviews that ask for it meanwhile.
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;

@@ -25,7 +25,7 @@ pub(crate) fn roles(signers: &[Signer], memory: Option<&Memory>, beside: usize) 
     };
     [RoleName::snapshot(), RoleName::targets(), RoleName::releases()].into_iter().for_each(&mut add);
     for signer in signers {
-        // A role below another one is of no use without that.
+        // The file of a role `a/b` is of no use without that of `a`, which says whose keys sign for it.
         let name = signer.name();
         let above = name.match_indices('/').map(|(at, _)| name.get(..at).unwrap_or_default());
         above.chain([name]).map(RoleName::signer).for_each(&mut add);
